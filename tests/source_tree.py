@@ -59,9 +59,18 @@ def sources(root: Path = ROOT) -> list[Source]:
 
 def python_folders(root: Path = ROOT) -> dict[str, str]:
     """Every folder that holds a Python file -> the package that it must be installed as."""
-    return {
-        source.path.parent.relative_to(root).as_posix(): source.package for source in sources(root)
-    }
+    return {source.path.parent.relative_to(root).as_posix(): source.package for source in sources(root)}
+
+
+def exported(package: str) -> list[str]:
+    """The names that a package exports: `__all__`, or else what its __init__ imports `as` itself."""
+    folder = {package: folder for folder, package in python_folders().items()}[package]
+    body = ast.parse((ROOT / folder / "__init__.py").read_text()).body
+    for node in body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    imported = [alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return [alias.name for alias in imported if alias.name == alias.asname]
 
 
 def attribute_chains(tree: ast.AST) -> Iterator[tuple[str, int]]:

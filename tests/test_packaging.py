@@ -18,11 +18,13 @@ from source_tree import (
     SETTINGS,
     Source,
     attribute_chains,
+    exported,
     python_folders,
     sources,
 )
 
 SOURCES = sources()
+EXPORTED = exported("tracegrad")
 SETUPTOOLS = SETTINGS["tool"]["setuptools"]
 EVERYWHERE = [
     path
@@ -73,9 +75,7 @@ def wheel(tmp_path_factory):
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
     build = "import setuptools.build_meta as backend; print(backend.build_wheel('.'))"
-    done = subprocess.run(
-        [sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (built,) = copy.glob("*.whl")
     return built
@@ -153,8 +153,7 @@ def test_no_module_cycles():
     modules = {source.module for source in SOURCES}
     graph = {
         source.module: {
-            full if (full := f"{found.module}.{found.name}") in modules else found.module
-            for found in source.imports()
+            full if (full := f"{found.module}.{found.name}") in modules else found.module for found in source.imports()
         }
         & modules
         for source in SOURCES
@@ -181,16 +180,8 @@ def test_no_function_imports_the_project(source):
 def test_third_party_imports_are_declared():
     project = SETTINGS["project"]
     optional = [line for extra in project["optional-dependencies"].values() for line in extra]
-    declared = {
-        re.split(r"[^\w-]", line)[0].replace("-", "_")
-        for line in [*project["dependencies"], *optional]
-    }
-    imported = {
-        found.module.split(".")[0]
-        for source in SOURCES
-        for found in source.imports()
-        if not found.level
-    }
+    declared = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in [*project["dependencies"], *optional]}
+    imported = {found.module.split(".")[0] for source in SOURCES for found in source.imports() if not found.level}
     assert imported - declared - set(sys.stdlib_module_names) - {"tracegrad"} == set()
 
 
@@ -201,15 +192,6 @@ def test_third_party_imports_are_declared():
 def test_an_init_only_re_exports(source):
     allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
     assert [ast.unparse(node) for node in source.tree.body if not isinstance(node, allowed)] == []
-
-
-def _exported() -> list[str]:
-    """The names in `__all__` of the language, read without importing it."""
-    init = ast.parse((ROOT / "ppl" / "__init__.py").read_text())
-    for node in init.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return list(ast.literal_eval(node.value))
-    return []
 
 
 def _used_names(tree: ast.Module) -> set[str]:
@@ -229,23 +211,21 @@ def _used_names(tree: ast.Module) -> set[str]:
     return used
 
 
-USED = set().union(
-    *(_used_names(ast.parse(path.read_text())) for path in (ROOT / "tests").rglob("test_*.py"))
-)
+USED = set().union(*(_used_names(ast.parse(path.read_text())) for path in (ROOT / "tests").rglob("test_*.py")))
 
 
 def test_the_language_exports_something():
-    assert _exported()
-    assert len(set(_exported())) == len(_exported())
+    assert EXPORTED
+    assert len(set(EXPORTED)) == len(EXPORTED)
 
 
-@pytest.mark.parametrize("name", _exported())
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_exported_name_exists_and_is_tested(name):
     assert hasattr(importlib.import_module("tracegrad"), name)
     assert name in USED, f"no test uses tracegrad.{name}"
 
 
-@pytest.mark.parametrize("name", _exported())
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_exported_name_is_in_the_reference(name):
     reference = (ROOT / "docs" / "reference.md").read_text()
     assert re.search(rf"^(::: |#+ `?)tracegrad\.{name}\b", reference, re.MULTILINE)

@@ -1,0 +1,24 @@
+"""Every docstring's example runs, and every public name has a docstring with one."""
+
+import doctest
+import importlib
+import inspect
+
+import pytest
+from source_tree import SETTINGS, exported, sources
+
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+@pytest.mark.parametrize("module", [source.module for source in sources()])
+def test_examples_in_docstrings_run(module, capsys):
+    failed, _ = doctest.testmod(importlib.import_module(module), optionflags=FLAGS)
+    assert not failed, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("package", SETTINGS["tool"]["setuptools"]["packages"])
+def test_public_names_have_docstrings(package):
+    public = {name: getattr(importlib.import_module(package), name) for name in exported(package)}
+    assert [name for name, value in public.items() if callable(value) and not inspect.getdoc(value)] == []
+    functions = {name: value for name, value in public.items() if inspect.isfunction(value)}
+    assert [name for name, value in functions.items() if ">>>" not in (inspect.getdoc(value) or "")] == []
