@@ -1,0 +1,32 @@
+"""The program transformation: `sample`, `expectation`, and the gradient estimators.
+
+It knows distributions only as objects with `sample(key)` and `log_prob(value)`; it knows no trace and no address.
+"""
+
+from ._distribution import WeakDerivative as WeakDerivative
+from ._distribution import elementwise as elementwise
+from ._distribution import log_density as log_density
+from ._distribution import reparameterised as reparameterised
+from ._distribution import support as support
+from ._distribution import weak_derivative as weak_derivative
+from ._enum import enum as enum
+from ._errors import BiasedGradientError as BiasedGradientError
+from ._errors import EstimatorError as EstimatorError
+from ._errors import HigherOrderError as HigherOrderError
+from ._errors import NoRuleError as NoRuleError
+from ._errors import ObjectiveError as ObjectiveError
+from ._errors import RandomKeyError as RandomKeyError
+from ._errors import TracegradError as TracegradError
+from ._expectation import expectation as expectation
+from ._kinds import Direct as Direct
+from ._kinds import Drawn as Drawn
+from ._kinds import Enumerate as Enumerate
+from ._kinds import Estimator as Estimator
+from ._kinds import Fork as Fork
+from ._local_expectation import local_expectation as local_expectation
+from ._mvd import mvd as mvd
+from ._primitive import noise as noise
+from ._reinforce import reinforce as reinforce
+from ._reparam import reparam as reparam
+from ._sample import default_estimator as default_estimator
+from ._sample import sample as sample

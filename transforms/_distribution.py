@@ -1,0 +1,124 @@
+"""What the transformation asks of a distribution, and how a family of distributions answers.
+
+A distribution is any object with `sample(key)` and `log_prob(value)`. The interface below adds the questions
+that gradient estimators ask. Each has an answer for such a plain object, and the language above registers better
+ones for the families that it knows; this layer knows none.
+
+    @reparameterised.register(MyNormal)
+    def _(distribution): return True
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from ._pytree import Spec, partition
+
+
+class Opaque:
+    """A plain object made a pytree: the arrays among its attributes become leaves, its class stays static."""
+
+    def __init__(self, inner: Any):
+        self.inner = inner
+
+
+def _flatten_opaque(opaque):
+    names = tuple(sorted(vars(opaque.inner)))
+    return [vars(opaque.inner)[name] for name in names], (type(opaque.inner), names)
+
+
+def _unflatten_opaque(aux, children):
+    cls, names = aux
+    inner = object.__new__(cls)
+    inner.__dict__.update(zip(names, children, strict=True))
+    return Opaque(inner)
+
+
+jax.tree_util.register_pytree_node(Opaque, _flatten_opaque, _unflatten_opaque)
+
+
+def dismantle(distribution: Any) -> tuple[list, Spec]:
+    """Split a distribution into its arrays and a hashable rest, whether or not its class is a pytree."""
+    if jax.tree.leaves(distribution) == [distribution] and hasattr(distribution, "__dict__"):
+        distribution = Opaque(distribution)
+    return partition(distribution)
+
+
+def restore(spec: Spec, arrays) -> Any:
+    """Undo `dismantle`."""
+    distribution = spec.combine(arrays)
+    return distribution.inner if isinstance(distribution, Opaque) else distribution
+
+
+@functools.lru_cache(maxsize=4096)
+def drawer(spec: Spec):
+    """A jitted `draw(key, *arrays)`, one per kind of distribution: a thousand equal sites are traced once."""
+    return jax.jit(lambda key, *arrays: restore(spec, arrays).sample(key))
+
+
+@functools.lru_cache(maxsize=4096)
+def _density(spec: Spec):
+    return jax.jit(lambda value, *arrays: restore(spec, arrays).log_prob(value))
+
+
+def log_density(distribution: Any, value: Any) -> jax.Array:
+    """`distribution.log_prob(value)`, traced once per kind of distribution. Shape: the distribution's batch shape."""
+    arrays, spec = dismantle(distribution)
+    return _density(spec)(value, *arrays)
+
+
+class WeakDerivative(NamedTuple):
+    """The derivative of a distribution as a difference of distributions, ready for a fork.
+
+    `alternatives` has the shape (m, *value.shape); `coefficients` (m, *elements), where `elements` are the leading
+    dimensions of the value along which its elements are independent. For every function `l` of the value,
+    dE[l] = E[ sum_i (l(alternative_i) - l(value)) d coefficient_i ]. Coefficients need not be zero in value.
+    """
+
+    alternatives: Any
+    coefficients: jax.Array
+
+
+@functools.singledispatch
+def reparameterised(distribution: Any) -> bool:
+    """Whether `sample` is differentiable in the parameters and its derivative is the pathwise one."""
+    return bool(getattr(distribution, "has_rsample", False))
+
+
+@functools.singledispatch
+def support(distribution: Any) -> jax.Array | None:
+    """The finite support of one element, shape (k, *event_shape), or None where it is not finite."""
+    values = getattr(distribution, "enumerate_support", None)
+    return None if values is None else values()
+
+
+@functools.singledispatch
+def elementwise(distribution: Any) -> Any:
+    """The same distribution with its independent event dimensions read as batch dimensions."""
+    return distribution
+
+
+@functools.singledispatch
+def weak_derivative(distribution: Any, key: jax.Array, value: Any) -> WeakDerivative | None:
+    """A measure-valued derivative at the drawn `value`, or None where the family has none here."""
+    return None
+
+
+def batch_shape(distribution: Any) -> tuple[int, ...]:
+    """The batch shape; a plain object is one draw, so ()."""
+    return tuple(getattr(distribution, "batch_shape", ()))
+
+
+def log_density_at_support(distribution: Any, values: jax.Array) -> jax.Array:
+    """Log probabilities of each support point at each element, shape (k, *batch_shape).
+
+    `values` has the shape (k, *event_shape).
+    """
+    batch = batch_shape(distribution)
+    spread = jnp.reshape(values, values.shape[:1] + (1,) * len(batch) + values.shape[1:])
+    spread = jnp.broadcast_to(spread, values.shape[:1] + batch + values.shape[1:])
+    return jax.vmap(lambda v: log_density(distribution, v))(spread)

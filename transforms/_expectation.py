@@ -1,0 +1,144 @@
+"""`expectation`: a program that samples becomes a function whose derivative is an unbiased gradient estimate."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from ._errors import ObjectiveError, RandomKeyError
+from ._interpreter import walk
+from ._jax import lane_shape, make_primitive, trace, vmapped
+from ._modes import Estimating, Options, Replaying, estimate
+from ._plan import plan_of, samples
+from ._pytree import is_inexact, partition
+from ._primitive import check_key
+
+
+class Program(NamedTuple):
+    """A traced objective: the static parameter of the `expectation` primitive."""
+
+    jaxpr: Any
+    options: Options
+    key: int
+
+    def values(self, *operands) -> list:
+        """Run it for values."""
+        plan = plan_of(self.jaxpr)
+        return walk(plan, dict(zip(plan.inputs, operands, strict=True)), Replaying(self.options))[0]
+
+    def estimates(self, *operands) -> list:
+        """Run it for values with the derivatives of their expectations."""
+        plan = plan_of(self.jaxpr)
+        mode = Estimating(self.options, operands[self.key], [x for x in operands if is_inexact(x)])
+        return estimate(plan, dict(zip(plan.inputs, operands, strict=True)), 0, mode)
+
+
+def _run(*operands, program: Program, lanes):
+    return vmapped(program.values, lanes)(*operands)
+
+
+def _shapes(avals, lanes, *, program: Program):
+    front = lane_shape(lanes)
+    return [((*front, *v.aval.shape), v.aval.dtype) for v in program.jaxpr.outvars]
+
+
+def _jvp(primals, tangents, at, *, program: Program, lanes):
+    run = vmapped(program.estimates, lanes)
+    return jax.jvp(lambda *xs: run(*at(*xs)), tuple(primals), tuple(tangents))
+
+
+def _check_lane(mapped, *, program: Program):
+    if not mapped[program.key] and samples(program.jaxpr):
+        raise RandomKeyError(
+            "An `expectation` is under a `vmap` that maps its arguments but not its key, so every lane would draw with "
+            "the same randomness. Map one key per lane: `jax.vmap(lambda k, x: f(k, params, x))"
+            "(jax.random.split(key, len(xs)), xs)`."
+        )
+
+
+bind = make_primitive("expectation", run=_run, shapes=_shapes, jvp=_jvp, check_lane=_check_lane)
+
+
+def expectation(
+    fun: Callable | None = None,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    forks: int | None = None,
+) -> Callable:
+    """Turn a program that samples into a function whose derivative is that of its expectation.
+
+    `g = expectation(f)` has the signature and, in distribution, the value of `f`: an unbiased estimate of E[f(key,
+    *args)]. Its JAX derivative is an unbiased estimate of the derivative of that expectation, by the estimator of each
+    sample site. `g` is an ordinary JAX function: `jit`, `vmap`, `grad`, `jvp`, `jacrev`, `scan`, ... apply to it.
+
+    Args:
+        fun: `f(key, *args)`, returning a float array or a pytree of them, in any units. Arguments are pytrees; their
+            leaves that are not arrays are static.
+        has_aux: `f` returns `(objective, auxiliary)`; auxiliary outputs carry no derivative.
+        chunk_size: forking estimators (mvd, local_expectation) run at most this many alternatives at a time; None
+            runs all in one `vmap`. Bounds memory, not work.
+        forks: run only this many alternatives, drawn at random and weighted. Unbiased, at a cost that does not grow
+            with their number.
+
+    Raises:
+        ObjectiveError: an output is not floating point.
+        RandomKeyError: the first argument is not one typed key.
+        NoRuleError: a sample is inside an operation that has no rule; it is named.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import expectation, sample
+        >>> @expectation
+        ... def f(key, theta):
+        ...     return sample(key, dist.Normal(theta, 1.0)) ** 2
+        >>> jax.grad(f, argnums=1)(jax.random.key(0), 3.0).shape
+        ()
+
+    Source: Lew, Huot, Staton and Mansinghka, ADEV: Sound Automatic Differentiation of Expected Values of Probabilistic
+    Programs, POPL 2023; Becker et al., Probabilistic Programming with Programmable Variational Inference, PLDI 2024.
+    """
+    if fun is None:
+        return functools.partial(expectation, has_aux=has_aux, chunk_size=chunk_size, forks=forks)
+    if not callable(fun):
+        raise ObjectiveError(f"expectation() takes a function f(key, *args), and got {type(fun).__name__}.")
+    for name, given in (("chunk_size", chunk_size), ("forks", forks)):
+        if given is not None and (not isinstance(given, int) or given < 1):
+            raise ObjectiveError(f"expectation({name}=...) takes a positive int or None, and got {given!r}.")
+
+    @functools.wraps(fun)
+    def estimate_of(key, *args, **kwargs):
+        check_key(key, f"expectation({getattr(fun, '__name__', fun)})")
+        arrays, spec = partition((args, kwargs))
+
+        def flat(key, *arrays):
+            args, kwargs = spec.combine(arrays)
+            return fun(key, *args, **kwargs)
+
+        traced = trace(flat, key, *arrays)
+        objectives = _count_objectives(traced.out, has_aux=has_aux)
+        program = Program(traced.jaxpr, Options(objectives, chunk_size, forks), len(traced.consts))
+        leaves = bind(*traced.consts, key, *arrays, program=program)
+        return jax.tree.unflatten(jax.tree.structure(traced.out), leaves)
+
+    return estimate_of
+
+
+def _count_objectives(out, *, has_aux):
+    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        raise ObjectiveError("With has_aux=True the function must return a pair (objective, auxiliary).")
+    leaves, _ = jax.tree.flatten_with_path(out[0] if has_aux else out)
+    if not leaves:
+        raise ObjectiveError("The objective returned nothing. Return a float array, or a pytree of them.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            where = f" at {jax.tree_util.keystr(path)}" if path else ""
+            raise ObjectiveError(
+                f"The objective{where} has type {leaf.dtype}{list(leaf.shape)}, which has no expectation to "
+                "differentiate. Return a float (`.astype(float)`), or return it as auxiliary with has_aux=True."
+            )
+    return len(leaves)

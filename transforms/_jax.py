@@ -1,0 +1,235 @@
+"""The one file that touches JAX's extension API: primitives and their rules, jaxprs and their equations.
+
+Everything that moves between JAX releases is here, behind names of our own; the rest of the package is written
+against public JAX and this module. Tried on jax 0.10 (closed and open jaxprs are two classes, `scan` counts its
+operands) and 0.12 (one class of jaxpr, `scan` groups them in a tree).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.extend import core as jex_core
+from jax.interpreters import ad, batching, mlir
+
+Literal = jex_core.Literal
+DropVar = jex_core.DropVar
+ShapedArray = jax.core.ShapedArray
+Tracer = jax.core.Tracer
+
+
+class Lane(NamedTuple):
+    """One `vmap` around an equation: its size, and which operands it maps (along their leading axis)."""
+
+    size: int
+    mapped: tuple[bool, ...]
+
+
+def vmapped(fn: Callable, lanes: Sequence[Lane], out_axes: Any = 0) -> Callable:
+    """Apply the lanes of an equation, innermost first, to the function of one lane."""
+    for lane in lanes:
+        axes = tuple(0 if m else None for m in lane.mapped)
+        fn = jax.vmap(fn, in_axes=axes, out_axes=out_axes, axis_size=lane.size)
+    return fn
+
+
+def lane_shape(lanes: Sequence[Lane]) -> tuple[int, ...]:
+    """The shape of the lanes as leading dimensions of a result: outermost first."""
+    return tuple(lane.size for lane in reversed(lanes))
+
+
+def without_lanes(avals: Sequence[Any], lanes: Sequence[Lane]) -> list[jax.ShapeDtypeStruct]:
+    """The shapes of the operands as one lane sees them."""
+    depth = [sum(lane.mapped[i] for lane in lanes) for i in range(len(avals))]
+    return [jax.ShapeDtypeStruct(a.shape[d:], a.dtype) for a, d in zip(avals, depth, strict=True)]
+
+
+# ---- primitives ---------------------------------------------------------------------------------------------------
+
+
+def make_primitive(
+    name: str,
+    *,
+    run: Callable,
+    shapes: Callable,
+    jvp: Callable,
+    check_lane: Callable,
+) -> Callable:
+    """Make a primitive that stands for a function under lanes, and return its `bind(*operands, lanes=(), **params)`.
+
+    run(*operands, lanes, **params) -> list of arrays: what it computes.
+    shapes(avals, lanes, **params) -> list of (shape, dtype): what comes out.
+    jvp(differentiable, tangents, rebuild, lanes, **params) -> (outs, out_tangents): see `_jvp` below.
+    check_lane(mapped, **params): raises where a vmap must not map these operands so.
+    """
+    primitive = jex_core.Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_impl(run)
+
+    def abstract(*avals, lanes, **params):
+        return [ShapedArray(shape, dtype) for shape, dtype in shapes(avals, lanes, **params)]
+
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
+
+    def batch(operands, dims, *, lanes, **params):
+        mapped = tuple(d is not None for d in dims)
+        check_lane(mapped, **params)
+        operands = [jnp.moveaxis(x, d, 0) if m else x for x, d, m in zip(operands, dims, mapped, strict=True)]
+        size = next(x.shape[0] for x, m in zip(operands, mapped, strict=True) if m)
+        outs = primitive.bind(*operands, lanes=(*lanes, Lane(size, mapped)), **params)
+        return outs, [0] * len(outs)
+
+    batching.primitive_batchers[primitive] = batch
+
+    def differentiate(primals, tangents, **params):
+        varied = [i for i, t in enumerate(tangents) if not _is_zero(t)]
+        if not varied:
+            outs = primitive.bind(*primals, **params)
+            return outs, [ad.Zero.from_primal_value(y) for y in outs]
+
+        def at(*values):
+            operands = list(primals)
+            for i, v in zip(varied, values, strict=True):
+                operands[i] = v
+            return operands
+
+        outs, out_tangents = jvp([primals[i] for i in varied], [tangents[i] for i in varied], at, **params)
+        return outs, [
+            ad.Zero.from_primal_value(y) if t is None or _is_float0(t) else t
+            for y, t in zip(outs, out_tangents, strict=True)
+        ]
+
+    ad.primitive_jvps[primitive] = differentiate
+
+    def bind(*operands, lanes=(), **params):
+        return primitive.bind(*operands, lanes=lanes, **params)
+
+    return bind
+
+
+def _is_float0(tangent) -> bool:
+    return getattr(tangent, "dtype", None) == jax.dtypes.float0
+
+
+def _is_zero(tangent) -> bool:
+    return isinstance(tangent, ad.Zero) or _is_float0(tangent)
+
+
+def make_forward_only(name: str, refuse: Callable[[], Exception]) -> Callable:
+    """An identity on one array that lets forward-mode derivatives through and refuses to be transposed."""
+    primitive = jex_core.Primitive(name)
+    primitive.def_impl(lambda x: x)
+    primitive.def_abstract_eval(lambda x: x)
+    mlir.register_lowering(primitive, mlir.lower_fun(lambda x: x, multiple_results=False))
+    batching.primitive_batchers[primitive] = lambda xs, ds: (primitive.bind(*xs), ds[0])
+
+    def jvp(primals, tangents):
+        (x,), (t,) = primals, tangents
+        return primitive.bind(x), t if isinstance(t, ad.Zero) else primitive.bind(t)
+
+    def transpose(_, __):
+        raise refuse()
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose
+    return primitive.bind
+
+
+# ---- jaxprs -------------------------------------------------------------------------------------------------------
+
+
+class Traced(NamedTuple):
+    """A traced function: its jaxpr, the constants that it closed over, and the shape of what it returns."""
+
+    jaxpr: Any
+    consts: list
+    out: Any
+
+
+def trace(fn: Callable, *args) -> Traced:
+    """Trace `fn` at `args` (arrays or their shapes) to a jaxpr."""
+    closed, out = jax.make_jaxpr(lambda *xs: fn(*xs), return_shape=True)(*args)
+    return Traced(open_jaxpr(closed), list(closed.consts), out)
+
+
+def open_jaxpr(jaxpr: Any) -> Any:
+    """The jaxpr inside a closed one (in newer JAX they are the same object)."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def closed_consts(jaxpr: Any) -> list:
+    """The constants that come with a jaxpr found in an equation's parameters."""
+    return list(getattr(jaxpr, "consts", ()))
+
+
+def segment(jaxpr: Any, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
+    """A jaxpr of some of the equations of another one."""
+    return jex_core.Jaxpr(
+        constvars=(),
+        invars=list(invars),
+        outvars=list(outvars),
+        eqns=list(eqns),
+        effects=jaxpr.effects,
+        debug_info=jaxpr.debug_info.with_unknown_names(),
+    )
+
+
+def evaluate(jaxpr: Any, *args) -> list:
+    """Run a jaxpr without constants."""
+    return jax.core.eval_jaxpr(jaxpr, (), *args)
+
+
+def evaluate_with(jaxpr: Any, operands: Sequence[Any]) -> list:
+    """Run a traced program at its constants and arguments, given together."""
+    n = len(jaxpr.constvars)
+    return jax.core.eval_jaxpr(jaxpr, tuple(operands[:n]), *operands[n:])
+
+
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    """Every jaxpr among the parameters of an equation, opened."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, jex_core.Jaxpr | jex_core.ClosedJaxpr):
+                yield open_jaxpr(item)
+
+
+class Scan(NamedTuple):
+    """The parts of a `scan` equation: its body, options, and how many operands are constants and carries."""
+
+    body: Any
+    length: int
+    reverse: bool
+    unroll: Any
+    num_consts: int
+    num_carry: int
+
+
+def scan_parts(eqn: Any) -> Scan:
+    """Read a `scan` equation."""
+    p = eqn.params
+    if "num_consts" in p:
+        num_consts, num_carry = p["num_consts"], p["num_carry"]
+    else:
+        groups = p["ft_in"].update(range(len(eqn.invars))).unpack()
+        num_consts, num_carry, _ = (len(list(group)) for group in groups)
+    return Scan(p["jaxpr"], p["length"], p["reverse"], p["unroll"], num_consts, num_carry)
+
+
+def bits_of_key(key: jax.Array) -> jax.Array:
+    """The words of a typed key, as integers along a trailing axis."""
+    return jax.random.key_data(key)
+
+
+def is_key(x: Any) -> bool:
+    """Whether `x` is a typed random key (or an array of them)."""
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def shape_of(aval: Any) -> tuple[int, ...]:
+    """The shape of a variable's aval or of an array."""
+    return tuple(np.shape(aval) if not hasattr(aval, "shape") else aval.shape)

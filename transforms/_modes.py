@@ -1,0 +1,234 @@
+"""The two ways that an expectation runs its program: for the estimate with its derivative, and for values alone.
+
+    estimate = sum_i box_i-weighted outputs + control variates + forks
+
+Direct sites give score terms: the outputs are multiplied by the magic box of their sum. Forking sites give
+alternatives with coefficients that are zero in value: `Replaying` runs the program again from the first of them with
+one alternative put in place, all by one `vmap` over their numbers, and what the objective changes by multiplies the
+coefficient. Enumerated sites run the rest of the program under `vmap` over their support.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from ._contributions import direct, enumerated, fork, fork_shape, magic_box, replace_one
+from ._errors import HigherOrderError, ObjectiveError
+from ._interpreter import Mode, walk
+from ._kinds import Direct, Fork
+from ._plan import Plan
+from ._primitive import auxiliary, rebind
+from ._pytree import is_inexact, stop_gradient
+
+
+class Options(NamedTuple):
+    """How an expectation is estimated.
+
+    `objectives` is the number of leading outputs that are objectives (the rest are auxiliary); `chunk_size` bounds
+    how many alternatives run at a time; `forks` draws that many alternatives at random in place of all.
+    """
+
+    objectives: int
+    chunk_size: int | None = None
+    forks: int | None = None
+
+
+class Ledger(NamedTuple):
+    """What the draws of a run recorded: summed score terms, summed control variates, and fork coefficients in order.
+
+    None stands for nothing recorded, so that programs without a kind of estimator carry no trace of it.
+    """
+
+    score: jax.Array | None = None
+    control: jax.Array | None = None
+    coefficients: jax.Array | None = None
+
+
+def _average(outs, probabilities, objectives):
+    """Sum outputs along their leading axis with probabilities."""
+    for y in outs:
+        if not is_inexact(y):
+            raise ObjectiveError(
+                f"An auxiliary output of type {y.dtype} depends on a site under enum(), whose values are averaged over; "
+                "only floating-point outputs can be. Return it as a float, or choose another estimator for the site."
+            )
+    sums = [jnp.tensordot(probabilities.astype(y.dtype), y, axes=1) for y in outs]
+    return [*sums[:objectives], *map(lax.stop_gradient, sums[objectives:])]
+
+
+class Replaying(Mode):
+    """Values alone, no derivative: draws are noise, and alternative number `cursor` (if any) is put in place."""
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    def draw(self, site, operands, lanes, cursor):
+        """Draw; at a forking site put the alternative in place if it is one of this site's."""
+        if cursor is None or not isinstance(site.prototype(), Fork):
+            n = 1 + site.distribution.count
+            lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
+            return rebind(operands[:n], site._replace(label=(), estimator=None), lanes), None
+        values, alternatives, _ = fork(site, operands, lanes)
+        shape = fork_shape(site, operands, lanes)
+        return replace_one(values, alternatives, shape, cursor), None
+
+    def enumerate(self, site, operands, resume):
+        """Sum the rest of the program over the support."""
+        values, probabilities = enumerated(site, operands)
+        return _average(jax.vmap(resume)(values), probabilities, self.options.objectives)
+
+
+class Estimating(Mode):
+    """Values with derivatives: every site by its estimator."""
+
+    def __init__(self, options: Options, key: Any, witness: list):
+        self.options = options
+        self.key = key
+        self.witness = witness
+        self.replay: tuple | None = None
+
+    def zero(self):
+        """No score, no control variate, no fork."""
+        return Ledger(jnp.zeros((), float), jnp.zeros((), float), None)
+
+    def join(self, records):
+        """Scores and control variates add up, coefficients are numbered in order."""
+        records = [r for r in records if r is not None]
+        if not records:
+            return Ledger()
+        scores, controls, coefficients = ([x for x in field if x is not None] for field in zip(*records, strict=True))
+        return Ledger(
+            sum(scores[1:], scores[0]) if scores else None,
+            sum(controls[1:], controls[0]) if controls else None,
+            jnp.concatenate(coefficients) if coefficients else None,
+        )
+
+    def stack(self, record):
+        """The steps of a loop: scores add up, coefficients are numbered step by step."""
+        score, control, coefficients = record
+        return Ledger(
+            None if score is None else score.sum(),
+            None if control is None else control.sum(),
+            None if coefficients is None else coefficients.reshape(-1),
+        )
+
+    def pad(self, record, width):
+        """Branches have records of one shape; the narrower ones have coefficients without derivative."""
+        zero = jnp.zeros((), float)
+        coefficients = jnp.zeros((0,)) if record.coefficients is None else record.coefficients
+        return Ledger(
+            zero if record.score is None else record.score,
+            zero if record.control is None else record.control,
+            jnp.pad(coefficients, (0, width - coefficients.shape[0])) if width else None,
+        )
+
+    def before_fork(self, plan, env, index):
+        """Remember where the first alternative is named: replays start there."""
+        if self.replay is None:
+            self.replay = (index, {v: env[v] for v in plan.reads_from(index)})
+
+    def draw(self, site, operands, lanes, cursor):
+        """Draw by the site's estimator."""
+        kind = site.prototype()
+        if isinstance(kind, Direct):
+            values, score, baseline = direct(site, operands, lanes)
+            if score is None:
+                return values, None
+            control = None if baseline is None else jnp.sum(baseline * (1.0 - magic_box(score)))
+            return values, Ledger(score.sum(), control)
+        if isinstance(kind, Fork):
+            values, _, coefficients = fork(site, operands, lanes)
+            return values, Ledger(coefficients=coefficients.reshape(-1))
+        return _refuse_noise()
+
+    def enumerate(self, site, operands, resume):
+        """Sum the estimates of the rest of the program over the support."""
+        values, probabilities = enumerated(site, operands)
+        return _average(jax.vmap(resume)(values), probabilities, self.options.objectives)
+
+    def finish(self, plan, env, start, cursor):
+        """The estimate of the rest of the program."""
+        return estimate(plan, env, start, Estimating(self.options, self.key, self.witness))
+
+
+def _refuse_noise():
+    raise ObjectiveError(
+        "A derivative of an `expectation` is taken inside another `expectation`, so the inner draws are already spent. "
+        "Take the outer expectation of the inner objective itself, and differentiate once, outside."
+    )
+
+
+def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:
+    """Run the rest of a program, and return its outputs with the derivatives of their expectations."""
+    outs, ledger = walk(plan, env, mode, start)
+    n = mode.options.objectives
+    ys = outs[:n]
+    if ledger.score is not None:
+        ys = [y * magic_box(ledger.score).astype(y.dtype) for y in ys]
+    if ledger.control is not None:
+        ys = [y + ledger.control.astype(y.dtype) for y in ys]
+    if mode.replay is not None:
+        ys = _add_forks(ys, plan, mode, start, ledger.coefficients)
+    return [*ys, *map(stop_gradient, outs[n:])]
+
+
+def _add_forks(ys, plan, mode, start, coefficients):
+    """Add what each alternative changes, times its coefficient."""
+    options, (index, env) = mode.options, mode.replay
+    env = {v: stop_gradient(x) for v, x in env.items()}
+    total = coefficients.shape[0]
+    numbers = jnp.arange(total)
+    if options.forks is not None and options.forks < total:
+        numbers = _some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
+        coefficients = coefficients[numbers] * (total / options.forks)
+
+    def replay(number):
+        return walk(plan, dict(env), Replaying(options), index, number)[0][: options.objectives]
+
+    if options.chunk_size is None:
+        replayed = jax.vmap(replay)(numbers)
+    else:
+        replayed = lax.map(replay, numbers, batch_size=min(options.chunk_size, total))
+    return [
+        y + fork_sum(stop_gradient(ls) - stop_gradient(y)[None], coefficients.astype(y.dtype), mode.witness)
+        for y, ls in zip(ys, replayed, strict=True)
+    ]
+
+
+def _some(key, k, total):
+    """`k` of `total` numbers, one at random from each of k equal parts: each has probability k / total."""
+    position = (jnp.arange(k) + jax.random.uniform(key, (k,))) * (total / k)
+    return jnp.minimum(position.astype(jnp.int32), total - 1)
+
+
+# ---- first order only -------------------------------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def fork_sum(changes, coefficients, witness):
+    """Zero in value; its derivative is sum_j changes_j d coefficients_j, and has itself no derivative."""
+    return jnp.zeros_like(changes[0])
+
+
+@fork_sum.defjvp
+def _fork_sum_jvp(primals, tangents):
+    changes, _, witness = primals
+    return jnp.zeros_like(changes[0]), jnp.tensordot(tangents[1], once(changes, witness), axes=1)
+
+
+@jax.custom_jvp
+def once(x, witness):
+    """`x`, refusing to be differentiated. `witness` holds every input that a second derivative could be taken in."""
+    return x
+
+
+@once.defjvp
+def _once_jvp(primals, tangents):
+    raise HigherOrderError(
+        "A second derivative was taken through a forking estimator (mvd, local_expectation), which gives first "
+        "derivatives only. For higher orders choose `reinforce()`, `reparam()` or `enum()` at those sites."
+    )

@@ -1,0 +1,191 @@
+"""A jaxpr cut at its sample sites: what an interpreter runs.
+
+A `Plan` is a list of steps. Equations without samples are gathered into segments, which JAX evaluates itself;
+what is left are draws, control flow with samples inside, and assignments that stand for inlined calls. Plans are
+made once per jaxpr, in one pass, so a program of n sites has O(n) steps.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._jax import (
+    DropVar,
+    Literal,
+    closed_consts,
+    evaluate,
+    evaluate_with,
+    inner_jaxprs,
+    open_jaxpr,
+    segment,
+    trace,
+    vmapped,
+)
+
+CALLS = {"jit", "pjit", "closed_call", "core_call"}
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant that came with an inlined jaxpr, read like a variable."""
+
+    value: Any
+
+
+@dataclass
+class Segment:
+    """Equations without samples, as one jaxpr."""
+
+    jaxpr: Any
+    reads: list
+    writes: list
+
+    def run(self, env: dict) -> None:
+        """Evaluate the equations in an environment."""
+        env.update(zip(self.writes, evaluate(self.jaxpr, *read(env, self.reads)), strict=True))
+
+
+@dataclass
+class Assign:
+    """The inputs or outputs of an inlined call."""
+
+    reads: list
+    writes: list
+
+    def run(self, env: dict) -> None:
+        """Copy the values."""
+        env.update(zip(self.writes, read(env, self.reads), strict=True))
+
+
+@dataclass
+class Step:
+    """An equation that an interpreter must look at: a draw, or control flow with draws inside."""
+
+    eqn: Any
+    reads: list
+    writes: list
+
+    @property
+    def name(self) -> str:
+        """The name of the primitive."""
+        return self.eqn.primitive.name
+
+
+@dataclass
+class Plan:
+    """The steps of a jaxpr, its inputs (constants first) and its outputs."""
+
+    inputs: list
+    outputs: list
+    steps: list = field(default_factory=list)
+
+    def reads_from(self, start: int) -> set:
+        """The variables that the steps from `start` on, and the outputs, take from before."""
+        live = {v for v in self.outputs if not isinstance(v, Literal | Const)}
+        for step in reversed(self.steps[start:]):
+            live.difference_update(step.writes)
+            live.update(v for v in step.reads if not isinstance(v, Literal | Const))
+        return live
+
+
+def read(env: dict, atoms: list) -> list:
+    """The values of variables, literals and constants."""
+    return [a.val if isinstance(a, Literal) else a.value if isinstance(a, Const) else env[a] for a in atoms]
+
+
+_sampling: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_plans: dict[bool, weakref.WeakKeyDictionary] = {False: weakref.WeakKeyDictionary(), True: weakref.WeakKeyDictionary()}
+
+
+def samples(jaxpr: Any) -> bool:
+    """Whether a jaxpr holds a sample, at any depth."""
+    if jaxpr not in _sampling:
+        _sampling[jaxpr] = any(map(samples_in, jaxpr.eqns))
+    return _sampling[jaxpr]
+
+
+def samples_in(eqn: Any) -> bool:
+    """Whether an equation is a sample or holds one."""
+    return eqn.primitive.name in ("sample", "expectation") or any(map(samples, inner_jaxprs(eqn)))
+
+
+def plan_of(jaxpr: Any, *, nested: bool = False) -> Plan:
+    """Cut a jaxpr at its samples.
+
+    `nested` says what becomes of an `expectation` inside: a step of its own, or (as inside another expectation, of
+    which its draws are then a part) inlined like any call.
+    """
+    plans = _plans[nested]
+    if jaxpr not in plans:
+        plan = Plan([*jaxpr.constvars, *jaxpr.invars], list(jaxpr.outvars))
+        plan.steps = _gather(jaxpr, list(_flatten(jaxpr, nested)), plan.outputs)
+        plans[jaxpr] = plan
+    return plans[jaxpr]
+
+
+def _flatten(jaxpr, nested):
+    """The equations in order, calls with samples inlined."""
+    for eqn in jaxpr.eqns:
+        if not samples_in(eqn):
+            yield eqn
+            continue
+        called, consts = _called(eqn, nested)
+        if called is None:
+            yield Step(eqn, list(eqn.invars), list(eqn.outvars))
+        else:
+            yield Assign([*map(Const, consts), *eqn.invars], [*called.constvars, *called.invars])
+            yield from _flatten(called, nested)
+            yield Assign(list(called.outvars), list(eqn.outvars))
+
+
+def _called(eqn, nested):
+    """The jaxpr that an equation calls, and its constants; (None, ()) where it is not a call."""
+    name = eqn.primitive.name
+    if name in CALLS:
+        jaxpr = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        return open_jaxpr(jaxpr), closed_consts(jaxpr)
+    if name == "expectation" and not nested:
+        program, lanes = eqn.params["program"], eqn.params["lanes"]
+        if not lanes:
+            return program.jaxpr, ()
+        run = vmapped(lambda *xs: evaluate_with(program.jaxpr, xs), lanes)
+        traced = trace(run, *[v.aval for v in eqn.invars])
+        return traced.jaxpr, traced.consts
+    return None, ()
+
+
+def _gather(jaxpr, items, outputs):
+    """Gather runs of plain equations into segments that write only what is read later."""
+    steps, run = [], []
+    live = {v for v in outputs if not isinstance(v, Literal)}
+
+    def flush():
+        if not run:
+            return
+        eqns = run[::-1]
+        run.clear()
+        written = [v for eqn in eqns for v in eqn.outvars if not isinstance(v, DropVar)]
+        writes = [v for v in written if v in live]
+        reads, seen = [], set(written)
+        for eqn in eqns:
+            for v in eqn.invars:
+                if not isinstance(v, Literal) and v not in seen:
+                    seen.add(v)
+                    reads.append(v)
+        live.difference_update(written)
+        live.update(reads)
+        if writes or jaxpr.effects:
+            steps.append(Segment(segment(jaxpr, eqns, reads, writes), reads, writes))
+
+    for item in reversed(items):
+        if not isinstance(item, Assign | Step):
+            run.append(item)
+            continue
+        flush()
+        live.difference_update(item.writes)
+        live.update(v for v in item.reads if not isinstance(v, Literal | Const))
+        steps.append(item)
+    flush()
+    return steps[::-1]
