@@ -18,6 +18,7 @@ from ._errors import ObjectiveError as ObjectiveError
 from ._errors import RandomKeyError as RandomKeyError
 from ._errors import TracegradError as TracegradError
 from ._expectation import expectation as expectation
+from ._jax import trace_state as trace_state
 from ._kinds import Direct as Direct
 from ._kinds import Drawn as Drawn
 from ._kinds import Enumerate as Enumerate
@@ -25,7 +26,10 @@ from ._kinds import Estimator as Estimator
 from ._kinds import Fork as Fork
 from ._local_expectation import local_expectation as local_expectation
 from ._mvd import mvd as mvd
+from ._primitive import check_key as check_key
 from ._primitive import noise as noise
+from ._primitive import value_struct as value_struct
+from ._pytree import partition as partition
 from ._reinforce import reinforce as reinforce
 from ._reparam import reparam as reparam
 from ._sample import default_estimator as default_estimator

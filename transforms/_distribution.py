@@ -45,7 +45,8 @@ def dismantle(distribution: Any) -> tuple[list, Spec]:
     """Split a distribution into its arrays and a hashable rest, whether or not its class is a pytree."""
     if jax.tree.leaves(distribution) == [distribution] and hasattr(distribution, "__dict__"):
         distribution = Opaque(distribution)
-    return partition(distribution)
+    arrays, spec = partition(distribution)
+    return [jnp.asarray(x) for x in arrays], spec
 
 
 def restore(spec: Spec, arrays) -> Any:

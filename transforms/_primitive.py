@@ -126,3 +126,15 @@ def noise(key: jax.Array, distribution: Any) -> Any:
 def auxiliary(key: jax.Array) -> jax.Array:
     """A key for the estimator's own randomness at a site, apart from the one that draws its value."""
     return jax.random.fold_in(key, 0xF0F0F0F0)
+
+
+@functools.lru_cache(maxsize=1)
+def _key_dtype():
+    return jax.random.key(0).dtype
+
+
+def value_struct(distribution: Any) -> Any:
+    """The shape and dtype of what a distribution draws, as `jax.ShapeDtypeStruct`s, without drawing."""
+    arrays, spec = _d.dismantle(distribution)
+    shapes, tree = _value_shape(spec, _key_dtype(), tuple((a.shape, a.dtype) for a in arrays))
+    return tree.unflatten([jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes])

@@ -1,0 +1,31 @@
+"""tracegrad: probabilistic programming in JAX with programmable variational inference."""
+
+import numpyro.distributions as dist
+
+from . import _families as _families
+from ._addresses import merge as merge
+from ._addresses import select as select
+from ._errors import AddressError as AddressError
+from ._errors import ChoiceError as ChoiceError
+from ._errors import FitError as FitError
+from ._function import gen as gen
+from ._function import sample as sample
+from ._generative import GenerativeFunction as GenerativeFunction
+from ._generative import Trace as Trace
+from ._generative import cond as cond
+from ._generative import switch as switch
+from ._objectives import elbo as elbo
+from ._objectives import iwelbo as iwelbo
+from .transforms import BiasedGradientError as BiasedGradientError
+from .transforms import EstimatorError as EstimatorError
+from .transforms import HigherOrderError as HigherOrderError
+from .transforms import NoRuleError as NoRuleError
+from .transforms import ObjectiveError as ObjectiveError
+from .transforms import RandomKeyError as RandomKeyError
+from .transforms import TracegradError as TracegradError
+from .transforms import enum as enum
+from .transforms import expectation as expectation
+from .transforms import local_expectation as local_expectation
+from .transforms import mvd as mvd
+from .transforms import reinforce as reinforce
+from .transforms import reparam as reparam

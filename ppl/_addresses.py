@@ -1,0 +1,167 @@
+"""Addresses: paths into nested choices, patterns that select them, and the nested dicts themselves.
+
+A path is a tuple of strings. A pattern is a path, or the same written 'a/b', in which '*' stands for any one
+component and '**' for any number; it selects a path when it matches it or a beginning of it, so 'sub' selects
+everything under 'sub' and '*' selects everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import equinox as eqx
+
+from ._errors import AddressError
+
+Path = tuple[str, ...]
+Choices = dict[str, Any]
+
+
+def show(path: Path) -> str:
+    """Print a path as in messages: 'a/b', in quotes."""
+    return repr("/".join(path))
+
+
+def as_path(pattern: Any) -> Path:
+    """Read a pattern: a string, its components split at '/', or a tuple of them."""
+    parts = tuple(pattern.split("/")) if isinstance(pattern, str) else pattern
+    if not (isinstance(parts, tuple) and parts and all(isinstance(p, str) and p for p in parts)):
+        raise AddressError(f"An address pattern is a string like 'a/b' or a tuple of strings, and got {pattern!r}.")
+    return parts
+
+
+def matches(pattern: Path, path: Path) -> bool:
+    """Whether a pattern matches a path or a beginning of it."""
+    if not pattern:
+        return True
+    head, rest = pattern[0], pattern[1:]
+    if head == "**":
+        return any(matches(rest, path[i:]) for i in range(len(path) + 1))
+    return bool(path) and head in ("*", path[0]) and matches(rest, path[1:])
+
+
+def specificity(pattern: Path) -> tuple[int, int]:
+    """How closely a pattern says what it selects: literal components first, then length."""
+    return sum(p not in ("*", "**") for p in pattern), len(pattern)
+
+
+class Selection(eqx.Module):
+    """A set of addresses: see `select`. Combine with `|`, `&` and `~`."""
+
+    patterns: tuple[Path, ...] = eqx.field(static=True, default=())
+    parts: tuple["Selection", ...] = ()
+    how: str = eqx.field(static=True, default="any")
+
+    def __contains__(self, path: Any) -> bool:
+        path = as_path(path)
+        if self.how == "not":
+            return path not in self.parts[0]
+        if self.how == "all":
+            return all(path in part for part in self.parts)
+        return any(matches(p, path) for p in self.patterns) or any(path in part for part in self.parts)
+
+    def __or__(self, other: "Selection") -> "Selection":
+        return Selection((), (self, other))
+
+    def __and__(self, other: "Selection") -> "Selection":
+        return Selection((), (self, other), "all")
+
+    def __invert__(self) -> "Selection":
+        return Selection((), (self,), "not")
+
+
+def select(*patterns: Any) -> Selection:
+    """Select addresses by path and wildcard.
+
+    Args:
+        *patterns: strings like 'a', 'a/b', 'steps/*', '**/z', or tuples of strings; an address selects all beneath it.
+
+    Returns:
+        A `Selection`; `path in selection` asks, `|`, `&` and `~` combine.
+
+    Example:
+        >>> ("steps", "z") in select("steps"), ("x",) in ~select("**/z")
+        (True, True)
+    """
+    return Selection(tuple(map(as_path, patterns)))
+
+
+def as_selection(what: Any) -> Selection:
+    """A selection as it is; a pattern, or a list of them, selected."""
+    if isinstance(what, Selection):
+        return what
+    return select(*what) if isinstance(what, list | set | frozenset) else select(what)
+
+
+# ---- nested dicts of choices ----------------------------------------------------------------------------------------
+
+
+def paths(choices: Mapping, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every path of nested choices with its value."""
+    for address, value in choices.items():
+        if isinstance(value, Mapping):
+            yield from paths(value, (*prefix, address))
+        else:
+            yield (*prefix, address), value
+
+
+def lookup(choices: Any, path: Path) -> Any:
+    """What stands at a path, or None."""
+    for address in path:
+        if not isinstance(choices, Mapping) or address not in choices:
+            return None
+        choices = choices[address]
+    return choices
+
+
+def nest(flat: Mapping[Path, Any]) -> Choices:
+    """Nested choices from paths."""
+    out: Choices = {}
+    for path, value in flat.items():
+        inner = out
+        for address in path[:-1]:
+            inner = inner.setdefault(address, {})
+        inner[path[-1]] = value
+    return out
+
+
+def merge(*choices: Mapping) -> Choices:
+    """Merge nested choices, at every depth; `|` merges the outermost addresses only.
+
+    Raises:
+        AddressError: two of them hold the same address.
+
+    Example:
+        >>> merge({"a": {"x": 1.0}}, {"a": {"y": 2.0}, "b": 3.0})
+        {'a': {'x': 1.0, 'y': 2.0}, 'b': 3.0}
+    """
+    out: Choices = {}
+    for each in choices:
+        for address, value in each.items():
+            if address not in out:
+                out[address] = value
+            elif isinstance(value, Mapping) and isinstance(out[address], Mapping):
+                out[address] = merge(out[address], value)
+            else:
+                raise AddressError(f"Merging choices: both hold the address {address!r}. Remove it from one of them.")
+    return out
+
+
+def check_known(given: Mapping, visited: Mapping, who: str, what: str) -> None:
+    """Refuse given addresses that the generative function does not have."""
+    known = {path for path, _ in paths(visited)}
+    for path, _ in paths(given):
+        if path in known:
+            continue
+        have = ", ".join(map(show, sorted(known))) or "none"
+        raise AddressError(
+            f"{what} for {who}: there is no sample at {show(path)}. It samples at: {have}. Remove the address, or "
+            "spell it as one of these."
+        )
+
+
+def difference(old: Mapping, visited: Mapping) -> Choices:
+    """The choices of `old` at addresses that `visited` lacks."""
+    known = {path for path, _ in paths(visited)}
+    return nest({path: value for path, value in paths(old) if path not in known})

@@ -1,0 +1,211 @@
+"""Combinators: ways to visit a generative function many times, in a loop, by choice, or under a mask.
+
+Each is one method, `visit`, given the visit of what is combined; every operation of the interface follows from it.
+Choices of `vmap`, `scan` and `repeat` are stacked along a leading axis. Those of a branch are the union over the
+branches, with zeros at the addresses of the branches not taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from ._addresses import Path, nest, paths, show
+from ._errors import AddressError, ChoiceError
+from ._operations import Given, Operation, Outcome, Regenerate, Update
+from .transforms import partition
+
+
+class Combinator(eqx.Module):
+    """How to visit a generative function; `inner(operation, key, given, path, args, kwargs)` visits it once."""
+
+    def visit(self, inner: Callable, operation: Operation, key: Any, given: Given, path: Path, args: tuple) -> Outcome:
+        """Visit as often as the combinator says."""
+        raise NotImplementedError
+
+
+def _total(x):
+    return jnp.sum(x, axis=0)
+
+
+def _split(key, n):
+    return None if key is None else jax.random.split(key, n)
+
+
+def _check_stacked(given: Given, path: Path, n: int) -> None:
+    for part in given:
+        for below, value in paths(part or {}):
+            shape = jnp.shape(value)
+            if not shape or shape[0] != n:
+                raise ChoiceError(
+                    f"The choice at {show((*path, *below))} is stacked over {n} lanes or steps, so its leading axis "
+                    f"must be {n}; got the shape {list(shape)}."
+                )
+
+
+class Vmap(Combinator):
+    """Visit under `jax.vmap`: lanes are independent given the arguments."""
+
+    in_axes: Any = eqx.field(static=True)
+    axis_size: int | None = eqx.field(static=True)
+
+    def visit(self, inner, operation, key, given, path, args):
+        """One visit in each lane, with a key of its own."""
+        n = self._size(args, path)
+        _check_stacked(given, path, n)
+        in_axes = tuple(self.in_axes) if isinstance(self.in_axes, list) else self.in_axes
+        arg_axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+
+        def lane(key, given, *args):
+            return inner(operation, key, given, path, args, {})
+
+        out = jax.vmap(lane, in_axes=(0, 0, *arg_axes), axis_size=n)(_split(key, n), given, *args)
+        return out._replace(logp=_total(out.logp), weight=_total(out.weight))
+
+    def _size(self, args, path):
+        if self.axis_size is not None:
+            return self.axis_size
+        axes = self.in_axes if isinstance(self.in_axes, tuple | list) else (self.in_axes,) * len(args)
+        if len(axes) != len(args):
+            raise ChoiceError(
+                f"vmap at {show(path)}: in_axes has {len(axes)} entries for {len(args)} arguments; give one for each."
+            )
+        sizes = {}
+        for i, (axis, arg) in enumerate(zip(axes, args, strict=True)):
+            full = jax.tree.map(lambda a, x: jax.tree.map(lambda _: a, x), axis, arg, is_leaf=lambda a: a is None)
+            for a, x in zip(jax.tree.leaves(full), jax.tree.leaves(arg), strict=False):
+                sizes.setdefault(jnp.shape(x)[a], i)
+        if len(sizes) != 1:
+            came = ", ".join(f"{n} (argument {i})" for n, i in sizes.items()) or "no mapped argument"
+            raise ChoiceError(
+                f"vmap at {show(path)} needs mapped arguments of one size, and got {came}. Say which are mapped with "
+                "in_axes, or write `repeat(n)` for independent copies."
+            )
+        return next(iter(sizes))
+
+
+class Scan(Combinator):
+    """Visit in `jax.lax.scan`: `(carry, x) -> (carry, y)`."""
+
+    length: int | None = eqx.field(static=True)
+    reverse: bool = eqx.field(static=True)
+    unroll: int = eqx.field(static=True)
+
+    def visit(self, inner, operation, key, given, path, args):
+        """One visit for each step, with a key of its own."""
+        if len(args) not in (1, 2):
+            raise ChoiceError(f"scan at {show(path)} takes (init, xs), and got {len(args)} arguments.")
+        init, xs = (*args, None)[:2]
+        n = self._length(xs, path)
+        _check_stacked(given, path, n)
+
+        def body(carry, step):
+            key, given, x = step
+            out = inner(operation, key, given, path, (carry, x), {})
+            if not (isinstance(out.retval, tuple) and len(out.retval) == 2):
+                raise ChoiceError(f"scan at {show(path)}: the step must return a pair (carry, output).")
+            carry, y = out.retval
+            return carry, out._replace(retval=y)
+
+        steps = (_split(key, n), given, xs)
+        init = _settle(body, init, steps)
+        carry, out = lax.scan(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
+        return out._replace(retval=(carry, out.retval), logp=_total(out.logp), weight=_total(out.weight))
+
+    def _length(self, xs, path):
+        sizes = {jnp.shape(x)[0] for x in jax.tree.leaves(xs)} | ({self.length} if self.length is not None else set())
+        if len(sizes) != 1:
+            raise ChoiceError(
+                f"scan at {show(path)} needs one length, from `length` or the leading axis of xs, and got "
+                f"{sorted(sizes) or 'none'}."
+            )
+        return sizes.pop()
+
+
+def _settle(body, init, steps):
+    """Promote the initial carry to the type that the step returns (False to an integer, say), where that is wider."""
+    first = jax.tree.map(lambda x: x[0], steps)
+    init = jax.tree.map(jnp.asarray, init)
+    out = jax.eval_shape(lambda c, s: body(c, s)[0], init, first)
+    if jax.tree.structure(out) != jax.tree.structure(init):
+        return init
+
+    def promote(x, y):
+        wider = jnp.promote_types(x.dtype, y.dtype) if _number(x) and _number(y) else x.dtype
+        return x.astype(wider) if wider == y.dtype else x
+
+    return jax.tree.map(promote, init, out)
+
+
+def _number(x):
+    return jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
+
+
+class Repeat(Combinator):
+    """Visit independently with the same arguments."""
+
+    n: int = eqx.field(static=True)
+
+    def visit(self, inner, operation, key, given, path, args):
+        """One visit for each copy."""
+        return Vmap(None, self.n).visit(inner, operation, key, given, path, args)
+
+
+class Masked(Combinator):
+    """Visit, and count the choices only where the first argument, a flag, is true."""
+
+    def visit(self, inner, operation, key, given, path, args):
+        """The visit, its densities switched by the flag."""
+        flag, *rest = args
+        out = inner(operation, key, given, path, tuple(rest), {})
+        return out._replace(logp=jnp.where(flag, out.logp, 0.0), weight=jnp.where(flag, out.weight, 0.0))
+
+
+def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any, given: Given, path: Path, args: tuple):
+    """Visit one of several generative functions."""
+
+    arrays, spec = partition(args)
+
+    def visit(inner):
+        return lambda key, given, *arrays: inner(operation, key, given, path, spec.combine(arrays), {})
+
+    def taken(inner):
+        def run(*operands):
+            out = visit(inner)(*operands)
+            return out._replace(choices=_widen(out.choices, union), discarded=_widen(out.discarded, dropped))
+
+        return run
+
+    # Each branch sees of what is given only its own addresses, so a first look finds out what they are.
+    views = [jax.eval_shape(visit(inner), key, given, *arrays) for inner in inners]
+    union, dropped = _union([v.choices for v in views], path), _union([v.discarded for v in views], path)
+    names = [{p for p, _ in paths(v.choices)} for v in views]
+    if isinstance(operation, Update | Regenerate) and given.previous is not None and any(n != names[0] for n in names):
+        raise AddressError(
+            f"update and regenerate at {show(path)}: the branches sample at different addresses, and a trace does not "
+            "say which was taken. Give both branches the same addresses, or simulate anew."
+        )
+    return lax.switch(index, [taken(inner) for inner in inners], key, given, *arrays)
+
+
+def _union(trees, path):
+    flat: dict = {}
+    for tree in trees:
+        for below, leaf in paths(tree):
+            other = flat.setdefault(below, leaf)
+            if (other.shape, other.dtype) != (leaf.shape, leaf.dtype):
+                raise AddressError(
+                    f"The branches at {show(path)} share the address {show(below)} with different values: "
+                    f"{other.dtype}{list(other.shape)} and {leaf.dtype}{list(leaf.shape)}. Rename one of them."
+                )
+    return flat
+
+
+def _widen(choices, union):
+    have = dict(paths(choices))
+    return nest({p: have[p] if p in have else jnp.zeros(leaf.shape, leaf.dtype) for p, leaf in union.items()})

@@ -1,0 +1,15 @@
+"""The errors of the language; those of the transformation are re-exported beside them."""
+
+from .transforms import TracegradError
+
+
+class AddressError(TracegradError, ValueError):
+    """An address that is duplicate, missing, unknown, or used outside a generative function."""
+
+
+class ChoiceError(TracegradError, ValueError):
+    """A given choice of the wrong shape, type or support."""
+
+
+class FitError(TracegradError, ValueError):
+    """Arguments that `fit` cannot train with, or a run that stopped being finite."""

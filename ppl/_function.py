@@ -1,0 +1,238 @@
+"""`gen` and `sample`: a Python function as a generative function.
+
+A visit runs the function with a frame on a context variable; `sample` finds the frame and asks the operation what to
+do. The key of a site is folded from the visit's key and the site's address, so what is drawn at one address does not
+depend on which other addresses there are.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+
+from ._addresses import Choices, Path, show
+from ._errors import AddressError, ChoiceError
+from ._generative import Call, GenerativeFunction
+from ._operations import At, Given, Operation, Outcome
+from ._rules import chosen
+from .transforms import Estimator, RandomKeyError, trace_state
+
+
+class Frame:
+    """The state of one visit of one function body."""
+
+    def __init__(self, name: str, operation: Operation, key: Any, given: Given, path: Path):
+        self.name = name
+        self.operation = operation
+        self.key = key
+        self.given = given
+        self.path = path
+        self.choices: Choices = {}
+        self.discarded: Choices = {}
+        self.logps: list = []
+        self.weights: list = []
+        self.folds: dict[int, str] = {}
+        self.state = trace_state()
+
+    def visit(self, address: str, what: Any, estimator: Any) -> Any:
+        """Visit one address."""
+        self._check(address, what, estimator)
+        path, given = (*self.path, address), self.given.at(address)
+        if isinstance(what, Call):
+            return self._call(address, what, given, path)
+        at = At(path, what, chosen(path, estimator), lambda: self._key(address))
+        if isinstance(given.previous, Mapping):
+            raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
+        visit = self.operation.site(at, given)
+        self.choices[address] = visit.value
+        self._record(address, jnp.sum(visit.logp), None if visit.weight is None else jnp.sum(visit.weight))
+        if visit.discarded is not None:
+            self.discarded[address] = visit.discarded
+        return visit.value
+
+    def _call(self, address, call, given, path):
+        for part in given:
+            if part is not None and not isinstance(part, Mapping):
+                raise ChoiceError(
+                    f"The choice at {show(path)} is that of a generative function ({call.function.name}), so it is a "
+                    f"dict of its addresses, and got {type(part).__name__}."
+                )
+        key = None if self.key is None else self._key(address)
+        out = call.function.visit(self.operation, key, given, path, call.args, call.kwargs)
+        if out.choices:
+            self.choices[address] = out.choices
+        self._record(address, out.logp, out.weight)
+        if out.discarded:
+            self.discarded[address] = out.discarded
+        return out.retval
+
+    def _record(self, address, logp, weight):
+        self.logps.append(logp)
+        if weight is not None:
+            self.weights.append(weight)
+
+    def _check(self, address, what, estimator):
+        if not isinstance(address, str) or not address or "/" in address:
+            raise AddressError(f"An address is a non-empty string without '/', and {self.name} gave {address!r}.")
+        if self.state != trace_state():
+            raise AddressError(
+                f"sample({address!r}, ...) in {self.name} is inside a JAX transformation (jit, vmap, grad, scan, cond, "
+                "...) of its own. Make what is inside a generative function, and sample it through a combinator: "
+                "`sample('steps', step.scan()(init, xs))`, `sample('points', point.vmap()(xs))`, "
+                "`sample('branch', cond(p, f, g)(x))`."
+            )
+        if address in self.folds.values():
+            raise AddressError(
+                f"The address {show((*self.path, address))} is sampled twice in {self.name}. Give each sample its own "
+                "address, or sample repeated ones through `.vmap()`, `.scan()` or `.repeat(n)`."
+            )
+        self.folds[self._number(address)] = address
+        if isinstance(what, GenerativeFunction):
+            raise AddressError(
+                f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its arguments: "
+                f"write sample({address!r}, {what.name}(...))."
+            )
+        if not isinstance(what, Call) and not (hasattr(what, "sample") and hasattr(what, "log_prob")):
+            raise AddressError(
+                f"sample({address!r}, ...) in {self.name} takes a distribution (an object with `sample(key)` and "
+                f"`log_prob(value)`) or a call of a generative function, and got {type(what).__name__}."
+            )
+        if estimator is not None and (isinstance(what, Call) or not isinstance(estimator, Estimator)):
+            raise AddressError(
+                f"sample({address!r}, ...) in {self.name}: `estimator` belongs to a distribution and is one like "
+                f"`mvd()`, and got {estimator!r}. For a call write `f.with_estimators({{...}})`."
+            )
+
+    def _number(self, address):
+        """A number for the address, the next free one where two addresses have the same checksum."""
+        number = zlib.crc32(address.encode())
+        while number in self.folds and self.folds[number] != address:
+            number = (number + 1) % 2**32
+        return number
+
+    def _key(self, address):
+        if self.key is None:
+            raise RandomKeyError(
+                f"The density at {show((*self.path, address))} is estimated, so this operation needs a key: "
+                "`assess(choices, ..., key=key)`."
+            )
+        return jax.random.fold_in(self.key, self._number(address))
+
+
+_frame: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("frame", default=None)
+
+
+class Function(GenerativeFunction):
+    """A Python function as a generative function; see `gen`."""
+
+    function: Callable = eqx.field(static=True)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__name__", repr(self.function))
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Run the function with a frame of its own."""
+        frame = Frame(self.name, operation, key, given, path)
+        token = _frame.set(frame)
+        try:
+            retval = self.function(*args, **kwargs)
+        finally:
+            _frame.reset(token)
+        return Outcome(retval, frame.choices, _sum(frame.logps), _sum(frame.weights), frame.discarded)
+
+    def inline(self, *args, **kwargs) -> Any:
+        """Run the function as a part of the calling one: its addresses become the caller's own.
+
+        Returns:
+            What the function returns.
+        """
+        if _frame.get() is None:
+            raise AddressError(f"{self.name}.inline(...) was called outside a generative function.")
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else Method(instance, self)
+
+
+class Method(GenerativeFunction):
+    """A generative function that was defined as a method, with its instance."""
+
+    instance: Any
+    function: Function
+
+    @property
+    def name(self) -> str:
+        """The name of the method."""
+        return self.function.name
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with the instance in front."""
+        return self.function.visit(operation, key, given, path, (self.instance, *args), kwargs)
+
+
+def _sum(terms):
+    return sum(terms[1:], terms[0]) if terms else jnp.zeros((), float)
+
+
+def gen(function: Callable) -> Function:
+    """Make a Python function a generative function.
+
+    Inside it, `sample(address, distribution)` draws, and `sample(address, f(args))` calls another generative function.
+    Arguments and return values are any pytrees.
+
+    Args:
+        function: a function of any arguments; it may return anything.
+
+    Returns:
+        A generative function; see `GenerativeFunction` for its operations and combinators.
+
+    Raises:
+        AddressError: while it runs, where an address is duplicate or misplaced.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> @tg.gen
+        ... def line(x):
+        ...     slope = tg.sample("slope", tg.dist.Normal(0.0, 1.0))
+        ...     return tg.sample("y", tg.dist.Normal(slope * x, 0.1))
+        >>> trace, log_weight = line.generate(jax.random.key(0), {"y": 1.0}, 2.0)
+        >>> sorted(trace.choices)
+        ['slope', 'y']
+    """
+    if not callable(function):
+        raise AddressError(f"gen takes a function, and got {type(function).__name__}.")
+    return Function(function)
+
+
+def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> Any:
+    """Sample at an address of the generative function that is running.
+
+    Args:
+        address: a string, one of its kind in this function.
+        what: a distribution (any object with `sample(key)` and `log_prob(value)`; `dist` has about a hundred), or a
+            call of a generative function, `f(args)`.
+        estimator: how the gradient of an expectation treats this site; by default reparameterised where the
+            distribution can be, else score function.
+
+    Returns:
+        The value drawn or given (shape: batch shape then event shape), or what the called function returns.
+
+    Raises:
+        AddressError: outside a generative function; an address used twice; something that cannot be sampled.
+        EstimatorError: an estimator that does not fit the distribution.
+    """
+    frame = _frame.get()
+    if frame is None:
+        raise AddressError(
+            f"sample({address!r}, ...) was called outside a generative function. Decorate the function around it with "
+            "`gen` and run it through `simulate`, `assess` or `generate`."
+        )
+    return frame.visit(address, what, estimator)

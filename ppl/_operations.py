@@ -1,0 +1,215 @@
+"""What each operation of the generative function interface does at one sample site.
+
+Every operation is one visit of the program; it differs from the others only in where the value of a site comes from
+and in what the site adds to the weight. Let p(site) be the density of the value at that site.
+
+| operation | value | adds to the weight |
+|---|---|---|
+| simulate, propose | drawn | nothing |
+| assess | given | log p(site) |
+| generate | given, else drawn | log p(site) where given |
+| update | given, else kept, else drawn | log p(site) unless drawn |
+| regenerate | drawn where selected or new, else kept | log p(site) where kept |
+| project | given | log p(site) where selected |
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from . import transforms
+from ._addresses import Choices, Path, Selection, show
+from ._errors import AddressError, ChoiceError
+from .transforms import log_density, value_struct
+
+
+class Given(NamedTuple):
+    """The choices that an operation brings to an address: constraints, and those of a previous trace."""
+
+    constraints: Any = None
+    previous: Any = None
+
+    def at(self, address: str) -> Given:
+        """What is given at an address below."""
+        return Given(_below(self.constraints, address), _below(self.previous, address))
+
+
+def _below(choices, address):
+    return choices.get(address) if isinstance(choices, Mapping) else None
+
+
+class Outcome(NamedTuple):
+    """What a visit gives back: the return value, the choices, their log density, the weight, and what was discarded."""
+
+    retval: Any
+    choices: Choices
+    logp: Any
+    weight: Any
+    discarded: Choices
+
+
+class Visit(NamedTuple):
+    """What a visit of one site gives back."""
+
+    value: Any
+    logp: Any
+    weight: Any = None
+    discarded: Any = None
+
+
+class At(NamedTuple):
+    """A site as an operation sees it: where it is, its distribution, its estimator, and a key when it asks for one."""
+
+    path: Path
+    distribution: Any
+    estimator: Any
+    key: Callable[[], jax.Array]
+
+    def draw(self) -> Visit:
+        """Draw a value."""
+        value = transforms.sample(self.key(), self.distribution, estimator=self.estimator, label=self.path)
+        return Visit(value, log_density(self.distribution, value))
+
+    def take(self, value: Any) -> Visit:
+        """Take a given value, after checking that the distribution could have made it; its density is the weight."""
+        value = conform(self.path, self.distribution, value)
+        logp = log_density(self.distribution, value)
+        return Visit(value, logp, logp)
+
+
+class Operation(abc.ABC):
+    """What to do at a site."""
+
+    exact: bool = False
+    """Whether every value is given, so that no key is needed."""
+
+    @abc.abstractmethod
+    def site(self, at: At, given: Given) -> Visit:
+        """Visit one site."""
+
+
+class Simulate(Operation):
+    """Draw every value."""
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Draw."""
+        return at.draw()
+
+
+class Assess(Operation):
+    """Take every value."""
+
+    exact = True
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Take the given value."""
+        if given.constraints is None:
+            raise AddressError(
+                f"assess: the choice at {show(at.path)} is missing ({_kind(at.distribution)}). Every sampled address "
+                "needs a value; to leave some to be drawn use `generate`."
+            )
+        return at.take(given.constraints)
+
+
+class Generate(Operation):
+    """Take what is given, draw the rest."""
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Take or draw."""
+        return at.draw() if given.constraints is None else at.take(given.constraints)
+
+
+class Update(Operation):
+    """Change some values of a trace, keep the rest."""
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Take, keep or draw."""
+        if given.constraints is not None:
+            return at.take(given.constraints)._replace(discarded=given.previous)
+        return at.draw() if given.previous is None else at.take(given.previous)
+
+
+class Regenerate(Operation):
+    """Draw the selected values of a trace again, keep the rest."""
+
+    def __init__(self, selection: Selection):
+        self.selection = selection
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Keep or draw."""
+        if given.previous is None or at.path in self.selection:
+            return at.draw()._replace(discarded=given.previous)
+        return at.take(given.previous)
+
+
+class Project(Operation):
+    """The log density of the selected values of a trace."""
+
+    exact = True
+
+    def __init__(self, selection: Selection):
+        self.selection = selection
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Take, and weigh if selected."""
+        visit = at.take(given.constraints)
+        return visit if at.path in self.selection else visit._replace(weight=None)
+
+
+# ---- given values -----------------------------------------------------------------------------------------------------
+
+
+def _kind(distribution) -> str:
+    return f"a {type(distribution).__name__}"
+
+
+def conform(path: Path, distribution: Any, value: Any) -> Any:
+    """Check a given value against what the distribution draws, and return it as an array of that kind."""
+    expected = value_struct(distribution)
+    if not isinstance(expected, jax.ShapeDtypeStruct):
+        return value
+    site = f"The choice at {show(path)} ({_kind(distribution)})"
+    if isinstance(value, Mapping):
+        raise ChoiceError(f"{site} is one value, and got nested choices {sorted(value)}. Give an array.")
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ChoiceError(
+            f"{site} has the wrong type: expected {expected.dtype}{list(expected.shape)}, got {type(value).__name__}."
+        ) from error
+    if array.shape != expected.shape:
+        raise ChoiceError(
+            f"{site} has the wrong shape: expected {list(expected.shape)}, got {list(array.shape)}. The shape is the "
+            "distribution's batch shape followed by its event shape."
+        )
+    _check_dtype(site, distribution, expected.dtype, array.dtype)
+    _check_support(site, distribution, array)
+    if jnp.issubdtype(expected.dtype, jnp.floating) and not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(expected.dtype)
+    return array
+
+
+def _check_dtype(site, distribution, expected, came):
+    number = jnp.issubdtype(came, jnp.number) or came == bool
+    real = number and not jnp.issubdtype(came, jnp.complexfloating)
+    support = getattr(distribution, "support", None)
+    boolean = "boolean" in type(getattr(support, "base_constraint", support)).__name__.lower()
+    whole = jnp.issubdtype(expected, jnp.integer) and not boolean
+    if real and not (whole and jnp.issubdtype(came, jnp.floating)):
+        return
+    hint = " Convert it with `.astype(int)`." if real else ""
+    raise ChoiceError(f"{site} has the wrong type: expected {expected}, got {came}.{hint}")
+
+
+def _check_support(site, distribution, array):
+    """Where validation is on and the value is known, refuse what is outside the support."""
+    if not getattr(distribution, "_validate_args", False) or isinstance(array, jax.core.Tracer):
+        return
+    inside = distribution.support(array)
+    if not isinstance(inside, jax.core.Tracer) and not bool(jnp.all(inside)):
+        raise ChoiceError(f"{site} is outside the support ({distribution.support}): {array}.")
