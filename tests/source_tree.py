@@ -63,14 +63,14 @@ def python_folders(root: Path = ROOT) -> dict[str, str]:
 
 
 def exported(package: str) -> list[str]:
-    """The names that a package exports: `__all__`, or else what its __init__ imports `as` itself."""
+    """The names that a package exports: `__all__`, or else what its __init__ imports by name."""
     folder = {package: folder for folder, package in python_folders().items()}[package]
     body = ast.parse((ROOT / folder / "__init__.py").read_text()).body
     for node in body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return list(ast.literal_eval(node.value))
-    imported = [alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    return [alias.name for alias in imported if alias.name == alias.asname]
+    imported = [alias for node in body if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    return [alias.asname for alias in imported if alias.asname and not alias.asname.startswith("_")]
 
 
 def attribute_chains(tree: ast.AST) -> Iterator[tuple[str, int]]:
