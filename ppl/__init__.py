@@ -8,6 +8,8 @@ from ._addresses import select as select
 from ._errors import AddressError as AddressError
 from ._errors import ChoiceError as ChoiceError
 from ._errors import FitError as FitError
+from ._fit import Fit as Fit
+from ._fit import fit as fit
 from ._function import gen as gen
 from ._function import sample as sample
 from ._generative import GenerativeFunction as GenerativeFunction
