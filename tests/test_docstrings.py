@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 
+import jax
 import pytest
 from source_tree import SETTINGS, exported, sources
 
@@ -12,7 +13,9 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 @pytest.mark.parametrize("module", [source.module for source in sources()])
 def test_examples_in_docstrings_run(module, capsys):
-    failed, _ = doctest.testmod(importlib.import_module(module), optionflags=FLAGS)
+    """As a reader runs them: with JAX's ordinary promotion, where an integer draw may be scaled by a float."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        failed, _ = doctest.testmod(importlib.import_module(module), optionflags=FLAGS)
     assert not failed, capsys.readouterr().out
 
 
