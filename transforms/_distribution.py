@@ -10,6 +10,7 @@ ones for the families that it knows; this layer knows none.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -55,15 +56,31 @@ def restore(spec: Spec, arrays) -> Any:
     return distribution.inner if isinstance(distribution, Opaque) else distribution
 
 
+@contextlib.contextmanager
+def lenient():
+    """Run code of others: a family promotes types and ranks as JAX does by default, however strict the caller is."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @functools.lru_cache(maxsize=4096)
 def drawer(spec: Spec):
     """A jitted `draw(key, *arrays)`, one per kind of distribution: a thousand equal sites are traced once."""
-    return jax.jit(lambda key, *arrays: restore(spec, arrays).sample(key))
+
+    def draw(key, *arrays):
+        with lenient():
+            return restore(spec, arrays).sample(key)
+
+    return jax.jit(draw)
 
 
 @functools.lru_cache(maxsize=4096)
 def _density(spec: Spec):
-    return jax.jit(lambda value, *arrays: restore(spec, arrays).log_prob(value))
+    def density(value, *arrays):
+        with lenient():
+            return restore(spec, arrays).log_prob(value)
+
+    return jax.jit(density)
 
 
 def log_density(distribution: Any, value: Any) -> jax.Array:
