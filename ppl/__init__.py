@@ -1,6 +1,8 @@
 """tracegrad: probabilistic programming in JAX with programmable variational inference."""
 
-import numpyro.distributions as dist
+from importlib.metadata import version as _version
+
+import numpyro.distributions as dist  # noqa: F401  (re-exported)
 
 from . import _families as _families
 from ._addresses import merge as merge
@@ -31,3 +33,5 @@ from .transforms import local_expectation as local_expectation
 from .transforms import mvd as mvd
 from .transforms import reinforce as reinforce
 from .transforms import reparam as reparam
+
+__version__ = _version("tracegrad")

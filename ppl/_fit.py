@@ -88,9 +88,10 @@ def _make_run(loss: Callable, optimizer: optax.GradientTransformation) -> Callab
         key = jax.random.fold_in(key, start + i)
         batch = () if data is None else (jax.tree.map(lambda x: x[indices[i]], data),)
         (value, objective), grads = jax.value_and_grad(loss, has_aux=True)(params, key, batch)
-        updates, opt_state = optimizer.update(
-            grads, opt_state, params, value=value, grad=grads, value_fn=lambda p: loss(p, key, batch)[0]
-        )
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes types of its own
+            updates, opt_state = optimizer.update(
+                grads, opt_state, params, value=value, grad=grads, value_fn=lambda p: loss(p, key, batch)[0]
+            )
         return optax.apply_updates(params, updates), opt_state, values.at[i].set(objective)
 
     @jax.jit

@@ -228,6 +228,12 @@ def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> An
     Raises:
         AddressError: outside a generative function; an address used twice; something that cannot be sampled.
         EstimatorError: an estimator that does not fit the distribution.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> two = tg.gen(lambda: tg.sample("b", tg.dist.Bernoulli(0.5), estimator=tg.mvd()))
+        >>> list(two.simulate(jax.random.key(0)).choices)
+        ['b']
     """
     frame = _frame.get()
     if frame is None:

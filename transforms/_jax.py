@@ -45,6 +45,7 @@ def lane_shape(lanes: Sequence[Lane]) -> tuple[int, ...]:
 def without_lanes(avals: Sequence[Any], lanes: Sequence[Lane]) -> list[jax.ShapeDtypeStruct]:
     """The shapes of the operands as one lane sees them."""
     depth = [sum(lane.mapped[i] for lane in lanes) for i in range(len(avals))]
+    avals = [a if hasattr(a, "shape") else jax.typeof(a) for a in avals]
     return [jax.ShapeDtypeStruct(a.shape[d:], a.dtype) for a, d in zip(avals, depth, strict=True)]
 
 
