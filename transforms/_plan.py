@@ -157,9 +157,10 @@ def _called(eqn, nested):
 
 
 def _gather(jaxpr, items, outputs):
-    """Gather runs of plain equations into segments that write only what is read later."""
+    """Gather runs of plain equations into segments that write only what is read later; drop what nothing reads."""
     steps, run = [], []
-    live = {v for v in outputs if not isinstance(v, Literal)}
+    live = {v for v in outputs if not isinstance(v, Literal)}  # read after the run
+    needed = set(live)  # read after the run or in it
 
     def flush():
         if not run:
@@ -168,24 +169,23 @@ def _gather(jaxpr, items, outputs):
         run.clear()
         written = [v for eqn in eqns for v in eqn.outvars if not isinstance(v, DropVar)]
         writes = [v for v in written if v in live]
-        reads, seen = [], set(written)
-        for eqn in eqns:
-            for v in eqn.invars:
-                if not isinstance(v, Literal) and v not in seen:
-                    seen.add(v)
-                    reads.append(v)
-        live.difference_update(written)
-        live.update(reads)
-        if writes or jaxpr.effects:
-            steps.append(Segment(segment(jaxpr, eqns, reads, writes), reads, writes))
+        needed.difference_update(written)
+        inputs = (v for eqn in eqns for v in eqn.invars if not isinstance(v, Literal))
+        reads = [v for v in dict.fromkeys(inputs) if v in needed]
+        live.clear()
+        live.update(needed)
+        steps.append(Segment(segment(jaxpr, eqns, reads, writes), reads, writes))
 
     for item in reversed(items):
         if not isinstance(item, Assign | Step):
-            run.append(item)
+            if item.effects or not needed.isdisjoint(item.outvars):
+                run.append(item)
+                needed.update(v for v in item.invars if not isinstance(v, Literal))
             continue
         flush()
         live.difference_update(item.writes)
         live.update(v for v in item.reads if not isinstance(v, Literal | Const))
+        needed = set(live)
         steps.append(item)
     flush()
     return steps[::-1]
