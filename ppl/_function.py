@@ -51,7 +51,8 @@ class Frame:
             raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
         visit = self.operation.site(at, given)
         self.choices[address] = visit.value
-        self._record(address, jnp.sum(visit.logp), None if visit.weight is None else jnp.sum(visit.weight))
+        logp = _total(visit.logp)
+        self._record(logp, logp if visit.weight is visit.logp else _total(visit.weight))
         if visit.discarded is not None:
             self.discarded[address] = visit.discarded
         return visit.value
@@ -67,12 +68,12 @@ class Frame:
         out = call.function.visit(self.operation, key, given, path, call.args, call.kwargs)
         if out.choices:
             self.choices[address] = out.choices
-        self._record(address, out.logp, out.weight)
+        self._record(out.logp, out.weight)
         if out.discarded:
             self.discarded[address] = out.discarded
         return out.retval
 
-    def _record(self, address, logp, weight):
+    def _record(self, logp, weight):
         self.logps.append(logp)
         if weight is not None:
             self.weights.append(weight)
@@ -87,12 +88,13 @@ class Frame:
                 "`sample('steps', step.scan()(init, xs))`, `sample('points', point.vmap()(xs))`, "
                 "`sample('branch', cond(p, f, g)(x))`."
             )
-        if address in self.folds.values():
+        number = self._number(address)
+        if number in self.folds:
             raise AddressError(
                 f"The address {show((*self.path, address))} is sampled twice in {self.name}. Give each sample its own "
                 "address, or sample repeated ones through `.vmap()`, `.scan()` or `.repeat(n)`."
             )
-        self.folds[self._number(address)] = address
+        self.folds[number] = address
         if isinstance(what, GenerativeFunction):
             raise AddressError(
                 f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its arguments: "
@@ -176,6 +178,11 @@ class Method(GenerativeFunction):
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the instance in front."""
         return self.function.visit(operation, key, given, path, (self.instance, *args), kwargs)
+
+
+def _total(logp):
+    """The log density of a site over its batch; None, and what is a scalar already, as they are."""
+    return logp if logp is None or jnp.ndim(logp) == 0 else jnp.sum(logp)
 
 
 def _sum(terms):
