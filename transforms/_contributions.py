@@ -29,10 +29,11 @@ def _direct(site: Site):
         distribution, estimator = site.restore(arrays)
         drawn = estimator.draw(key, distribution)
         score = None if drawn.score is None else jnp.asarray(drawn.score, dtype=float)
+        control = None if drawn.control is None else jnp.asarray(drawn.control, dtype=float)
         if drawn.baseline is None or score is None:
-            return jax.tree.leaves(drawn.value), score, None
+            return jax.tree.leaves(drawn.value), score, None, control
         baseline = jnp.broadcast_to(jnp.asarray(drawn.baseline, dtype=float), score.shape)
-        return jax.tree.leaves(drawn.value), score, baseline
+        return jax.tree.leaves(drawn.value), score, baseline, control
 
     return run
 
@@ -67,7 +68,7 @@ def _anonymous(site: Site) -> Site:
 
 
 def direct(site: Site, operands, lanes):
-    """Values, scores and baselines (None where there are none) of a direct site, with its lanes in front."""
+    """Values, scores, baselines and controls (None where there are none) of a direct site, with its lanes in front."""
     return vmapped(_direct(_anonymous(site)), lanes)(*operands)
 
 

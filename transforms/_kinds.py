@@ -36,11 +36,14 @@ class Drawn(NamedTuple):
 
     `score` (any shape, summed) is a log density term whose derivative multiplies what depends on the value;
     `baseline`, broadcastable to it, is subtracted from the objective there and must not depend on the value.
+    `control` (any shape, summed) is a control variate: its derivative is added to that of the objective, its value is
+    not, and the derivative must have expectation zero.
     """
 
     value: Any
     score: jax.Array | None = None
     baseline: jax.Array | None = None
+    control: jax.Array | None = None
 
 
 class Direct(Estimator):

@@ -17,7 +17,8 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._contributions import direct, enumerated, fork, fork_shape, magic_box, replace_one
-from ._errors import HigherOrderError, ObjectiveError
+from ._errors import ObjectiveError
+from ._first_order import fork_sum
 from ._interpreter import Mode, walk
 from ._kinds import Direct, Fork
 from ._plan import Plan
@@ -135,11 +136,12 @@ class Estimating(Mode):
         """Draw by the site's estimator."""
         kind = site.prototype()
         if isinstance(kind, Direct):
-            values, score, baseline = direct(site, operands, lanes)
-            if score is None:
-                return values, None
+            values, score, baseline, extra = direct(site, operands, lanes)
             control = None if baseline is None else jnp.sum(baseline * (1.0 - magic_box(score)))
-            return values, Ledger(score.sum(), control)
+            if extra is not None:
+                extra = jnp.sum(extra - lax.stop_gradient(extra))
+                control = extra if control is None else control + extra
+            return values, Ledger(None if score is None else score.sum(), control)
         if isinstance(kind, Fork):
             values, _, coefficients = fork(site, operands, lanes)
             return values, Ledger(coefficients=coefficients.reshape(-1))
@@ -203,32 +205,3 @@ def _some(key, k, total):
     """`k` of `total` numbers, one at random from each of k equal parts: each has probability k / total."""
     position = (jnp.arange(k) + jax.random.uniform(key, (k,))) * (total / k)
     return jnp.minimum(position.astype(jnp.int32), total - 1)
-
-
-# ---- first order only -------------------------------------------------------------------------------------------------
-
-
-@jax.custom_jvp
-def fork_sum(changes, coefficients, witness):
-    """Zero in value; its derivative is sum_j changes_j d coefficients_j, and has itself no derivative."""
-    return jnp.zeros_like(changes[0])
-
-
-@fork_sum.defjvp
-def _fork_sum_jvp(primals, tangents):
-    changes, _, witness = primals
-    return jnp.zeros_like(changes[0]), jnp.tensordot(tangents[1], once(changes, witness), axes=1)
-
-
-@jax.custom_jvp
-def once(x, witness):
-    """`x`, refusing to be differentiated. `witness` holds every input that a second derivative could be taken in."""
-    return x
-
-
-@once.defjvp
-def _once_jvp(primals, tangents):
-    raise HigherOrderError(
-        "A second derivative was taken through a forking estimator (mvd, local_expectation), which gives first "
-        "derivatives only. For higher orders choose `reinforce()`, `reparam()` or `enum()` at those sites."
-    )
