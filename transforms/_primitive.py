@@ -47,8 +47,12 @@ class Site(NamedTuple):
         return None if spec is None else spec.combine([None] * spec.count)
 
 
-@functools.lru_cache(maxsize=4096)
 def _value_shape(distribution: Spec, key_dtype, avals) -> tuple[list, Any]:
+    return _value_shape_at(distribution, key_dtype, avals, jax.dtypes.canonicalize_dtype(int))
+
+
+@functools.lru_cache(maxsize=4096)
+def _value_shape_at(distribution, key_dtype, avals, precision):
     key = jax.ShapeDtypeStruct((), key_dtype)
     out = jax.eval_shape(_d.drawer(distribution), key, *[jax.ShapeDtypeStruct(s, d) for s, d in avals])
     leaves, tree = jax.tree.flatten(out)
