@@ -15,7 +15,6 @@ and in what the site adds to the weight. Let p(site) be the density of the value
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -82,23 +81,47 @@ class At(NamedTuple):
         return Visit(value, logp, logp)
 
 
-class Operation(abc.ABC):
-    """What to do at a site."""
+class Operation:
+    """What to do at a site: one row of the table above, as the answers to two questions."""
 
     exact: bool = False
     """Whether every value is given, so that no key is needed."""
 
-    @abc.abstractmethod
+    def taken(self, path: Path, given: Given) -> Any:
+        """The value that is taken at a path, or None where one is drawn."""
+        return given.constraints
+
+    def weighs(self, path: Path, *, drawn: bool) -> bool:
+        """Whether the log density at a path adds to the weight."""
+        return not drawn
+
     def site(self, at: At, given: Given) -> Visit:
         """Visit one site."""
+        value = self.taken(at.path, given)
+        if value is None and self.exact:
+            raise missing(at.path, _kind(at.distribution))
+        visit = at.draw() if value is None else at.take(value)
+        replaced = given.previous is not None and value is not given.previous
+        return visit._replace(
+            weight=visit.logp if self.weighs(at.path, drawn=value is None) else None,
+            discarded=given.previous if replaced else None,
+        )
+
+
+def missing(path: Path, kind: str) -> AddressError:
+    """The error for a choice that an operation must be given."""
+    return AddressError(
+        f"assess: the choice at {show(path)} is missing ({kind}). Every sampled address needs a value; to leave some to "
+        "be drawn use `generate`."
+    )
 
 
 class Simulate(Operation):
     """Draw every value."""
 
-    def site(self, at: At, given: Given) -> Visit:
-        """Draw."""
-        return at.draw()
+    def taken(self, path: Path, given: Given) -> Any:
+        """Nothing."""
+        return None
 
 
 class Assess(Operation):
@@ -106,32 +129,17 @@ class Assess(Operation):
 
     exact = True
 
-    def site(self, at: At, given: Given) -> Visit:
-        """Take the given value."""
-        if given.constraints is None:
-            raise AddressError(
-                f"assess: the choice at {show(at.path)} is missing ({_kind(at.distribution)}). Every sampled address "
-                "needs a value; to leave some to be drawn use `generate`."
-            )
-        return at.take(given.constraints)
-
 
 class Generate(Operation):
     """Take what is given, draw the rest."""
-
-    def site(self, at: At, given: Given) -> Visit:
-        """Take or draw."""
-        return at.draw() if given.constraints is None else at.take(given.constraints)
 
 
 class Update(Operation):
     """Change some values of a trace, keep the rest."""
 
-    def site(self, at: At, given: Given) -> Visit:
-        """Take, keep or draw."""
-        if given.constraints is not None:
-            return at.take(given.constraints)._replace(discarded=given.previous)
-        return at.draw() if given.previous is None else at.take(given.previous)
+    def taken(self, path: Path, given: Given) -> Any:
+        """The new value, else the old."""
+        return given.previous if given.constraints is None else given.constraints
 
 
 class Regenerate(Operation):
@@ -140,11 +148,9 @@ class Regenerate(Operation):
     def __init__(self, selection: Selection):
         self.selection = selection
 
-    def site(self, at: At, given: Given) -> Visit:
-        """Keep or draw."""
-        if given.previous is None or at.path in self.selection:
-            return at.draw()._replace(discarded=given.previous)
-        return at.take(given.previous)
+    def taken(self, path: Path, given: Given) -> Any:
+        """The old value, unless it is selected."""
+        return None if path in self.selection else given.previous
 
 
 class Project(Operation):
@@ -155,10 +161,9 @@ class Project(Operation):
     def __init__(self, selection: Selection):
         self.selection = selection
 
-    def site(self, at: At, given: Given) -> Visit:
-        """Take, and weigh if selected."""
-        visit = at.take(given.constraints)
-        return visit if at.path in self.selection else visit._replace(weight=None)
+    def weighs(self, path: Path, *, drawn: bool) -> bool:
+        """Where selected."""
+        return path in self.selection
 
 
 # ---- given values -----------------------------------------------------------------------------------------------------
