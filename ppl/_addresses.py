@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
+import numpy as np
+from jax import numpy as jnp
 
 from ._errors import AddressError
 
@@ -20,7 +22,7 @@ Choices = dict[str, Any]
 
 def show(path: Path) -> str:
     """Print a path as in messages: 'a/b', in quotes."""
-    return repr("/".join(path))
+    return repr("/".join(path)) if path else "the outermost level"
 
 
 def as_path(pattern: Any) -> Path:
@@ -104,6 +106,17 @@ def paths(choices: Mapping, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield from paths(value, (*prefix, address))
         else:
             yield (*prefix, address), value
+
+
+def as_arrays(choices: Mapping) -> Choices:
+    """Given choices as plain dicts, with lists of numbers as arrays, so that they can be mapped and scanned over."""
+    return {address: _as_array(value) for address, value in choices.items()}
+
+
+def _as_array(value):
+    if isinstance(value, Mapping):
+        return as_arrays(value)
+    return jnp.asarray(value) if isinstance(value, list) and np.asarray(value).dtype != object else value
 
 
 def lookup(choices: Any, path: Path) -> Any:

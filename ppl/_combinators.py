@@ -7,6 +7,7 @@ branches, with zeros at the addresses of the branches not taken.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from jax import numpy as jnp
 from ._addresses import Path, nest, paths, show
 from ._errors import AddressError, ChoiceError
 from ._operations import Given, Operation, Outcome, Regenerate, Update
-from .transforms import partition
+from .transforms import Spec, partition
 
 
 class Combinator(eqx.Module):
@@ -38,9 +39,8 @@ def _split(key, n):
 
 
 def _check_stacked(given: Given, path: Path, n: int) -> None:
-    for part in given:
-        for below, value in paths(part or {}):
-            shape = jnp.shape(value)
+    for below, value in (entry for part in given for entry in paths(part or {})):
+        for shape in map(jnp.shape, jax.tree.leaves(value)):
             if not shape or shape[0] != n:
                 raise ChoiceError(
                     f"The choice at {show((*path, *below))} is stacked over {n} lanes or steps, so its leading axis "
@@ -48,40 +48,65 @@ def _check_stacked(given: Given, path: Path, n: int) -> None:
                 )
 
 
+def _type_of(x) -> str:
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def _types_of(tree) -> str:
+    """The types of a pytree's leaves, in its structure, as messages print them."""
+    return str(jax.tree.map(_type_of, tree)).replace("'", "")
+
+
+def _freeze(in_axes: Any) -> Spec:
+    """Axes as a hashable: a trace that went through `jit` carries them."""
+    return partition(jax.tree.map(int, in_axes))[1]
+
+
 class Vmap(Combinator):
     """Visit under `jax.vmap`: lanes are independent given the arguments."""
 
-    in_axes: Any = eqx.field(static=True)
+    in_axes: Spec = eqx.field(static=True, converter=_freeze)
     axis_size: int | None = eqx.field(static=True)
 
     def visit(self, inner, operation, key, given, path, args):
         """One visit in each lane, with a key of its own."""
-        n = self._size(args, path)
+        axes = self._axes(args, path)
+        n = self._size(axes, args, path)
         _check_stacked(given, path, n)
-        in_axes = tuple(self.in_axes) if isinstance(self.in_axes, list) else self.in_axes
-        arg_axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
 
         def lane(key, given, *args):
             return inner(operation, key, given, path, args, {})
 
-        out = jax.vmap(lane, in_axes=(0, 0, *arg_axes), axis_size=n)(_split(key, n), given, *args)
+        out = jax.vmap(lane, in_axes=(0, 0, *axes), axis_size=n)(_split(key, n), given, *args)
         return out._replace(logp=_total(out.logp), weight=_total(out.weight))
 
-    def _size(self, args, path):
-        if self.axis_size is not None:
-            return self.axis_size
-        axes = self.in_axes if isinstance(self.in_axes, tuple | list) else (self.in_axes,) * len(args)
+    def _axes(self, args, path):
+        """One entry of `in_axes` for each argument."""
+        axes = self.in_axes.combine(())
+        axes = tuple(axes) if isinstance(axes, tuple | list) else (axes,) * len(args)
         if len(axes) != len(args):
             raise ChoiceError(
                 f"vmap at {show(path)}: in_axes has {len(axes)} entries for {len(args)} arguments; give one for each."
             )
-        sizes = {}
+        return axes
+
+    def _size(self, axes, args, path):
+        sizes: dict[int, Any] = {} if self.axis_size is None else {self.axis_size: "axis_size"}
+
+        def note(i, axis, arg):
+            for x in () if axis is None else jax.tree.leaves(arg):
+                shape = getattr(x, "shape", ())
+                if not -len(shape) <= axis < len(shape):
+                    raise ChoiceError(
+                        f"vmap at {show(path)}: argument {i} is mapped along axis {axis}, and has a leaf without it, "
+                        f"{_type_of(x) if shape else repr(x)}. Write None for it in in_axes."
+                    )
+                sizes.setdefault(shape[axis], f"argument {i}")
+
         for i, (axis, arg) in enumerate(zip(axes, args, strict=True)):
-            full = jax.tree.map(lambda a, x: jax.tree.map(lambda _: a, x), axis, arg, is_leaf=lambda a: a is None)
-            for a, x in zip(jax.tree.leaves(full), jax.tree.leaves(arg), strict=False):
-                sizes.setdefault(jnp.shape(x)[a], i)
+            jax.tree.map(functools.partial(note, i), axis, arg, is_leaf=lambda a: a is None)
         if len(sizes) != 1:
-            came = ", ".join(f"{n} (argument {i})" for n, i in sizes.items()) or "no mapped argument"
+            came = ", ".join(f"{n} ({whose})" for n, whose in sizes.items()) or "no mapped argument"
             raise ChoiceError(
                 f"vmap at {show(path)} needs mapped arguments of one size, and got {came}. Say which are mapped with "
                 "in_axes, or write `repeat(n)` for independent copies."
@@ -108,17 +133,27 @@ class Scan(Combinator):
             key, given, x = step
             out = inner(operation, key, given, path, (carry, x), {})
             if not (isinstance(out.retval, tuple) and len(out.retval) == 2):
-                raise ChoiceError(f"scan at {show(path)}: the step must return a pair (carry, output).")
+                came = f"a tuple of {len(out.retval)}" if isinstance(out.retval, tuple) else "one value"
+                raise ChoiceError(
+                    f"scan at {show(path)}: the step must return a pair (carry, output), and returned {came}. Write "
+                    "`return carry, None` where there is no output."
+                )
             carry, y = out.retval
             return carry, out._replace(retval=y)
 
         steps = (_split(key, n), given, xs)
-        init = _settle(body, init, steps)
+        init = _settle(body, init, steps, path)
         carry, out = lax.scan(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
         return out._replace(retval=(carry, out.retval), logp=_total(out.logp), weight=_total(out.weight))
 
     def _length(self, xs, path):
-        sizes = {jnp.shape(x)[0] for x in jax.tree.leaves(xs)} | ({self.length} if self.length is not None else set())
+        shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]
+        if () in shapes:
+            raise ChoiceError(
+                f"scan at {show(path)}: xs holds a scalar, which has no axis to step along. Give arrays with one entry "
+                "for each step; what is the same at every step goes into the carry or a closure."
+            )
+        sizes = {shape[0] for shape in shapes} | ({self.length} if self.length is not None else set())
         if len(sizes) != 1:
             raise ChoiceError(
                 f"scan at {show(path)} needs one length, from `length` or the leading axis of xs, and got "
@@ -127,19 +162,27 @@ class Scan(Combinator):
         return sizes.pop()
 
 
-def _settle(body, init, steps):
+def _settle(body, init, steps, path):
     """Promote the initial carry to the type that the step returns (False to an integer, say), where that is wider."""
-    first = jax.tree.map(lambda x: x[0], steps)
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.asarray(x).dtype), steps)
     init = jax.tree.map(jnp.asarray, init)
     out = jax.eval_shape(lambda c, s: body(c, s)[0], init, first)
-    if jax.tree.structure(out) != jax.tree.structure(init):
-        return init
+    if jax.tree.structure(out) == jax.tree.structure(init):
+        init = jax.tree.map(_promote, init, out)
+        if all(jax.tree.leaves(jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), init, out))):
+            return init
+    raise ChoiceError(
+        f"scan at {show(path)}: the carry comes in as {_types_of(init)} and goes out as {_types_of(out)}. Return a "
+        "carry of the structure, shapes and types of the initial one."
+    )
 
-    def promote(x, y):
-        wider = jnp.promote_types(x.dtype, y.dtype) if _number(x) and _number(y) else x.dtype
-        return x.astype(wider) if wider == y.dtype else x
 
-    return jax.tree.map(promote, init, out)
+def _promote(x, y):
+    if not (_number(x) and _number(y)):
+        return x
+    with jax.numpy_dtype_promotion("standard"):
+        wider = jnp.result_type(x, y.dtype)
+    return x.astype(wider) if wider == y.dtype else x
 
 
 def _number(x):
@@ -162,6 +205,11 @@ class Masked(Combinator):
     def visit(self, inner, operation, key, given, path, args):
         """The visit, its densities switched by the flag."""
         flag, *rest = args
+        if jnp.shape(flag) != ():
+            raise ChoiceError(
+                f"mask at {show(path)} takes one flag as its first argument, and got the shape "
+                f"{list(jnp.shape(flag))}. For a flag in each lane write `f.mask().vmap()(flags, xs)`."
+            )
         out = inner(operation, key, given, path, tuple(rest), {})
         return out._replace(logp=jnp.where(flag, out.logp, 0.0), weight=jnp.where(flag, out.weight, 0.0))
 
@@ -184,6 +232,7 @@ def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any,
     # Each branch sees of what is given only its own addresses, so a first look finds out what they are.
     views = [jax.eval_shape(visit(inner), key, given, *arrays) for inner in inners]
     union, dropped = _union([v.choices for v in views], path), _union([v.discarded for v in views], path)
+    _check_alike([v.retval for v in views], path)
     names = [{p for p, _ in paths(v.choices)} for v in views]
     if isinstance(operation, Update | Regenerate) and given.previous is not None and any(n != names[0] for n in names):
         raise AddressError(
@@ -191,6 +240,22 @@ def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any,
             "say which was taken. Give both branches the same addresses, or simulate anew."
         )
     return lax.switch(index, [taken(inner) for inner in inners], key, given, *arrays)
+
+
+def _check_alike(retvals, path):
+    """Refuse branches whose return values differ in structure, shape or type."""
+
+    def alike(x, y):
+        return x.shape == y.shape and (x.dtype == y.dtype or x.weak_type or y.weak_type)
+
+    for i, retval in enumerate(retvals):
+        same = jax.tree.structure(retval) == jax.tree.structure(retvals[0])
+        if not (same and all(jax.tree.leaves(jax.tree.map(alike, retvals[0], retval)))):
+            raise ChoiceError(
+                f"The branches at {show(path)} return different values: branch 0 {_types_of(retvals[0])}, branch {i} "
+                f"{_types_of(retval)} (of a cond, branch 0 is the false one). Return the same structure, shapes and "
+                "types from each."
+            )
 
 
 def _union(trees, path):
@@ -201,7 +266,7 @@ def _union(trees, path):
             if (other.shape, other.dtype) != (leaf.shape, leaf.dtype):
                 raise AddressError(
                     f"The branches at {show(path)} share the address {show(below)} with different values: "
-                    f"{other.dtype}{list(other.shape)} and {leaf.dtype}{list(leaf.shape)}. Rename one of them."
+                    f"{_type_of(other)} and {_type_of(leaf)}. Rename one of them."
                 )
     return flat
 

@@ -21,7 +21,7 @@ from ._errors import AddressError, ChoiceError
 from ._generative import Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome
 from ._rules import chosen
-from .transforms import Estimator, RandomKeyError, trace_state
+from .transforms import Estimator, EstimatorError, RandomKeyError, trace_state
 
 
 class Frame:
@@ -106,7 +106,7 @@ class Frame:
                 f"`log_prob(value)`) or a call of a generative function, and got {type(what).__name__}."
             )
         if estimator is not None and (isinstance(what, Call) or not isinstance(estimator, Estimator)):
-            raise AddressError(
+            raise EstimatorError(
                 f"sample({address!r}, ...) in {self.name}: `estimator` belongs to a distribution and is one like "
                 f"`mvd()`, and got {estimator!r}. For a call write `f.with_estimators({{...}})`."
             )
@@ -178,6 +178,10 @@ class Method(GenerativeFunction):
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the instance in front."""
         return self.function.visit(operation, key, given, path, (self.instance, *args), kwargs)
+
+    def inline(self, *args, **kwargs) -> Any:
+        """Run the method as a part of the calling function; see `Function.inline`."""
+        return self.function.inline(self.instance, *args, **kwargs)
 
 
 def _total(logp):

@@ -14,9 +14,9 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from ._addresses import Choices, Path, as_selection, check_known, difference
+from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, show
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, visit_branch
-from ._errors import AddressError
+from ._errors import AddressError, ChoiceError
 from ._operations import (
     Assess,
     Generate,
@@ -189,8 +189,9 @@ class GenerativeFunction(eqx.Module):
             )
         if key is not None:
             check_key(key, self.name)
+        given = Given(None if constraints is None else as_arrays(constraints), previous)
         with isolated():
-            out = self.visit(operation, key, Given(constraints, previous), (), args, kwargs)
+            out = self.visit(operation, key, given, (), args, kwargs)
         check_known(constraints or {}, out.choices, self.name, what)
         return out
 
@@ -218,6 +219,8 @@ class GenerativeFunction(eqx.Module):
 
     def repeat(self, n: int) -> GenerativeFunction:
         """`n` independent copies with the same arguments; choices are stacked along a leading axis."""
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise AddressError(f"{self.name}.repeat(n) takes the number of copies, an int of 0 or more, and got {n!r}.")
         return Combined(self, Repeat(n))
 
     def mask(self) -> GenerativeFunction:
@@ -291,9 +294,14 @@ class Switch(GenerativeFunction):
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit the branch that the index says."""
         if kwargs:
-            raise AddressError(f"A branch at {path} takes positional arguments only, and got {sorted(kwargs)}.")
-        inners = [b.visit for b in self.branches]
-        return visit_branch(jnp.asarray(self.index), inners, operation, key, given, path, args)
+            raise AddressError(f"A branch at {show(path)} takes positional arguments only, and got {sorted(kwargs)}.")
+        index = jnp.asarray(self.index)
+        if index.shape != () or not jnp.issubdtype(index.dtype, jnp.integer):
+            raise ChoiceError(
+                f"The branch at {show(path)} is chosen by one integer (or, in `cond`, one boolean), and got "
+                f"{index.dtype}{list(index.shape)}. For a choice in each lane, put the branch inside a `vmap`."
+            )
+        return visit_branch(index, [b.visit for b in self.branches], operation, key, given, path, args)
 
 
 def switch(index: Any, *branches: GenerativeFunction) -> GenerativeFunction:
@@ -313,7 +321,17 @@ def switch(index: Any, *branches: GenerativeFunction) -> GenerativeFunction:
         >>> sorted(tg.switch(1, a, b).simulate(jax.random.key(0)).choices)
         ['x', 'y']
     """
-    return Switch(index, branches)
+    return Switch(index, _functions("switch", branches))
+
+
+def _functions(what: str, branches: tuple) -> tuple:
+    wrong = [type(b).__name__ for b in branches if not isinstance(b, GenerativeFunction)]
+    if wrong or not branches:
+        raise AddressError(
+            f"{what} takes generative functions, and got {', '.join(wrong) or 'none'}. Their arguments come after it: "
+            "`sample('s', switch(i, f, g)(args))`, `sample('c', cond(p, f, g)(args))`."
+        )
+    return branches
 
 
 def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) -> GenerativeFunction:
@@ -326,4 +344,4 @@ def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) ->
         >>> sorted(tg.cond(True, wide, narrow).simulate(jax.random.key(0), 2.0).choices)
         ['x']
     """
-    return Switch(jnp.where(predicate, 1, 0), (false, true))
+    return Switch(jnp.where(predicate, 1, 0), _functions("cond", (false, true)))

@@ -194,9 +194,8 @@ def conform(path: Path, distribution: Any, value: Any) -> Any:
         )
     _check_dtype(site, distribution, expected.dtype, array.dtype)
     _check_support(site, distribution, array)
-    if jnp.issubdtype(expected.dtype, jnp.floating) and not jnp.issubdtype(array.dtype, jnp.floating):
-        return array.astype(expected.dtype)
-    return array
+    # A float given for 0 or 1 stays one, with its derivative; all else becomes what the distribution draws.
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(expected.dtype)
 
 
 def _check_dtype(site, distribution, expected, came):
@@ -215,6 +214,10 @@ def _check_support(site, distribution, array):
     """Where validation is on and the value is known, refuse what is outside the support."""
     if not getattr(distribution, "_validate_args", False) or isinstance(array, jax.core.Tracer):
         return
-    inside = distribution.support(array)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        inside = distribution.support(array)
     if not isinstance(inside, jax.core.Tracer) and not bool(jnp.all(inside)):
-        raise ChoiceError(f"{site} is outside the support ({distribution.support}): {array}.")
+        raise ChoiceError(
+            f"{site} is outside the support: expected {distribution.support}, got {array}. Give a value inside it, or "
+            "build the distribution with validate_args=False to have none checked."
+        )

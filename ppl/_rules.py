@@ -11,7 +11,7 @@ import equinox as eqx
 
 from ._addresses import Path, as_path, matches, paths, show, specificity
 from ._errors import AddressError
-from .transforms import Estimator
+from .transforms import Estimator, EstimatorError
 
 
 class Overrides(eqx.Module):
@@ -23,7 +23,7 @@ class Overrides(eqx.Module):
     def __init__(self, choice: Mapping):
         for pattern, estimator in choice.items():
             if not isinstance(estimator, Estimator):
-                raise AddressError(
+                raise EstimatorError(
                     f"with_estimators: {pattern!r} must be given an estimator like `mvd()`, and got {estimator!r}."
                 )
         entries = [(as_path(p), e) for p, e in choice.items()]
@@ -57,7 +57,8 @@ class Active:
             if not any(matches(pattern, path) for path in known):
                 have = ", ".join(map(show, sorted(known))) or "none"
                 raise AddressError(
-                    f"with_estimators for {who}: {show(pattern)} matches no sample. It samples at: {have}."
+                    f"with_estimators for {who}: {show(pattern)} matches no sample. It samples at: {have}. "
+                    "Spell the pattern as one of these, with '*' for any one part and '**' for any number."
                 )
 
 

@@ -29,6 +29,7 @@ from ._mvd import mvd as mvd
 from ._primitive import check_key as check_key
 from ._primitive import noise as noise
 from ._primitive import value_struct as value_struct
+from ._pytree import Spec as Spec
 from ._pytree import partition as partition
 from ._reinforce import reinforce as reinforce
 from ._reparam import reparam as reparam
