@@ -5,6 +5,8 @@ from importlib.metadata import version as _version
 import numpyro.distributions as dist  # noqa: F401  (re-exported)
 
 from . import _families as _families
+from . import _standard_noise as _standard_noise
+from . import _weak_derivatives as _weak_derivatives
 from ._addresses import merge as merge
 from ._addresses import select as select
 from ._errors import AddressError as AddressError
@@ -28,6 +30,7 @@ from .transforms import ObjectiveError as ObjectiveError
 from .transforms import RandomKeyError as RandomKeyError
 from .transforms import TracegradError as TracegradError
 from .transforms import enum as enum
+from .transforms import exact_expectation as exact_expectation
 from .transforms import expectation as expectation
 from .transforms import local_expectation as local_expectation
 from .transforms import mvd as mvd

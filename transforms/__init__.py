@@ -17,6 +17,7 @@ from ._errors import NoRuleError as NoRuleError
 from ._errors import ObjectiveError as ObjectiveError
 from ._errors import RandomKeyError as RandomKeyError
 from ._errors import TracegradError as TracegradError
+from ._exact import exact_expectation as exact_expectation
 from ._expectation import expectation as expectation
 from ._jax import trace_state as trace_state
 from ._kinds import Direct as Direct
@@ -26,6 +27,8 @@ from ._kinds import Estimator as Estimator
 from ._kinds import Fork as Fork
 from ._local_expectation import local_expectation as local_expectation
 from ._mvd import mvd as mvd
+from ._outcomes import StandardNoise as StandardNoise
+from ._outcomes import standard_noise as standard_noise
 from ._primitive import check_key as check_key
 from ._primitive import noise as noise
 from ._primitive import value_struct as value_struct
