@@ -9,8 +9,11 @@ from . import _standard_noise as _standard_noise
 from . import _weak_derivatives as _weak_derivatives
 from ._addresses import merge as merge
 from ._addresses import select as select
+from ._densities import marginal as marginal
+from ._densities import normalize as normalize
 from ._errors import AddressError as AddressError
 from ._errors import ChoiceError as ChoiceError
+from ._errors import DensityError as DensityError
 from ._errors import FitError as FitError
 from ._fit import Fit as Fit
 from ._fit import fit as fit
@@ -20,8 +23,11 @@ from ._generative import GenerativeFunction as GenerativeFunction
 from ._generative import Trace as Trace
 from ._generative import cond as cond
 from ._generative import switch as switch
+from ._importance import importance as importance
 from ._objectives import elbo as elbo
 from ._objectives import iwelbo as iwelbo
+from ._sir import sir as sir
+from ._target import Target as Target
 from .transforms import BiasedGradientError as BiasedGradientError
 from .transforms import EstimatorError as EstimatorError
 from .transforms import HigherOrderError as HigherOrderError

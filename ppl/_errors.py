@@ -11,5 +11,9 @@ class ChoiceError(TracegradError, ValueError):
     """A given choice of the wrong shape, type or support."""
 
 
+class DensityError(TracegradError, ValueError):
+    """A density that an algorithm cannot give, or that was asked for in part."""
+
+
 class FitError(TracegradError, ValueError):
     """Arguments that `fit` cannot train with, or a run that stopped being finite."""

@@ -1,0 +1,100 @@
+"""What an algorithm for marginals and posteriors is: two functions of a target.
+
+Let gamma(z) be the density of a target and Z its integral. An algorithm estimates Z on either side:
+
+- `estimate(key, target)` gives Ẑ with E[Ẑ] = Z, and can draw latents from what it ran;
+- `estimate_given(key, target, retained)` gives Ẑ with E[1/Ẑ | z] = 1/Z where z ~ gamma / Z is retained: it is one of
+  the runs.
+
+A new algorithm is a subclass with these two; `marginal` and `normalize` take it as they take the library's own.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import numpyro.distributions as dist
+from jax import lax
+from jax import numpy as jnp
+
+from . import transforms
+from ._addresses import Choices, show
+from ._errors import DensityError
+from ._rules import chosen
+from ._target import Target
+from .transforms import RandomKeyError
+
+
+class Estimate(NamedTuple):
+    """An estimate of log Z, and a function `draw(key)` that draws (latents, log gamma) from what was run."""
+
+    log_z: jax.Array
+    draw: Callable[[jax.Array], tuple[Choices, jax.Array]]
+
+
+class Retained(NamedTuple):
+    """Latents with their log gamma, and the log density of the observed alone, from one visit of the program."""
+
+    latents: Choices
+    log_gamma: jax.Array
+    log_observed: jax.Array
+
+
+class Algorithm(eqx.Module):
+    """How to estimate the integral of a target; see the module."""
+
+    indices: ClassVar[tuple[str, ...]] = ()
+    """Addresses, beside those of the target, at which the algorithm draws indices of its own."""
+
+    @abc.abstractmethod
+    def estimate(self, key: Any, target: Target) -> Estimate:
+        """Estimate log Z from fresh draws."""
+
+    @abc.abstractmethod
+    def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+        """Estimate log Z with the retained latents among the draws."""
+
+
+# ---- what algorithms share ------------------------------------------------------------------------------------------
+
+
+def count(what: str, name: str, value: Any) -> int:
+    """Check a positive integer of an algorithm."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DensityError(f"{what}: {name} must be a positive int, and is {value!r}.")
+    return value
+
+
+def split(key: Any, n: int, target: Target, what: str) -> jax.Array:
+    """Keys for an algorithm that needs them."""
+    if key is None:
+        raise RandomKeyError(
+            f"The density at {show(target.path)} is estimated ({what}), so this operation needs a key: "
+            "`assess(choices, ..., key=key)`."
+        )
+    return jax.random.split(key, n)
+
+
+def each(fn: Callable, xs: Any, chunk_size: int | None) -> Any:
+    """`fn` of every entry of `xs`, by one `vmap`, or by a loop over chunks of it."""
+    return jax.vmap(fn)(xs) if chunk_size is None else lax.map(fn, xs, batch_size=chunk_size)
+
+
+def log_mean_exp(xs: jax.Array) -> jax.Array:
+    """Log mean exp along the leading axis."""
+    return jax.nn.logsumexp(xs, axis=0) - jnp.log(float(xs.shape[0]))
+
+
+def choose(key: jax.Array, logits: jax.Array, target: Target, address: str = "index") -> jax.Array:
+    """Draw an index with these log weights, at an address beside those of the target: it carries an estimator."""
+    path = (*target.path, address)
+    return transforms.sample(key, dist.Categorical(logits=logits), estimator=chosen(path, None), label=path)
+
+
+def at_index(tree: Any, index: Any) -> Any:
+    """The entries of a pytree at an index of the leading axis."""
+    return jax.tree.map(lambda x: x[index], tree)

@@ -1,0 +1,104 @@
+"""`Target`: a generative function with some of its choices observed, an unnormalised density over the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ._addresses import Choices, Path, as_arrays, check_known, lookup, merge, nest, paths
+from ._errors import AddressError
+from ._generative import GenerativeFunction
+from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
+from ._rules import isolated
+
+
+class Target(eqx.Module):
+    """gamma(z) = p(z, observed; args), the density of a posterior up to its integral Z = p(observed; args).
+
+    Args:
+        function: a generative function over the latent and the observed addresses.
+        args: its arguments, a tuple; what is not a tuple is taken as the only argument.
+        observed: values at the observed addresses, a nested dict.
+
+    Raises:
+        AddressError: `observed` is not a dict.
+
+    Example:
+        >>> import tracegrad as tg
+        >>> @tg.gen
+        ... def model(scale):
+        ...     z = tg.sample("z", tg.dist.Normal(0.0, scale))
+        ...     tg.sample("x", tg.dist.Normal(z, 1.0))
+        >>> target = tg.Target(model, args=(2.0,), observed={"x": 1.5})
+        >>> float(target.log_prob({"z": 1.0})) < 0.0
+        True
+    """
+
+    function: GenerativeFunction
+    args: tuple
+    observed: Choices
+    kwargs: dict
+    path: Path = eqx.field(static=True)
+
+    def __init__(
+        self,
+        function: GenerativeFunction,
+        args: Any = (),
+        observed: Mapping | None = None,
+        kwargs: Mapping | None = None,
+        path: Path = (),
+    ):
+        if not isinstance(function, GenerativeFunction):
+            got = type(function).__name__
+            raise AddressError(f"Target takes a generative function, and got {got}. Write `gen(f)`.")
+        if not isinstance(observed or {}, Mapping):
+            raise AddressError(
+                f"Target: `observed` is a dict from addresses to values, and got {type(observed).__name__}. Write "
+                "{'x': value}."
+            )
+        self.function = function
+        self.args = args if type(args) is tuple else (args,)
+        self.observed = as_arrays(observed or {})
+        self.kwargs = dict(kwargs or {})
+        self.path = path
+
+    def log_prob(self, latents: Mapping, *, key: jax.Array | None = None) -> jax.Array:
+        """Log gamma(latents): a float scalar in nats; with a key, an estimate where the function's density is one."""
+        with isolated():
+            out = self.visit(Assess(), key, latents)
+        check_known(latents, out.choices, self.function.name, "the latents")
+        return out.logp
+
+    def latents(self) -> Choices:
+        """The latent choices as `jax.ShapeDtypeStruct`s, without drawing any.
+
+        Raises:
+            AddressError: an observed address that the function does not have.
+        """
+        out = jax.eval_shape(lambda key: self.visit(Simulate(), key, observed={}).choices, jax.random.key(0))
+        check_known(self.observed, out, self.function.name, "observed")
+        return self.without_observed(out)
+
+    def draw(self, key: jax.Array) -> tuple[Choices, jax.Array, jax.Array]:
+        """Draw latents as the program does, each given what came before it.
+
+        Returns:
+            (latents, log_weight, log_gamma): the weight is the density of the observed, the factors of gamma that the
+            draw left out.
+        """
+        out = self.visit(Generate(), key)
+        return self.without_observed(out.choices), out.weight, out.logp
+
+    def visit(
+        self, operation: Operation, key: Any, latents: Mapping | None = None, observed: Mapping | None = None
+    ) -> Outcome:
+        """Run the program once under an operation, at the observed choices and these latents."""
+        constraints = merge(self.observed if observed is None else observed, latents or {})
+        return self.function.visit(operation, key, Given(constraints), self.path, self.args, self.kwargs)
+
+    def without_observed(self, choices: Mapping) -> Choices:
+        """The choices at the latent addresses."""
+        return nest({p: x for p, x in paths(choices) if lookup(self.observed, p) is None})
