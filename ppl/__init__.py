@@ -15,8 +15,10 @@ from ._errors import AddressError as AddressError
 from ._errors import ChoiceError as ChoiceError
 from ._errors import DensityError as DensityError
 from ._errors import FitError as FitError
+from ._exact_sum import exact as exact
 from ._fit import Fit as Fit
 from ._fit import fit as fit
+from ._forward_filter import forward_filter as forward_filter
 from ._function import gen as gen
 from ._function import sample as sample
 from ._generative import GenerativeFunction as GenerativeFunction
