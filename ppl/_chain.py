@@ -1,0 +1,64 @@
+"""What `smc` and `forward_filter` ask of a target: that its program is a `scan`, taken apart into its steps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from ._addresses import Choices, Path, paths
+from ._combinators import Scan
+from ._errors import DensityError
+from ._generative import Combined, GenerativeFunction
+from ._operations import Given, Operation, Outcome
+from ._target import Target
+
+
+class Chain(NamedTuple):
+    """A target over `step.scan()(init, xs)`: what each step is given is stacked along a leading axis."""
+
+    step: GenerativeFunction
+    path: Path
+    init: Any
+    xs: Any
+    observed: Choices
+    length: int
+
+    @property
+    def stacked(self) -> tuple[Any, Choices]:
+        """What differs between steps: the inputs and the observed choices."""
+        return self.xs, self.observed
+
+    def visit(self, operation: Operation, key: Any, given: Given, carry: Any, x: Any) -> Outcome:
+        """Visit one step; what it returns is the next carry."""
+        out = self.step.visit(operation, key, given, self.path, (carry, x), {})
+        return out._replace(retval=out.retval[0])
+
+    def target(self, carry: Any, x: Any, observed: Choices) -> Target:
+        """One step as a target of its own."""
+        return Target(self.step, (carry, x), observed, path=self.path)
+
+
+def chain_of(target: Target, what: str) -> Chain:
+    """Take a target over a scan apart."""
+    function = target.function
+    if not (isinstance(function, Combined) and isinstance(function.combinator, Scan)) or function.combinator.reverse:
+        raise DensityError(
+            f"{what} is for a forward `scan`, and got {function.name}. Marginalise the scan itself, and sample that in the "
+            f"program around it: `sample('steps', marginal(step.scan(), keep, {what}(...))(init, xs))`."
+        )
+    shapes = target.latents()
+    init, xs = (*target.args, None)[:2]
+    length = next(x.shape[0] for _, x in (*paths(shapes), *paths(target.observed)))
+    return Chain(function.function, target.path, jax.tree.map(jnp.asarray, init), xs, target.observed, length)
+
+
+def first(stacked: Any) -> Any:
+    """What the first step is given."""
+    return jax.tree.map(lambda x: x[0], stacked)
+
+
+def later(stacked: Any) -> Any:
+    """What the steps after the first are given."""
+    return jax.tree.map(lambda x: x[1:], stacked)
