@@ -12,6 +12,7 @@ from jax import numpy as jnp
 
 from ._errors import HigherOrderError
 from ._jax import lane_shape, make_primitive, vmapped, without_lanes
+from ._pytree import weighted_sum
 
 
 def fork_sum(changes: jax.Array, coefficients: jax.Array, witness: list) -> jax.Array:
@@ -59,7 +60,7 @@ def _sum_jvp(primals, tangents, at, *, lanes):
     changes = vmapped(lambda changes, _, *witness: _once(changes, *witness), lanes)(*at(*primals))[0]
 
     def linear(*operands):
-        return jnp.tensordot(operands[1], operands[-1], axes=1)
+        return weighted_sum(operands[1], operands[-1])
 
     with_changes = [lane._replace(mapped=(*lane.mapped, True)) for lane in lanes]
     _, tangent = jax.jvp(lambda *xs: vmapped(linear, with_changes)(*at(*xs), changes), tuple(primals), tuple(tangents))

@@ -23,7 +23,7 @@ from ._interpreter import Mode, walk
 from ._kinds import Direct, Fork
 from ._plan import Plan
 from ._primitive import auxiliary, rebind
-from ._pytree import is_inexact, stop_gradient
+from ._pytree import is_inexact, stop_gradient, weighted_sum
 
 
 class Options(NamedTuple):
@@ -57,7 +57,7 @@ def _average(outs, probabilities, objectives):
                 f"An auxiliary output of type {y.dtype} depends on a site under enum(), whose values are averaged over; "
                 "only floating-point outputs can be. Return it as a float, or choose another estimator for the site."
             )
-    sums = [jnp.tensordot(probabilities.astype(y.dtype), y, axes=1) for y in outs]
+    sums = [weighted_sum(probabilities, y) for y in outs]
     return [*sums[:objectives], *map(lax.stop_gradient, sums[objectives:])]
 
 

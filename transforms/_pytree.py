@@ -76,3 +76,8 @@ def stop_gradient(tree: Any) -> Any:
 def size(shape) -> int:
     """The number of elements of a shape."""
     return math.prod(shape)
+
+
+def weighted_sum(weights: jax.Array, ys: jax.Array) -> jax.Array:
+    """sum_j weights_j ys_j over the leading axis: a product and a sum that XLA fuses, exact where `dot` may round."""
+    return jnp.sum(jnp.reshape(weights, (-1, *(1 for _ in ys.shape[1:]))).astype(ys.dtype) * ys, axis=0)
