@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 import numpyro.distributions as dist  # noqa: F401  (re-exported)
 
 from . import _families as _families
+from . import _rejection as _rejection
 from . import _standard_noise as _standard_noise
 from . import _weak_derivatives as _weak_derivatives
 from ._addresses import merge as merge
@@ -29,6 +30,7 @@ from ._importance import importance as importance
 from ._objectives import elbo as elbo
 from ._objectives import iwelbo as iwelbo
 from ._sir import sir as sir
+from ._smc import smc as smc
 from ._target import Target as Target
 from .transforms import BiasedGradientError as BiasedGradientError
 from .transforms import EstimatorError as EstimatorError
@@ -37,12 +39,19 @@ from .transforms import NoRuleError as NoRuleError
 from .transforms import ObjectiveError as ObjectiveError
 from .transforms import RandomKeyError as RandomKeyError
 from .transforms import TracegradError as TracegradError
+from .transforms import arm as arm
+from .transforms import disarm as disarm
 from .transforms import enum as enum
 from .transforms import exact_expectation as exact_expectation
 from .transforms import expectation as expectation
 from .transforms import local_expectation as local_expectation
 from .transforms import mvd as mvd
+from .transforms import rebar as rebar
 from .transforms import reinforce as reinforce
+from .transforms import relax as relax
 from .transforms import reparam as reparam
+from .transforms import rsvi as rsvi
+from .transforms import sum_and_sample as sum_and_sample
+from .transforms import unordered_set as unordered_set
 
 __version__ = _version("tracegrad")

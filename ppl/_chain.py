@@ -45,8 +45,8 @@ def chain_of(target: Target, what: str) -> Chain:
     function = target.function
     if not (isinstance(function, Combined) and isinstance(function.combinator, Scan)) or function.combinator.reverse:
         raise DensityError(
-            f"{what} is for a forward `scan`, and got {function.name}. Marginalise the scan itself, and sample that in the "
-            f"program around it: `sample('steps', marginal(step.scan(), keep, {what}(...))(init, xs))`."
+            f"{what} is for a forward `scan`, and got {function.name}. Marginalise the scan itself, and sample that in "
+            f"the program around it: `sample('steps', marginal(step.scan(), keep, {what}(...))(init, xs))`."
         )
     shapes = target.latents()
     init, xs = (*target.args, None)[:2]

@@ -10,7 +10,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import Choices
-from ._algorithm import Algorithm, Estimate, Retained, at_index, choose, split
+from ._algorithm import Algorithm, Estimate, Retained, choose, split
 from ._chain import Chain, chain_of, first, later
 from ._errors import DensityError
 from ._exact_sum import AtNumbers, Joint, joint_support
@@ -74,9 +74,9 @@ def _filter_of(target: Target) -> Filter:
     carries = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carries)
     if any(_varies(lambda k: out.onto(out.carry(carries, k), step)[1], joint.total)):
         raise DensityError(
-            f"forward_filter: the carry that {chain.step.name} returns depends on the state before, so the chain is not "
-            "Markov in the step's own choices. Return a carry that is made of this step's choices (what does not vary "
-            "with them, like a step counter or parameters, may pass through), or use `smc(n)`."
+            f"forward_filter: the carry that {chain.step.name} returns depends on the state before, so the chain is "
+            "not Markov in the step's own choices. Return a carry that is made of this step's choices (what does not "
+            "vary with them, like a step counter or parameters, may pass through), or use `smc(n)`."
         )
     return out
 
@@ -93,8 +93,8 @@ class ForwardFilter(Algorithm):
             log_z, alphas, carries = _forward(chain)
         except RandomKeyError as error:
             raise DensityError(
-                f"forward_filter: a density inside {target.function.name} is itself an estimate, and this sum is exact. "
-                f"Use `smc(n)`. ({error})"
+                f"forward_filter: a density inside {target.function.name} is itself an estimate, and this sum is exact."
+                f" Use `smc(n)`. ({error})"
             ) from error
         return Estimate(log_z, lambda key: _backward(chain, alphas, carries, key, target))
 
@@ -125,7 +125,7 @@ def _forward(chain: Filter) -> tuple[jax.Array, jax.Array, Any]:
 
 def _backward(chain: Filter, alphas: Any, carries: Any, key: Any, target: Target) -> tuple[Choices, jax.Array]:
     """Draw the states given all that was observed, the last one first, and return their choices and log gamma."""
-    last, *keys = split(key, chain.chain.length, target, "forward_filter")
+    keys = split(key, chain.chain.length, target, "forward_filter")
     steps = chain.chain.stacked
 
     def body(after, at):
@@ -135,11 +135,9 @@ def _backward(chain: Filter, alphas: Any, carries: Any, key: Any, target: Target
         logp, _, choices = chain.at(chain.carry(carries, index), after, step)
         return index, (logp, choices)
 
-    index = choose(last, alphas[-1], target)
+    index = choose(keys[0], alphas[-1], target)
     if chain.chain.length > 1:
-        index, (logps, choices) = lax.scan(
-            body, index, (jnp.stack(keys), alphas[:-1], carries, later(steps)), reverse=True
-        )
+        index, (logps, choices) = lax.scan(body, index, (keys[1:], alphas[:-1], carries, later(steps)), reverse=True)
     logp, _, start = chain.at(chain.chain.init, index, first(steps))
     if chain.chain.length == 1:
         return target.without_observed(jax.tree.map(lambda x: x[None], start)), logp
@@ -151,8 +149,8 @@ def forward_filter() -> ForwardFilter:
     """Exact forward filtering of a hidden Markov model, a `scan` whose steps choose from finite supports.
 
     With K joint values of a step's choices and T steps, alpha_t(j) = sum_k alpha_{t-1}(k) p(j, x_t | k), in O(T K^2)
-    and one `lax.scan`. The carry of the scan must be a function of the step's own choices, apart from what does not vary
-    with them. The density is exact and needs no key; `normalize` draws the whole path from the exact posterior,
+    and one `lax.scan`. The carry of the scan must be a function of the step's own choices, apart from what does not
+    vary with them. The density is exact and needs no key; `normalize` draws the whole path from the exact posterior,
     backwards, each state one sample at the address "index".
 
     Returns:

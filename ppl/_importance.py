@@ -39,9 +39,9 @@ class Importance(Algorithm):
         """The mean weight of the retained particle and n - 1 fresh ones."""
         if self.n == 1:
             return self._retained_weight(key, target, retained)
-        own, *fresh = split(key, self.n, target, "importance")
-        log_weights = self._fresh(jnp.stack(fresh), target)[1]
-        return log_mean_exp(jnp.concatenate([self._retained_weight(own, target, retained)[None], log_weights]))
+        keys = split(key, self.n, target, "importance")
+        own = self._retained_weight(keys[0], target, retained)
+        return log_mean_exp(jnp.concatenate([own[None], self._fresh(keys[1:], target)[1]]))
 
     def _fresh(self, keys, target):
         return each(lambda key: self._particle(key, target), keys, self.chunk_size)
