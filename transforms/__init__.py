@@ -3,6 +3,8 @@
 It knows distributions only as objects with `sample(key)` and `log_prob(value)`; it knows no trace and no address.
 """
 
+from ._arm import arm as arm
+from ._arm import disarm as disarm
 from ._distribution import WeakDerivative as WeakDerivative
 from ._distribution import elementwise as elementwise
 from ._distribution import log_density as log_density
@@ -35,6 +37,13 @@ from ._primitive import value_struct as value_struct
 from ._pytree import Spec as Spec
 from ._pytree import partition as partition
 from ._reinforce import reinforce as reinforce
+from ._relax import rebar as rebar
+from ._relax import relax as relax
 from ._reparam import reparam as reparam
+from ._rsvi import Accepted as Accepted
+from ._rsvi import accepted_noise as accepted_noise
+from ._rsvi import rsvi as rsvi
 from ._sample import default_estimator as default_estimator
 from ._sample import sample as sample
+from ._sum_and_sample import sum_and_sample as sum_and_sample
+from ._unordered_set import unordered_set as unordered_set

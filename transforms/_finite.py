@@ -1,0 +1,114 @@
+"""What the estimators for finite supports have in common: probabilities, indices, and uniform noise."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from ._distribution import batch_shape, elementwise, log_density_at_support, support
+from ._outcomes import StandardNoise, standard_noise
+from ._primitive import noise
+
+
+class Uniform(eqx.Module):
+    """Uniform noise on (0, 1), away from both ends by rounding error."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw."""
+        eps = jnp.finfo(float).eps
+        return jax.random.uniform(key, self.shape, minval=eps, maxval=1.0 - eps)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """Zero."""
+        return jnp.zeros(())
+
+
+@standard_noise.register(Uniform)
+def _(distribution):
+    return StandardNoise("uniform", distribution.shape, lambda x: x)
+
+
+def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform noise on behalf of an estimator."""
+    return noise(key, Uniform(shape))
+
+
+class Finite(NamedTuple):
+    """A distribution of finite support, element by element.
+
+    `values` has the shape (k, *event_shape), `logp` the shape (k, *batch_shape).
+    """
+
+    values: jax.Array
+    logp: jax.Array
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The shape of the elements."""
+        return self.logp.shape[1:]
+
+    @property
+    def fixed(self) -> jax.Array:
+        """The log probabilities without derivative."""
+        return lax.stop_gradient(self.logp)
+
+    def index(self, value: jax.Array) -> jax.Array:
+        """Which support point each element is, shape (*batch_shape)."""
+        spread = jnp.reshape(self.values, (self.values.shape[0], *(1 for _ in self.batch), *self.values.shape[1:]))
+        event = tuple(range(1 + len(self.batch), spread.ndim))
+        return jnp.argmax(jnp.all(spread == value[None], axis=event), axis=0)
+
+    def at(self, index: jax.Array) -> jax.Array:
+        """Something of the shape (k, *batch_shape), the log probabilities here, at an index for each element."""
+        return take(self.logp, index)
+
+
+def take(table: jax.Array, index: jax.Array) -> jax.Array:
+    """The entries of a table of shape (k, *batch) at an index of shape (*batch)."""
+    return jnp.take_along_axis(table, index[None], axis=0)[0]
+
+
+def finite(distribution: Any) -> Finite:
+    """The support and log probabilities of a distribution that has a finite support."""
+    flat = elementwise(distribution)
+    values = support(flat)
+    return Finite(values, jnp.asarray(log_density_at_support(flat, values), dtype=float))
+
+
+def count(distribution: Any) -> int | None:
+    """How many values an element has, or None where the support is not finite."""
+    values = support(elementwise(distribution))
+    return None if values is None else values.shape[0]
+
+
+def elements(distribution: Any) -> tuple[int, ...]:
+    """The shape of the independent elements of a draw."""
+    return batch_shape(elementwise(distribution))
+
+
+def refuse_infinite(distribution: Any) -> str | None:
+    """Why an estimator for finite supports cannot serve a distribution."""
+    if count(distribution) is not None:
+        return None
+    return (
+        f"{type(distribution).__name__} has no finite support to sum over. Write `reparam()` or `reinforce()`, or "
+        "`mvd()` where the distribution has a weak derivative."
+    )
+
+
+def refuse_unless_binary(distribution: Any) -> str | None:
+    """Why an estimator for two-valued draws cannot serve a distribution."""
+    values = count(distribution)
+    if values == 2:
+        return None
+    has = "no finite support" if values is None else f"{values} values"
+    return (
+        f"{type(distribution).__name__} has {has}, and this estimator is for draws of two values (Bernoulli). Write "
+        "`local_expectation()`, `unordered_set(2)` or `relax(...)` for more values, `reinforce()` for any distribution."
+    )

@@ -1,0 +1,76 @@
+"""Sum and sample: the likeliest values exactly, one draw for all the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from ._distribution import WeakDerivative
+from ._errors import EstimatorError
+from ._finite import count, finite, refuse_infinite, take, uniform
+from ._kinds import Fork
+
+
+class SumAndSample(Fork):
+    """See `sum_and_sample`."""
+
+    k: int = 1
+
+    def refuses(self, distribution: Any) -> str | None:
+        """Refuse infinite supports, and sums over the whole of one."""
+        values = count(distribution)
+        if values is not None and values <= self.k:
+            return (
+                f"a sum over {self.k} of the {values} values of {type(distribution).__name__} leaves none to draw. "
+                "Write `local_expectation()`, which sums them all, or a smaller k."
+            )
+        return refuse_infinite(distribution)
+
+    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+        """The k likeliest values with their probabilities, and one of the others, independent of the drawn value."""
+        found = finite(distribution)
+        size = found.logp.shape[0]
+        order = jnp.argsort(-found.fixed, axis=0)
+        summed, rest = order[: self.k], order[self.k :]
+        others = jnp.take_along_axis(found.fixed, rest, axis=0)
+        cumulative = jnp.cumsum(jnp.exp(others - jnp.max(others, axis=0)), axis=0)
+        u = uniform(key, found.batch) * cumulative[-1]
+        drawn = take(rest, jnp.minimum(jnp.sum(u[None] > cumulative, axis=0), size - self.k - 1))
+        mass = jnp.sum(jnp.exp(others), axis=0)
+        p = jnp.exp(jnp.take_along_axis(found.logp, summed, axis=0))
+        alternatives = found.values[jnp.concatenate([summed, drawn[None]])]
+        coefficients = jnp.concatenate([p, (lax.stop_gradient(mass) * found.at(drawn))[None]])
+        return WeakDerivative(alternatives.astype(value.dtype), coefficients)
+
+
+def sum_and_sample(k: int = 1) -> SumAndSample:
+    """Sum and sample: the k likeliest values of each element exactly, and one draw r from the others.
+
+        d E f = sum_{c in C} f(c) dq_c + (1 - q_C) E_{r ~ q | not C}[f(r) d log q_r],   f less its value at the draw
+
+    The draw r is independent of the site's own, whose objective is therefore a baseline. For distributions of finite
+    support, anywhere: loops, branches, plates; k + 1 further runs for each element. First order only.
+
+    Args:
+        k: how many values are summed; fewer than the support has.
+
+    Raises:
+        EstimatorError: the support is not finite or has no more than k values; k is no positive integer.
+        HigherOrderError: a second derivative was asked for.
+
+    Source: Liang et al., Memory Augmented Policy Optimization, NeurIPS 2018; Liu et al., Rao-Blackwellized Stochastic
+    Gradients for Discrete Distributions, ICML 2019.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import expectation, sample, sum_and_sample
+        >>> f = expectation(lambda key, w: 1.0 * sample(key, dist.Categorical(logits=w), estimator=sum_and_sample(2)))
+        >>> jax.grad(f, argnums=1)(jax.random.key(0), jax.numpy.zeros(5)).shape
+        (5,)
+    """
+    if not isinstance(k, int) or k < 1:
+        raise EstimatorError(f"sum_and_sample(k) takes a positive integer, and got {k!r}.")
+    return SumAndSample(k)
