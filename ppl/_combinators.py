@@ -216,7 +216,6 @@ class Masked(Combinator):
 
 def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any, given: Given, path: Path, args: tuple):
     """Visit one of several generative functions."""
-
     arrays, spec = partition(args)
 
     def visit(inner):
@@ -263,14 +262,18 @@ def _union(trees, path):
     for tree in trees:
         for below, leaf in paths(tree):
             other = flat.setdefault(below, leaf)
-            if (other.shape, other.dtype) != (leaf.shape, leaf.dtype):
+            if _types_of(other) != _types_of(leaf):
                 raise AddressError(
                     f"The branches at {show(path)} share the address {show(below)} with different values: "
-                    f"{_type_of(other)} and {_type_of(leaf)}. Rename one of them."
+                    f"{_types_of(other)} and {_types_of(leaf)}. Rename one of them."
                 )
     return flat
 
 
 def _widen(choices, union):
     have = dict(paths(choices))
-    return nest({p: have[p] if p in have else jnp.zeros(leaf.shape, leaf.dtype) for p, leaf in union.items()})
+
+    def zeros(value):
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), value)
+
+    return nest({p: have[p] if p in have else zeros(value) for p, value in union.items()})
