@@ -72,6 +72,20 @@ def direct(site: Site, operands, lanes):
     return vmapped(_direct(_anonymous(site)), lanes)(*operands)
 
 
+@functools.lru_cache(maxsize=4096)
+def _score_shape(site: Site, avals):
+    shapes = [jax.ShapeDtypeStruct(s, d) for s, d in avals]
+    score = jax.eval_shape(_direct(site), *shapes)[1]
+    return None if score is None else score.shape
+
+
+def score_shape(site: Site, avals, lanes) -> tuple[int, ...] | None:
+    """The shape of a direct site's score, lanes in front; None where it has none."""
+    avals = without_lanes(avals, lanes)
+    shape = _score_shape(_anonymous(site), tuple((a.shape, a.dtype) for a in avals))
+    return None if shape is None else (*lane_shape(lanes), *shape)
+
+
 def fork(site: Site, operands, lanes):
     """Values, alternatives and zero-valued coefficients of a forking site; lanes come after the alternatives' axis."""
     return vmapped(_fork(_anonymous(site)), lanes, out_axes=(0, 1, 1))(*operands)

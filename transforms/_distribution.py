@@ -67,20 +67,20 @@ def lenient():
 def drawer(spec: Spec):
     """A jitted `draw(key, *arrays)`, one per kind of distribution: a thousand equal sites are traced once."""
 
-    def draw(key, *arrays):
+    def site_draw(key, *arrays):
         with lenient():
             return restore(spec, arrays).sample(key)
 
-    return jax.jit(draw)
+    return jax.jit(site_draw)
 
 
 @functools.lru_cache(maxsize=4096)
 def _density(spec: Spec):
-    def density(value, *arrays):
+    def site_log_density(value, *arrays):
         with lenient():
             return restore(spec, arrays).log_prob(value)
 
-    return jax.jit(density)
+    return jax.jit(site_log_density)
 
 
 def log_density(distribution: Any, value: Any) -> jax.Array:

@@ -10,6 +10,8 @@ import jax
 from jax import numpy as jnp
 
 from ._errors import ObjectiveError, RandomKeyError
+from ._credit import credit_plan
+from ._crediting import Crediting
 from ._interpreter import walk
 from ._jax import lane_shape, make_primitive, trace, vmapped
 from ._modes import Estimating, Options, Replaying, estimate
@@ -32,8 +34,12 @@ class Program(NamedTuple):
 
     def estimates(self, *operands) -> list:
         """Run it for values with the derivatives of their expectations."""
-        plan = plan_of(self.jaxpr)
-        mode = Estimating(self.options, operands[self.key], [x for x in operands if is_inexact(x)])
+        witness = [x for x in operands if is_inexact(x)]
+        credited = credit_plan(self.jaxpr, self.options.objectives) if self.options.credit else None
+        if credited is None:
+            plan, mode = plan_of(self.jaxpr), Estimating(self.options, operands[self.key], witness)
+        else:
+            plan, mode = credited, Crediting(self.options, operands[self.key], witness, credited)
         return estimate(plan, dict(zip(plan.inputs, operands, strict=True)), 0, mode)
 
 
@@ -69,6 +75,7 @@ def expectation(
     has_aux: bool = False,
     chunk_size: int | None = None,
     forks: int | None = None,
+    credit: bool = True,
 ) -> Callable:
     """Turn a program that samples into a function whose derivative is that of its expectation.
 
@@ -84,6 +91,8 @@ def expectation(
             runs all in one `vmap`. Bounds memory, not work.
         forks: run only this many alternatives, drawn at random and weighted. Unbiased, at a cost that does not grow
             with their number.
+        credit: a score term multiplies only the part of the objective that depends on its draw, read off the program's
+            data flow. Unbiased either way; False multiplies all of it, with more variance.
 
     Raises:
         ObjectiveError: an output is not floating point.
@@ -103,7 +112,7 @@ def expectation(
     Programs, POPL 2023; Becker et al., Probabilistic Programming with Programmable Variational Inference, PLDI 2024.
     """
     if fun is None:
-        return functools.partial(expectation, has_aux=has_aux, chunk_size=chunk_size, forks=forks)
+        return functools.partial(expectation, has_aux=has_aux, chunk_size=chunk_size, forks=forks, credit=credit)
     if not callable(fun):
         raise ObjectiveError(f"expectation() takes a function f(key, *args), and got {type(fun).__name__}.")
     for name, given in (("chunk_size", chunk_size), ("forks", forks)):
@@ -121,7 +130,7 @@ def expectation(
 
         traced = trace(flat, key, *arrays)
         objectives = _count_objectives(traced.out, has_aux=has_aux)
-        program = Program(traced.jaxpr, Options(objectives, chunk_size, forks), len(traced.consts))
+        program = Program(traced.jaxpr, Options(objectives, chunk_size, forks, credit), len(traced.consts))
         leaves = bind(*traced.consts, key, *arrays, program=program)
         return jax.tree.unflatten(jax.tree.structure(traced.out), leaves)
 

@@ -53,6 +53,14 @@ class Mode(abc.ABC):
         """Whether this mode sums over the site's support."""
         return isinstance(site.prototype(), Enumerate)
 
+    def rule(self, name: str) -> Callable:
+        """The rule for a primitive."""
+        return RULES.get(name, _no_rule)
+
+    def complete(self, plan: Plan, env: dict) -> Any:
+        """The outputs of a plan whose steps are done."""
+        return read(env, plan.outputs)
+
     def before_fork(self, plan: Plan, env: dict, index: int) -> None:
         """Called before the first forking step of a walk."""
 
@@ -83,6 +91,7 @@ def walk(plan: Plan, env: dict, mode: Mode, start: int = 0, cursor: Any = None, 
     `top` says that what follows the plan is nothing, so that an enumerated site may run the rest of it many times.
     """
     records, forked = [], False
+    env.update(plan.constants)
     for index in range(start, len(plan.steps)):
         step = plan.steps[index]
         if isinstance(step, Segment | Assign):
@@ -102,12 +111,12 @@ def walk(plan: Plan, env: dict, mode: Mode, start: int = 0, cursor: Any = None, 
                 return mode.finish(plan, inner, index + 1, cursor)
 
             return mode.enumerate(site, operands, resume), mode.join(records)
-        values, record = RULES.get(step.name, _no_rule)(step, operands, mode, cursor)
+        values, record = mode.rule(step.name)(step, operands, mode, cursor)
         env.update(zip(step.writes, values, strict=True))
         records.append(record)
         if cursor is not None and wide:
             cursor = cursor - wide
-    return read(env, plan.outputs), mode.join(records)
+    return mode.complete(plan, env), mode.join(records)
 
 
 def inner(jaxpr: Any, operands: list, mode: Mode, cursor: Any):

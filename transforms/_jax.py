@@ -180,6 +180,15 @@ def segment(jaxpr: Any, eqns: Sequence[Any], invars: Sequence[Any], outvars: Seq
     )
 
 
+fresh: Callable = jex_core.gensym()
+"""A new variable of an aval."""
+
+
+def is_inexact_aval(aval: Any) -> bool:
+    """Whether an aval is one of floating or complex numbers."""
+    return jnp.issubdtype(getattr(aval, "dtype", np.dtype(bool)), jnp.inexact)
+
+
 def evaluate(jaxpr: Any, *args) -> list:
     """Run a jaxpr without constants."""
     return jax.core.eval_jaxpr(jaxpr, (), *args)

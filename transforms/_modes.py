@@ -30,12 +30,14 @@ class Options(NamedTuple):
     """How an expectation is estimated.
 
     `objectives` is the number of leading outputs that are objectives (the rest are auxiliary); `chunk_size` bounds
-    how many alternatives run at a time; `forks` draws that many alternatives at random in place of all.
+    how many alternatives run at a time; `forks` draws that many alternatives at random in place of all; `credit` lets
+    scores multiply only what depends on their draws.
     """
 
     objectives: int
     chunk_size: int | None = None
     forks: int | None = None
+    credit: bool = True
 
 
 class Ledger(NamedTuple):
@@ -134,6 +136,11 @@ class Estimating(Mode):
 
     def draw(self, site, operands, lanes, cursor):
         """Draw by the site's estimator."""
+        values, score, record = self.contribution(site, operands, lanes)
+        return values, record if score is None else record._replace(score=score.sum())
+
+    def contribution(self, site, operands, lanes):
+        """What a draw contributes: its values, its scores (lanes and elements apart), and the rest of its record."""
         kind = site.prototype()
         if isinstance(kind, Direct):
             values, score, baseline, extra = direct(site, operands, lanes)
@@ -141,10 +148,10 @@ class Estimating(Mode):
             if extra is not None:
                 extra = jnp.sum(extra - lax.stop_gradient(extra))
                 control = extra if control is None else control + extra
-            return values, Ledger(None if score is None else score.sum(), control)
+            return values, score, Ledger(control=control)
         if isinstance(kind, Fork):
             values, _, coefficients = fork(site, operands, lanes)
-            return values, Ledger(coefficients=coefficients.reshape(-1))
+            return values, None, Ledger(coefficients=coefficients.reshape(-1))
         return _refuse_noise()
 
     def enumerate(self, site, operands, resume):

@@ -17,6 +17,7 @@ from ._jax import (
     closed_consts,
     evaluate,
     evaluate_with,
+    fresh,
     inner_jaxprs,
     open_jaxpr,
     segment,
@@ -80,6 +81,7 @@ class Plan:
     inputs: list
     outputs: list
     steps: list = field(default_factory=list)
+    constants: dict = field(default_factory=dict)
 
     def reads_from(self, start: int) -> set:
         """The variables that the steps from `start` on, and the outputs, take from before."""
@@ -120,7 +122,7 @@ def plan_of(jaxpr: Any, *, nested: bool = False) -> Plan:
     plans = _plans[nested]
     if jaxpr not in plans:
         plan = Plan([*jaxpr.constvars, *jaxpr.invars], list(jaxpr.outvars))
-        plan.steps = _gather(jaxpr, list(_flatten(jaxpr, nested)), plan.outputs)
+        plan.steps = gather(jaxpr, list(_flatten(jaxpr, nested)), plan.outputs)
         plans[jaxpr] = plan
     return plans[jaxpr]
 
@@ -156,7 +158,7 @@ def _called(eqn, nested):
     return None, ()
 
 
-def _gather(jaxpr, items, outputs):
+def gather(jaxpr: Any, items: list, outputs: list) -> list:
     """Gather runs of plain equations into segments that write only what is read later; drop what nothing reads."""
     steps, run = [], []
     live = {v for v in outputs if not isinstance(v, Literal)}  # read after the run
@@ -189,3 +191,49 @@ def _gather(jaxpr, items, outputs):
         steps.append(item)
     flush()
     return steps[::-1]
+
+
+# ---- with every call inlined ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Inlined:
+    """The equations of a jaxpr with those of its calls in their places, every variable assigned once.
+
+    `items` are equations and, where samples are inside, steps; `constants` came with inlined jaxprs.
+    """
+
+    jaxpr: Any
+    inputs: list
+    outputs: list
+    items: list
+    constants: dict
+
+
+def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
+    """Inline the calls of a jaxpr, except those of functions with an opaque name and no sample inside."""
+    items: list = []
+    constants: dict = {}
+
+    def run(inner, names):
+        for eqn in inner.eqns:
+            reads = [a if isinstance(a, Literal) else names.get(a, a) for a in eqn.invars]
+            called, consts = None, ()
+            if samples_in(eqn) or eqn.params.get("name") not in opaque:
+                called, consts = _called(eqn, nested=False)
+            if called is not None:
+                holders = [fresh(v.aval) for v in called.constvars]
+                constants.update(zip(holders, consts, strict=True))
+                below = dict(zip([*called.constvars, *called.invars], [*holders, *reads], strict=True))
+                names.update(zip(eqn.outvars, run(called, below), strict=True))
+                continue
+            writes = list(eqn.outvars)
+            if inner is not jaxpr:
+                writes = [v if isinstance(v, DropVar) else fresh(v.aval) for v in writes]
+                names.update(zip(eqn.outvars, writes, strict=True))
+            eqn = eqn.replace(invars=reads, outvars=writes)
+            items.append(Step(eqn, reads, writes) if samples_in(eqn) else eqn)
+        return [a if isinstance(a, Literal) else names.get(a, a) for a in inner.outvars]
+
+    outputs = run(jaxpr, {})
+    return Inlined(jaxpr, [*jaxpr.constvars, *jaxpr.invars], outputs, items, constants)
