@@ -1,28 +1,22 @@
-"""The library's objectives, written in the language: each is an example, and nothing in it is privileged."""
+"""The library's objectives, written in the language: each is an example, and nothing in it is privileged.
+
+Here are the bounds on log p(observed). What is differentiated is the expectation of the estimate that the docstring
+names, by the estimators of the sample sites; a hierarchical bound (HVI, IWHVI, DIWHVI) is `elbo` or `iwelbo` with a
+`marginal` as the guide.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from jax import numpy as jnp
 
-from ._addresses import merge
+from ._errors import DensityError
 from ._generative import GenerativeFunction
+from ._weights import log_mean, pair, particles
 from .transforms import expectation
-
-
-def _splat(args: Any) -> tuple:
-    return args if type(args) is tuple else (args,)
-
-
-def _log_weight(key, model, guide, observed, model_args, guide_args):
-    """log p(z, observed) - log q(z) at z drawn from the guide."""
-    draw, density = jax.random.split(key)
-    q = guide.simulate(draw, *_splat(guide_args))
-    logp, _ = model.assess(merge(q.choices, observed), *_splat(model_args), key=density)
-    return logp - q.logp
 
 
 def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping) -> Callable:
@@ -53,7 +47,7 @@ def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
-        return _log_weight(key, model, guide, observed, model_args, guide_args)
+        return pair(model, guide, observed, model_args, guide_args).log_weight(key)
 
     return objective
 
@@ -81,12 +75,137 @@ def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mappi
         >>> tg.iwelbo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
+    particles("iwelbo", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
-        def log_weight(key):
-            return _log_weight(key, model, guide, observed, model_args, guide_args)
+        return log_mean(pair(model, guide, observed, model_args, guide_args).log_weights(key, n))
 
-        return jax.nn.logsumexp(jax.vmap(log_weight)(jax.random.split(key, n))) - jnp.log(n)
+    return objective
+
+
+def renyi(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, alpha: float = 0.5, n: int = 10
+) -> Callable:
+    """The variational Renyi bound, L_alpha = 1 / (1 - alpha) log E_q[w^(1 - alpha)], w = p(z, observed) / q(z).
+
+    log p(observed) - L_alpha is the Renyi divergence D_alpha(q || p): a lower bound for alpha > 0, an upper one for
+    alpha < 0, log p(observed) at alpha = 0, the ELBO as alpha -> 1. The estimate is 1 / (1 - alpha) log 1/n sum_i
+    w_i^(1 - alpha), and its expectation is what is differentiated: for alpha < 1 it is below L_alpha, by O(1/n), and
+    rises with n, so that with alpha < 0 it is no bound; for alpha > 1 it is above.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        alpha: the order, a float other than 1.
+        n: the number of particles.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised (alpha > 0).
+
+    Raises:
+        DensityError: alpha is 1; use `elbo`.
+
+    Source: Li and Turner, Renyi Divergence Variational Inference, 2016.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))
+        >>> tg.renyi(model, guide, {"x": 2.0}, alpha=0.5, n=10)(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+    particles("renyi", n)
+    if alpha == 1:
+        raise DensityError("renyi: alpha = 1 is the ELBO. Write `elbo(model, guide, observed)`, or another alpha.")
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        log_w = pair(model, guide, observed, model_args, guide_args).log_weights(key, n)
+        return log_mean((1.0 - alpha) * log_w) / (1.0 - alpha)
+
+    return objective
+
+
+def cubo(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, order: float = 2.0, n: int = 10
+) -> Callable:
+    """The chi upper bound, CUBO_m = 1/m log E_q[w^m] >= log p(observed), m = order, w = p(z, observed) / q(z).
+
+    The estimate is 1/m log 1/n sum_i w_i^m. Its expectation, which is what is differentiated, is below CUBO_m by O(1/n)
+    and so an upper bound only in the limit; exp(m * estimate) is unbiased for exp(m CUBO_m) at every n.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses, with tails no lighter than the posterior's.
+        observed: values at the observed addresses.
+        order: m >= 1, a float.
+        n: the number of particles.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be minimised.
+
+    Source: Dieng et al., Variational Inference via chi Upper Bound Minimization, 2017.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
+        >>> tg.cubo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+    particles("cubo", n)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        return log_mean(order * pair(model, guide, observed, model_args, guide_args).log_weights(key, n)) / order
+
+    return objective
+
+
+def tvo(
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    betas: Sequence[float] = (0.0, 0.01, 0.03, 0.1, 0.3),
+    n: int = 10,
+) -> Callable:
+    """The thermodynamic bound, sum_k (b_{k+1} - b_k) E_{pi_k}[log w] <= log p(observed), pi_k ~ q w^{b_k}.
+
+    A left Riemann sum of log p = integral_0^1 E_{pi_b}[log w] db, whose integrand does not decrease; with b = (0,) it
+    is the ELBO. The expectation under pi_k is self-normalised over n draws from the guide: biased by O(1/n), to q's
+    side and so downwards. The expectation of that estimate is what is differentiated.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        betas: left ends of the intervals, increasing from 0; the last one ends at 1.
+        n: the number of particles.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised.
+
+    Source: Masrani, Le and Wood, The Thermodynamic Variational Objective, 2019.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))
+        >>> tg.tvo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+    particles("tvo", n)
+    if not betas or betas[0] != 0.0 or any(b >= c for b, c in itertools.pairwise((*betas, 1.0))):
+        raise DensityError(f"tvo: betas increase from 0.0 and stay below 1.0, and are {tuple(betas)}.")
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        log_w = pair(model, guide, observed, model_args, guide_args).log_weights(key, n)
+        ends = jnp.array((*betas, 1.0), dtype=log_w.dtype)
+        tempered = jax.nn.softmax(jnp.outer(ends[:-1], log_w), axis=1)
+        return jnp.dot(jnp.diff(ends), tempered @ log_w)
 
     return objective

@@ -1,0 +1,178 @@
+"""Objectives over sequences: bounds by sequential Monte Carlo, and inference nested through a path of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from jax import numpy as jnp
+
+from ._addresses import paths
+from ._densities import marginal, normalize
+from ._errors import DensityError
+from ._generative import GenerativeFunction
+from ._smc import smc
+from ._target import Target
+from ._weights import fixed, particles, splat
+from .transforms import expectation
+
+
+def smc_bound(
+    model: GenerativeFunction,
+    guide: GenerativeFunction | None,
+    observed: Mapping,
+    *,
+    n: int,
+    resampling: str = "multinomial",
+) -> Callable:
+    """The bound of a particle filter, E[log Ẑ] <= log p(observed), Ẑ = prod_t 1/n sum_k w_t^k (FIVO, AESMC, VSMC).
+
+    It tends to log p(observed) as n grows; at n = 1 it is the ELBO of the guide run step by step. The ancestors' score
+    terms are in the derivative, which is unbiased for that of the bound at every n (leaving them out, as is common, is
+    not); they are samples at the address "ancestor", and other estimators can be chosen for them.
+
+    Args:
+        model: a scan, `step.scan()`, over the latent and the observed addresses of its steps.
+        guide: a proposal for one step, called as `guide(observed, carry, x, *guide_args)`; None proposes by the model.
+        observed: values at the observed addresses, stacked over the steps.
+        n: the number of particles.
+        resampling: "multinomial" or "systematic".
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised; model_args is
+        (init, xs).
+
+    Source: Maddison et al., Filtering Variational Objectives, 2017; Le et al., Auto-Encoding SMC, 2018; Naesseth et
+    al., Variational SMC, 2018.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, tracegrad as tg
+        >>> @tg.gen
+        ... def step(z, x):
+        ...     z = tg.sample("z", tg.dist.Normal(z, 1.0))
+        ...     tg.sample("y", tg.dist.Normal(z, 1.0))
+        ...     return z, None
+        >>> guide = tg.gen(lambda observed, z, x, a: tg.sample("z", tg.dist.Normal(z + a * (observed["y"] - z), 0.7)))
+        >>> objective = tg.smc_bound(step.scan(length=3), guide, {"y": jnp.array([0.0, 1.0, 2.0])}, n=10)
+        >>> objective(jax.random.key(0), (0.0,), (0.5,)).shape
+        ()
+    """
+    keep = [path for path, _ in paths(observed)]
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        filtered = marginal(model, keep, smc(n, guide, splat(guide_args), resampling=resampling))
+        return filtered.assess(observed, *splat(model_args), key=key)[0]
+
+    return objective
+
+
+def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Callable:
+    """Neural adaptive SMC: E[log q(z)] over paths z of a particle filter, held fixed.
+
+    Maximising it minimises KL(p(z | observed) || q) up to the filter's error, which is O(1/n): `wake_phi` with the
+    weights of a filter. The filter runs at stopped parameters; only log q of its path, step by step, is differentiated.
+
+    Args:
+        model: a scan, `step.scan()`, over the latent and the observed addresses of its steps.
+        guide: a proposal for one step, called as `guide(observed, carry, x, *guide_args)`.
+        observed: values at the observed addresses, stacked over the steps.
+        n: the number of particles.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised in the guide.
+
+    Source: Gu, Ghahramani and Turner, Neural Adaptive Sequential Monte Carlo, 2015.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, tracegrad as tg
+        >>> @tg.gen
+        ... def step(z, x):
+        ...     z = tg.sample("z", tg.dist.Normal(z, 1.0))
+        ...     tg.sample("y", tg.dist.Normal(z, 1.0))
+        ...     return z, None
+        >>> guide = tg.gen(lambda observed, z, x, a: tg.sample("z", tg.dist.Normal(z + a * (observed["y"] - z), 0.7)))
+        >>> objective = tg.smc_wake_phi(step.scan(length=3), guide, {"y": jnp.array([0.0, 1.0, 2.0])}, n=10)
+        >>> objective(jax.random.key(0), (0.0,), (0.5,)).shape
+        ()
+    """
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        draw, density = jax.random.split(key)
+        target = Target(model, fixed(splat(model_args)), observed)
+        filtered = normalize(target, smc(n, fixed(guide), fixed(splat(guide_args))))
+        path = fixed(filtered.simulate(draw).choices)
+        # What one particle follows is the guide itself.
+        return normalize(target, smc(1, guide, splat(guide_args))).assess(path, key=density)[0]
+
+    return objective
+
+
+def nested_vi(
+    log_gammas: Sequence[Callable],
+    forwards: Sequence[GenerativeFunction],
+    reverses: Sequence[GenerativeFunction],
+    *,
+    n: int,
+) -> Callable:
+    """Nested variational inference: sum_k KL(pi_{k-1}(z) q_k(z' | z) || pi_k(z') r_k(z | z')) over a path of targets.
+
+    pi_k ~ gamma_k. Level k takes n draws z of level k - 1, moves them by q_k, and weighs them by v = gamma_k(z')
+    r_k(z | z') / (gamma_{k-1}(z) q_k(z' | z)); its term is -sum_i W_i log v_i, with W_i the normalised weights so far,
+    plus log Ẑ_k / Ẑ_{k-1}. It is differentiated in the kernels (guide_args): the densities, log Ẑ and what comes from
+    the level before are held fixed. Self-normalised: biased by O(1/n) from the second level on, exact at the first.
+
+    Args:
+        log_gammas: K functions `log_gamma(choices, *model_args)`, the unnormalised log densities of the path.
+        forwards: K generative functions: the first called as `q(*guide_args)`, the others as `q(choices, *guide_args)`.
+        reverses: K - 1 generative functions, called as `r(choices, *guide_args)` with the later choices, over the
+            addresses of the earlier ones.
+        n: the number of draws.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be minimised.
+
+    Source: Zimmermann et al., Nested Variational Inference, 2021.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> hot = lambda z: -0.25 * z["z"] ** 2
+        >>> cold = lambda z: -((z["z"] - 1.0) ** 2)
+        >>> start = tg.gen(lambda a: tg.sample("z", tg.dist.Normal(0.0, 1.4)))
+        >>> move = tg.gen(lambda z, a: tg.sample("z", tg.dist.Normal(a * z["z"], 0.7)))
+        >>> back = tg.gen(lambda z, a: tg.sample("z", tg.dist.Normal(a * z["z"], 1.0)))
+        >>> objective = tg.nested_vi([hot, cold], [start, move], [back], n=10)
+        >>> objective(jax.random.key(0), (), (0.5,)).shape
+        ()
+    """
+    particles("nested_vi", n)
+    if not len(log_gammas) == len(forwards) == len(reverses) + 1:
+        raise DensityError(
+            f"nested_vi: K densities need K forward kernels and K - 1 reverse ones, and got {len(log_gammas)}, "
+            f"{len(forwards)} and {len(reverses)}."
+        )
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        model_args, guide_args = fixed(splat(model_args)), splat(guide_args)
+        loss, before, log_w = 0.0, (), jnp.zeros((n,))
+        for k, (log_gamma, forward) in enumerate(zip(log_gammas, forwards, strict=True)):
+            keys = jax.random.split(jax.random.fold_in(key, k), n)
+
+            def move(key, *before, forward=forward, log_gamma=log_gamma, k=k):
+                after = forward.simulate(key, *before, *guide_args)
+                log_v = log_gamma(after.choices, *model_args) - after.logp
+                for z in before:
+                    back, _ = reverses[k - 1].assess(z, after.choices, *guide_args)
+                    log_v += back - log_gammas[k - 1](z, *model_args)
+                # The same draw again at stopped parameters, for the next level.
+                return log_v, fixed(fixed(forward).simulate(key, *before, *fixed(guide_args)).choices)
+
+            log_v, choices = jax.vmap(move)(keys, *before)
+            weights = jax.nn.softmax(log_w)
+            log_z = jax.nn.logsumexp(log_w + fixed(log_v)) - jax.nn.logsumexp(log_w)
+            loss, before, log_w = loss - jnp.dot(weights, log_v) + log_z, (choices,), log_w + fixed(log_v)
+        return loss
+
+    return objective

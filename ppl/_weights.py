@@ -1,0 +1,88 @@
+"""What objectives share: draws from a guide, weighed against a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from ._addresses import merge
+from ._errors import DensityError
+from ._generative import GenerativeFunction
+
+
+class Pair(NamedTuple):
+    """A model with its observations and a guide, each with its arguments."""
+
+    model: GenerativeFunction
+    guide: GenerativeFunction
+    observed: Mapping
+    model_args: tuple
+    guide_args: tuple
+
+    def log_weight(self, key: jax.Array) -> jax.Array:
+        """Log p(z, observed) - log q(z) at z drawn from the guide; the derivative is the draw's and the densities'."""
+        draw, density = jax.random.split(key)
+        q = self.guide.simulate(draw, *self.guide_args)
+        logp, _ = self.model.assess(merge(q.choices, self.observed), *self.model_args, key=density)
+        return logp - q.logp
+
+    def log_weights(self, key: jax.Array, n: int) -> jax.Array:
+        """The log weights of n draws, shape (n,)."""
+        return jax.vmap(self.log_weight)(jax.random.split(key, n))
+
+    def fixed_draws(self, key: jax.Array, n: int) -> Fixed:
+        """N draws from the guide at stopped parameters, as though they were data."""
+
+        def one(key):
+            draw, p, q = jax.random.split(key, 3)
+            made = fixed(self.guide).simulate(draw, *fixed(self.guide_args))
+            logp, _ = self.model.assess(merge(fixed(made.choices), self.observed), *self.model_args, key=p)
+            logq, _ = self.guide.assess(fixed(made.choices), *self.guide_args, key=q)
+            return Fixed(logp, logq, fixed(made.logp))
+
+        return jax.vmap(one)(jax.random.split(key, n))
+
+
+class Fixed(NamedTuple):
+    """log p(z, observed) and log q(z) with their derivatives at given z, and log q of the draw that made them."""
+
+    logp: jax.Array
+    logq: jax.Array
+    drawn: jax.Array
+
+    @property
+    def log_weights(self) -> jax.Array:
+        """Log p(z, observed) over the density that z was drawn with, which has no derivative."""
+        return self.logp - self.drawn
+
+
+def pair(model, guide, observed, model_args, guide_args) -> Pair:
+    """Gather them; arguments that are not tuples are the only ones."""
+    return Pair(model, guide, observed, splat(model_args), splat(guide_args))
+
+
+def splat(args: Any) -> tuple:
+    """Arguments as a tuple."""
+    return args if type(args) is tuple else (args,)
+
+
+def fixed(tree: Any) -> Any:
+    """A pytree at stopped gradient."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
+
+
+def log_mean(log_weights: jax.Array) -> jax.Array:
+    """The log of the mean weight."""
+    return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.shape[0]))
+
+
+def particles(what: str, n: Any, least: int = 1) -> int:
+    """Check a number of particles."""
+    if not isinstance(n, int) or isinstance(n, bool) or n < least:
+        raise DensityError(f"{what}: n, the number of particles, must be an int of at least {least}, and is {n!r}.")
+    return n
