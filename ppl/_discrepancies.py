@@ -10,7 +10,8 @@ from jax import numpy as jnp
 from ._addresses import lookup, nest, paths, show
 from ._errors import AddressError
 from ._generative import GenerativeFunction
-from ._weights import particles, splat
+from ._target import splat
+from ._weights import particles
 from .transforms import expectation
 
 

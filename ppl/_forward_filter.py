@@ -43,12 +43,14 @@ class Filter(NamedTuple):
     @property
     def axes(self) -> Any:
         """The axis of each leaf of the carries along which the values lie."""
-        return jax.tree.unflatten(jax.tree.structure(self.chain.init), [0 if s else None for s in self.states])
+        return self._like([0 if s else None for s in self.states])
+
+    def _like(self, entries: list) -> Any:
+        return jax.tree.unflatten(jax.tree.structure(self.chain.init), entries)
 
     def carry(self, carries: Any, index: Any) -> Any:
         """The carry after one value."""
-        leaves, tree = jax.tree.flatten(carries)
-        return tree.unflatten([x[index] if s else x for x, s in zip(leaves, self.states, strict=True)])
+        return jax.tree.map(lambda s, x: x[index] if s else x, self._like(self.states), carries)
 
 
 def _varies(fn: Callable, n: int) -> list[bool]:

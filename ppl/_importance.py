@@ -13,7 +13,7 @@ from ._algorithm import Algorithm, Estimate, Retained, at_index, choose, count, 
 from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._operations import Assess, Given, Operation, Outcome, Simulate
-from ._target import Target
+from ._target import Target, splat
 
 
 class Importance(Algorithm):
@@ -80,11 +80,6 @@ def checked_proposal(what: str, proposal: Any, *, required: bool = False) -> Gen
     raise DensityError(f"{what}: the proposal is a generative function, and got {got}. Write `gen(f)`.")
 
 
-def as_args(args: Any) -> tuple | None:
-    """Arguments as a tuple; one that is not a tuple is the only argument."""
-    return args if args is None or type(args) is tuple else (args,)
-
-
 def importance(
     n: int,
     proposal: GenerativeFunction | None = None,
@@ -126,4 +121,5 @@ def importance(
     if chunk_size is not None:
         count("importance", "chunk_size", chunk_size)
     proposal = checked_proposal("importance", proposal)
-    return Importance(count("importance", "n", n), proposal, as_args(proposal_args), chunk_size, sees_observed=True)
+    args = None if proposal_args is None else splat(proposal_args)
+    return Importance(count("importance", "n", n), proposal, args, chunk_size, sees_observed=True)

@@ -12,8 +12,8 @@ from ._densities import marginal, normalize
 from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._smc import smc
-from ._target import Target
-from ._weights import fixed, particles, splat
+from ._target import Target, splat
+from ._weights import fixed, particles
 from .transforms import expectation
 
 
@@ -156,7 +156,8 @@ def nested_vi(
     @expectation
     def objective(key, model_args=(), guide_args=()):
         model_args, guide_args = fixed(splat(model_args)), splat(guide_args)
-        loss, before, log_w = 0.0, (), jnp.zeros((n,))
+        loss, log_w = jnp.zeros(()), jnp.zeros((n,))
+        before: tuple = ()
         for k, (log_gamma, forward) in enumerate(zip(log_gammas, forwards, strict=True)):
             keys = jax.random.split(jax.random.fold_in(key, k), n)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from ._algorithm import count
 from ._generative import GenerativeFunction
-from ._importance import Importance, as_args, checked_proposal
+from ._importance import Importance, checked_proposal
+from ._target import splat
 
 
 def sir(
@@ -45,4 +46,4 @@ def sir(
     if chunk_size is not None:
         count("sir", "chunk_size", chunk_size)
     checked = checked_proposal("sir", proposal, required=True)
-    return Importance(count("sir", "n", n), checked, as_args(proposal_args), chunk_size, sees_observed=False)
+    return Importance(count("sir", "n", n), checked, splat(proposal_args), chunk_size, sees_observed=False)

@@ -16,11 +16,11 @@ from ._chain import Chain, chain_of, first, later
 from ._densities import Weighing
 from ._errors import DensityError
 from ._generative import GenerativeFunction
-from ._importance import as_args, checked_proposal
+from ._importance import checked_proposal
 from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
 from ._resampling import RESAMPLING
 from ._rules import chosen
-from ._target import Target
+from ._target import Target, splat
 from .transforms import RandomKeyError
 
 
@@ -101,7 +101,11 @@ class Smc(Algorithm):
             moves.append(jax.tree.map(lambda x: x[None], own))
             keys, carries = later((keys, carries))
         if keys.shape[0]:
-            moves.append(each(lambda at: self._move(*at, chain, x, observed), (keys, carries), self.chunk_size))
+
+            def move(at):
+                return self._move(at[0], at[1], chain, x, observed)
+
+            moves.append(each(move, (keys, carries), self.chunk_size))
         after, logp, log_weights, choices = jax.tree.map(lambda *xs: jnp.concatenate(xs), *moves)
         return Particles(after, log_gammas + logp, log_weights, choices)
 
@@ -204,4 +208,4 @@ def smc(
     if chunk_size is not None:
         count("smc", "chunk_size", chunk_size)
     checked = checked_proposal("smc", proposal)
-    return Smc(count("smc", "n", n), checked, as_args(proposal_args), resampling, chunk_size)
+    return Smc(count("smc", "n", n), checked, splat(proposal_args), resampling, chunk_size)

@@ -15,6 +15,11 @@ from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
 from ._rules import isolated
 
 
+def splat(args: Any) -> tuple:
+    """Arguments as a tuple; one that is not a tuple is the only argument."""
+    return args if type(args) is tuple else (args,)
+
+
 class Target(eqx.Module):
     """gamma(z) = p(z, observed; args), the density of a posterior up to its integral Z = p(observed; args).
 
@@ -45,7 +50,7 @@ class Target(eqx.Module):
 
     def __init__(
         self,
-        function: GenerativeFunction,
+        function: Any,
         args: Any = (),
         observed: Mapping | None = None,
         kwargs: Mapping | None = None,
@@ -60,7 +65,7 @@ class Target(eqx.Module):
                 "{'x': value}."
             )
         self.function = function
-        self.args = args if type(args) is tuple else (args,)
+        self.args = splat(args)
         self.observed = as_arrays(observed or {})
         self.kwargs = dict(kwargs or {})
         self.path = path

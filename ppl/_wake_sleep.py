@@ -11,7 +11,8 @@ from jax import numpy as jnp
 from ._addresses import as_selection, nest, paths
 from ._errors import AddressError
 from ._generative import GenerativeFunction
-from ._weights import fixed, log_mean, pair, particles, splat
+from ._target import splat
+from ._weights import fixed, log_mean, pair, particles
 from .transforms import expectation
 
 

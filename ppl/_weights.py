@@ -13,6 +13,7 @@ from jax import numpy as jnp
 from ._addresses import merge
 from ._errors import DensityError
 from ._generative import GenerativeFunction
+from ._target import splat
 
 
 class Pair(NamedTuple):
@@ -64,11 +65,6 @@ class Fixed(NamedTuple):
 def pair(model, guide, observed, model_args, guide_args) -> Pair:
     """Gather them; arguments that are not tuples are the only ones."""
     return Pair(model, guide, observed, splat(model_args), splat(guide_args))
-
-
-def splat(args: Any) -> tuple:
-    """Arguments as a tuple."""
-    return args if type(args) is tuple else (args,)
 
 
 def fixed(tree: Any) -> Any:
