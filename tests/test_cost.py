@@ -1,0 +1,86 @@
+"""What the language costs, in counts that do not depend on the machine: XLA's own analysis, and equations of jaxprs.
+
+The times of the same programs are printed by tests/benchmarks.
+"""
+
+import jax
+import pytest
+from benchmarks import chains, vae
+from jax import numpy as jnp
+
+import tracegrad as tg
+
+# ---- at run time: a gradient step of a variational autoencoder ------------------------------------------------------
+
+
+def test_the_compiled_step_does_the_work_of_the_one_written_by_hand():
+    args, steps = vae.gradient_steps(64)
+    ours, by_hand = (jax.jit(steps[name]).lower(*args).compile().cost_analysis() for name in ("ours", "by hand"))
+    assert ours["flops"] <= 1.02 * by_hand["flops"]
+    assert ours["bytes accessed"] <= 1.05 * by_hand["bytes accessed"]
+
+
+def test_the_step_written_by_hand_is_the_same_step():
+    args, _ = vae.gradient_steps(16)
+    ours, by_hand = (
+        jax.jit(jax.value_and_grad(loss, argnums=1))(*args)
+        for loss in (vae.ours, vae.written_by_hand(vae.noise_as_ours))
+    )
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(by_hand), strict=True):
+        assert jnp.allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.max(jnp.abs(b))))
+
+
+def test_numpyros_step_is_of_the_same_model():
+    (key, params, batch), _ = vae.gradient_steps(16)
+    params = jax.tree.map(lambda x: 0.5 * x, params)
+    keys = jax.random.split(key, 400)
+    ours, theirs = (jax.lax.map(lambda k, f=f: f(k, params, batch), keys) for f in (vae.ours, vae.numpyros))
+    error = jnp.sqrt(jnp.var(ours) / len(keys) + jnp.var(theirs) / len(keys))
+    assert abs(ours.mean() - theirs.mean()) < 5 * error
+    assert error < 0.5  # nats; log p(z) and log q(z) are some 14 each
+
+
+# ---- before it runs: long programs ----------------------------------------------------------------------------------
+
+CHAINS = {
+    "normal": (chains.normal, None),
+    "mvd": (chains.binary, tg.mvd()),
+    "reinforce": (chains.binary, tg.reinforce()),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_equations_per_site_do_not_grow_with_the_chain(name):
+    lengths = (25, 50, 200)
+    short, middle, long = (chains.equations(chains.ours(n, *CHAINS[name]), *chains.arguments(n)) for n in lengths)
+    assert (long - middle) / 150 == pytest.approx((middle - short) / 25, rel=0.02)
+
+
+def test_what_nothing_reads_is_left_out():
+    """Distributions check their parameters: under a trace that is equations whose results nothing reads."""
+    closed = jax.make_jaxpr(chains.ours(5, chains.normal))(*chains.arguments(5))
+    read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
+    assert [eqn for eqn in closed.jaxpr.eqns if not any(id(v) in read for v in eqn.outvars)] == []
+
+
+def test_a_chain_of_a_thousand_sites_meets_no_recursion_limit():
+    step = chains.ours(1000, chains.normal)
+    assert jax.eval_shape(step, *chains.arguments(1000))[1].shape == (1000,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mvd", "reinforce"])
+def test_a_chain_of_a_thousand_binary_sites_meets_no_recursion_limit(name):
+    step = chains.ours(1000, *CHAINS[name])
+    assert jax.eval_shape(step, *chains.arguments(1000))[1].shape == (1000,)
+
+
+def test_enumerated_flips_do_not_copy_the_rest_of_the_program():
+    counts = {n: chains.equations(chains.flips(n), *chains.arguments(n)) for n in (5, 10, 15)}
+    assert counts[15] - counts[10] <= 1.2 * (counts[10] - counts[5])
+    assert counts[10] <= 1200
+
+
+def test_particles_are_a_vmap():
+    counts = {chains.equations(chains.particles(n), *chains.arguments(3)) for n in (5, 50, 500)}
+    assert len(counts) == 1
