@@ -35,6 +35,11 @@ from ._generative import Trace as Trace
 from ._generative import cond as cond
 from ._generative import switch as switch
 from ._importance import importance as importance
+from ._multisample import dreg as dreg
+from ._multisample import dreg_wake_phi as dreg_wake_phi
+from ._multisample import sticking_the_landing as sticking_the_landing
+from ._multisample import vargrad as vargrad
+from ._multisample import vimco as vimco
 from ._objectives import cubo as cubo
 from ._objectives import elbo as elbo
 from ._objectives import iwelbo as iwelbo
@@ -61,6 +66,7 @@ from .transforms import disarm as disarm
 from .transforms import enum as enum
 from .transforms import exact_expectation as exact_expectation
 from .transforms import expectation as expectation
+from .transforms import leave_one_out as leave_one_out
 from .transforms import local_expectation as local_expectation
 from .transforms import mvd as mvd
 from .transforms import rebar as rebar

@@ -5,6 +5,7 @@ It knows distributions only as objects with `sample(key)` and `log_prob(value)`;
 
 from ._arm import arm as arm
 from ._arm import disarm as disarm
+from ._contributions import magic_box as magic_box
 from ._distribution import WeakDerivative as WeakDerivative
 from ._distribution import elementwise as elementwise
 from ._distribution import log_density as log_density
@@ -27,6 +28,9 @@ from ._kinds import Drawn as Drawn
 from ._kinds import Enumerate as Enumerate
 from ._kinds import Estimator as Estimator
 from ._kinds import Fork as Fork
+from ._leave_one_out import check_count as check_count
+from ._leave_one_out import lanes_of as lanes_of
+from ._leave_one_out import leave_one_out as leave_one_out
 from ._local_expectation import local_expectation as local_expectation
 from ._mvd import mvd as mvd
 from ._outcomes import StandardNoise as StandardNoise
@@ -46,4 +50,9 @@ from ._rsvi import rsvi as rsvi
 from ._sample import default_estimator as default_estimator
 from ._sample import sample as sample
 from ._sum_and_sample import sum_and_sample as sum_and_sample
+from ._surrogate import check_pathwise as check_pathwise
+from ._surrogate import detached as detached
+from ._surrogate import held as held
+from ._surrogate import scored as scored
+from ._surrogate import with_surrogate as with_surrogate
 from ._unordered_set import unordered_set as unordered_set

@@ -44,7 +44,8 @@ jax.tree_util.register_pytree_node(Opaque, _flatten_opaque, _unflatten_opaque)
 
 def dismantle(distribution: Any) -> tuple[list, Spec]:
     """Split a distribution into its arrays and a hashable rest, whether or not its class is a pytree."""
-    if jax.tree.leaves(distribution) == [distribution] and hasattr(distribution, "__dict__"):
+    leaves = jax.tree.leaves(distribution)
+    if len(leaves) == 1 and leaves[0] is distribution and hasattr(distribution, "__dict__"):
         distribution = Opaque(distribution)
     arrays, spec = partition(distribution)
     return [jnp.asarray(x) for x in arrays], spec
