@@ -5,11 +5,15 @@ from importlib.metadata import version as _version
 import numpyro.distributions as dist  # noqa: F401  (re-exported)
 
 from . import _families as _families
+from . import _log_densities as _log_densities
 from . import _rejection as _rejection
 from . import _standard_noise as _standard_noise
 from . import _weak_derivatives as _weak_derivatives
 from ._addresses import merge as merge
 from ._addresses import select as select
+from ._baselines import MovingAverage as MovingAverage
+from ._baselines import baseline_loss as baseline_loss
+from ._baselines import control_loss as control_loss
 from ._densities import marginal as marginal
 from ._densities import normalize as normalize
 from ._discrepancies import energy_distance as energy_distance

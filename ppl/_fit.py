@@ -34,11 +34,13 @@ class Fit(eqx.Module):
         params: the parameters after the last step, of the structure that was given.
         history: the objective at each step, before its update; shape (steps,).
         opt_state: the optimiser's state after the last step.
+        state: the objective's own state after the last step; None where it has none.
     """
 
     params: Any
     history: jax.Array
     opt_state: Any
+    state: Any = None
 
 
 def _minibatches(key: jax.Array, size: int, batch: int) -> Iterator[np.ndarray]:
@@ -63,18 +65,24 @@ def _check_data(data, batch_size):
     return size
 
 
-def _objective_of(objective, static, scale, *, maximize):
-    """The loss and the objective of the arrays among the parameters."""
+def _objective_of(objective, static, scale, *, stateful, maximize):
+    """The loss, and with it the objective and the next state, of the arrays among the parameters."""
     extra = {"scale": scale} if "scale" in inspect.signature(objective).parameters else {}
 
-    def loss(arrays, key, batch):
-        value = objective(key, eqx.combine(arrays, static), *batch, **extra)
+    def loss(arrays, key, batch, state):
+        given = {"state": state} if stateful else {}
+        value = objective(key, eqx.combine(arrays, static), *batch, **extra, **given)
+        if stateful:
+            if not isinstance(value, tuple) or len(value) != 2:
+                raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
+            value, state = value
+            state = jax.tree.map(lax.stop_gradient, state)
         if jnp.shape(value) != ():
             raise FitError(
                 f"fit: the objective must return a scalar, and returned the shape {list(jnp.shape(value))}. Take the "
                 "mean over the batch."
             )
-        return (-value if maximize else value), value
+        return (-value if maximize else value), (value, state)
 
     return loss
 
@@ -84,20 +92,20 @@ def _make_run(loss: Callable, optimizer: optax.GradientTransformation) -> Callab
     optimizer = optax.with_extra_args_support(optimizer)
 
     def step(i, carry, key, start, indices, data):
-        params, opt_state, values = carry
+        params, opt_state, values, state = carry
         key = jax.random.fold_in(key, start + i)
         batch = () if data is None else (jax.tree.map(lambda x: x[indices[i]], data),)
-        (value, objective), grads = jax.value_and_grad(loss, has_aux=True)(params, key, batch)
+        (value, (objective, after)), grads = jax.value_and_grad(loss, has_aux=True)(params, key, batch, state)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes types of its own
             updates, opt_state = optimizer.update(
-                grads, opt_state, params, value=value, grad=grads, value_fn=lambda p: loss(p, key, batch)[0]
+                grads, opt_state, params, value=value, grad=grads, value_fn=lambda p: loss(p, key, batch, state)[0]
             )
-        return optax.apply_updates(params, updates), opt_state, values.at[i].set(objective)
+        return optax.apply_updates(params, updates), opt_state, values.at[i].set(objective), after
 
     @jax.jit
-    def run(params, opt_state, key, start, count, values, indices, data):
+    def run(params, opt_state, key, start, count, values, state, indices, data):
         return lax.fori_loop(
-            0, count, lambda i, c: step(i, c, key, start, indices, data), (params, opt_state, values)
+            0, count, lambda i, c: step(i, c, key, start, indices, data), (params, opt_state, values, state)
         )
 
     return run
@@ -112,6 +120,7 @@ def fit(
     steps: int,
     data: Any = None,
     batch_size: int | None = None,
+    state: Any = None,
     maximize: bool = False,
     progress: bool = True,
 ) -> Fit:
@@ -128,12 +137,15 @@ def fit(
         data: a pytree of arrays with the examples along their leading axis, or None.
         batch_size: examples in a minibatch; None takes all data at every step. Each pass over the data has an order
             of its own, and every example is used equally often.
+        state: what the objective carries from step to step (a `MovingAverage`, say), any pytree of arrays, or None.
+            With it the objective takes an argument `state`, and returns `(value, next state)`; no derivative is taken
+            in it.
         maximize: whether to ascend; otherwise the objective is minimised.
         progress: whether to show a line with the objective (mean and standard error over the latest steps) and the
             rate.
 
     Returns:
-        A `Fit`: params, history (the objective itself at each step, shape (steps,)), opt_state.
+        A `Fit`: params, history (the objective itself at each step, shape (steps,)), opt_state, state.
 
     Raises:
         FitError: arguments that do not fit together, or an objective that is no longer finite, with the step.
@@ -163,7 +175,8 @@ def fit(
     batch = size if batch_size is None else batch_size
     data = jax.tree.map(jnp.asarray, data)
 
-    loss = _objective_of(objective, static, size / batch, maximize=maximize)
+    state = jax.tree.map(jnp.asarray, state)
+    loss = _objective_of(objective, static, size / batch, stateful=state is not None, maximize=maximize)
     run, most = _make_run(loss, optimizer), min(steps, MOST_STEPS)
     opt_state, values = optimizer.init(arrays), jnp.zeros((most,))
     step_key, data_key = jax.random.split(key)
@@ -175,20 +188,22 @@ def fit(
         if data is not None:
             indices[:count] = [next(batches) for _ in range(count)]
         begun = time.perf_counter()
-        arrays, opt_state, values = run(arrays, opt_state, step_key, done, count, values, indices, data)
+        arrays, opt_state, values, state = run(
+            arrays, opt_state, step_key, done, count, values, state, indices, data
+        )
         history[done : done + count] = latest = np.asarray(values[:count])
         _check_finite(latest, done)
         done += count
         bar.update(done, latest)
         if time.perf_counter() - begun < SECONDS:
             count *= 2
-    return Fit(eqx.combine(arrays, static), jnp.asarray(history), opt_state)
+    return Fit(eqx.combine(arrays, static), jnp.asarray(history), opt_state, state)
 
 
 def _check_finite(values, done):
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise FitError(
-            f"fit: the objective is {values[bad[0]]} at step {done + int(bad[0])}. Look for a density at a value outside "
-            "its support, a scale that reached zero, or a learning rate that is too high."
+            f"fit: the objective is {values[bad[0]]} at step {done + int(bad[0])}. Look for a density at a value "
+            "outside its support, a scale that reached zero, or a learning rate that is too high."
         )
