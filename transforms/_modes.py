@@ -21,6 +21,7 @@ from ._errors import ObjectiveError
 from ._first_order import fork_sum
 from ._interpreter import Mode, walk
 from ._kinds import Direct, Fork
+from ._parts import some
 from ._plan import Plan
 from ._primitive import auxiliary, rebind
 from ._pytree import is_inexact, stop_gradient, weighted_sum
@@ -192,7 +193,7 @@ def _add_forks(ys, plan, mode, start, coefficients):
     total = coefficients.shape[0]
     numbers = jnp.arange(total)
     if options.forks is not None and options.forks < total:
-        numbers = _some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
+        numbers = some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
         coefficients = coefficients[numbers] * (total / options.forks)
 
     def replay(number):
@@ -206,9 +207,3 @@ def _add_forks(ys, plan, mode, start, coefficients):
         y + fork_sum(stop_gradient(ls) - stop_gradient(y)[None], coefficients.astype(y.dtype), mode.witness)
         for y, ls in zip(ys, replayed, strict=True)
     ]
-
-
-def _some(key, k, total):
-    """`k` of `total` numbers, one at random from each of k equal parts: each has probability k / total."""
-    position = (jnp.arange(k) + jax.random.uniform(key, (k,))) * (total / k)
-    return jnp.minimum(position.astype(jnp.int32), total - 1)
