@@ -5,10 +5,11 @@ Measure-valued derivatives are in `_weak_derivatives`.
 
 from __future__ import annotations
 
+import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
-from .transforms import elementwise, reparameterised, support
+from .transforms import elementwise, moving_support, reparameterised, support
 
 # ---- is the sampler's derivative the pathwise one? ------------------------------------------------------------------
 
@@ -45,3 +46,22 @@ def _(distribution):
 @elementwise.register(dist.Independent)
 def _(distribution):
     return elementwise(distribution.base_dist)
+
+
+@moving_support.register(dist.Distribution)
+def _(distribution) -> bool:
+    # The bounds that a constraint holds are its arrays. Counts, as of a binomial, have no derivative.
+    bounds = jax.tree.leaves(distribution.support)
+    return any(isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact) for x in bounds)
+
+
+@moving_support.register(dist.Independent)
+@moving_support.register(dist.ExpandedDistribution)
+@moving_support.register(dist.MaskedDistribution)
+def _(distribution) -> bool:
+    return moving_support(distribution.base_dist)
+
+
+@moving_support.register(dist.Delta)
+def _(distribution) -> bool:
+    return isinstance(distribution.v, jax.Array)

@@ -75,11 +75,17 @@ def drawer(spec: Spec):
     return jax.jit(site_draw)
 
 
+@functools.singledispatch
+def log_prob(distribution: Any, value: Any) -> jax.Array:
+    """`distribution.log_prob(value)`; a family registers another formula where its own has a wrong derivative."""
+    return distribution.log_prob(value)
+
+
 @functools.lru_cache(maxsize=4096)
 def _density(spec: Spec):
     def site_log_density(value, *arrays):
         with lenient():
-            return restore(spec, arrays).log_prob(value)
+            return log_prob(restore(spec, arrays), value)
 
     return jax.jit(site_log_density)
 
@@ -113,6 +119,12 @@ def support(distribution: Any) -> jax.Array | None:
     """The finite support of one element, shape (k, *event_shape), or None where it is not finite."""
     values = getattr(distribution, "enumerate_support", None)
     return None if values is None else values()
+
+
+@functools.singledispatch
+def moving_support(distribution: Any) -> bool:
+    """Whether the support depends on parameters that a derivative could be taken in; scores then miss its edge."""
+    return False
 
 
 @functools.singledispatch

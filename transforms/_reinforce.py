@@ -6,16 +6,26 @@ from typing import Any
 
 import jax
 
-from ._distribution import elementwise, log_density
+from ._distribution import elementwise, log_density, moving_support
+from ._kinds import Direct, Drawn
 from ._primitive import noise
 from ._pytree import stop_gradient
-from ._kinds import Direct, Drawn
 
 
 class Reinforce(Direct):
     """See `reinforce`."""
 
     baseline: Any = None
+
+    def refuses(self, distribution: Any) -> str | None:
+        """Refuse supports that move with the parameters."""
+        if not moving_support(distribution):
+            return None
+        return (
+            f"the support of {type(elementwise(distribution)).__name__} moves with its parameters, and a score "
+            "function misses what happens at its edge, so the gradient would be biased. Write `reparam()` or `mvd()` "
+            "where the distribution can; bounds that are not trained can be Python numbers or NumPy arrays."
+        )
 
     def draw(self, key: jax.Array, distribution: Any) -> Drawn:
         """Draw without derivative, and give back the log density as the score term, one per element."""
@@ -26,13 +36,18 @@ class Reinforce(Direct):
 def reinforce(baseline: Any = None) -> Reinforce:
     """Score function gradient: d/dtheta E f = E[(f - baseline) d log p(value; theta) + df].
 
-    For every distribution with a log density; right to every order, by the factor exp(log p - stop_gradient(log p)).
+    For every distribution with a log density whose support does not move with its parameters; right to every order, by
+    the factor exp(log p - stop_gradient(log p)).
 
     Args:
         baseline: a number or array that does not depend on the value drawn here; it is subtracted from the objective
             and leaves the gradient unbiased. A float array broadcastable to the site's batch shape.
 
-    Source: Williams, 1992 (REINFORCE); Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator, 2018.
+    Raises:
+        EstimatorError: the support moves with parameters that are arrays (the bounds of a uniform, say).
+
+    Source: Williams, 1992 (REINFORCE); Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator,
+    2018.
 
     Example:
         >>> import jax, numpyro.distributions as dist
