@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
@@ -43,7 +44,14 @@ def _(distribution):
 @standard_noise.register(dist.ExpandedDistribution)
 def _(distribution):
     base, shape = standard_noise(distribution.base_dist), distribution.shape()
-    return base and StandardNoise(base.law, shape, lambda x: jnp.broadcast_to(base.push(x), shape))
+    if base is None or shape[len(shape) - len(base.shape) :] != base.shape:
+        return None
+
+    def push(x):
+        copies = jax.vmap(base.push)(jnp.reshape(x, (-1, *base.shape)))
+        return jnp.reshape(copies, shape)
+
+    return StandardNoise(base.law, shape, push)
 
 
 @standard_noise.register(dist.TransformedDistribution)

@@ -65,6 +65,16 @@ def _dissolve(fun, operands):
     return plan_of(written.jaxpr), [*written.consts, *operands], jax.tree.structure(traced.out)
 
 
+def _known(x):
+    try:
+        return np.asarray(x)
+    except jax.errors.JAXTypeError as error:
+        raise ObjectiveError(
+            "exact_expectation runs on known values: call it outside `jit` and `vmap`. `jax.grad`, `jacfwd`, `jacrev` "
+            "and `hessian` of it work."
+        ) from error
+
+
 def _tabulate(plan, operands, grid):
     """The table of keys, and the law of each noise variable."""
 
@@ -75,13 +85,7 @@ def _tabulate(plan, operands, grid):
     record = collect(*map(stop_gradient, operands))
     if record is None:
         return Table(np.zeros((1, 1), np.uint32), np.zeros(1, int)), []
-    try:
-        words, about = map(np.asarray, record)
-    except jax.errors.JAXTypeError as error:
-        raise ObjectiveError(
-            "exact_expectation runs on known values: call it outside `jit` and `vmap`. `jax.grad`, `jacfwd`, `jacrev` "
-            "and `hessian` of it work."
-        ) from error
+    words, about = map(_known, record)
     words, where = np.unique(words, axis=0, return_inverse=True)
     laws, counts = np.zeros(len(words), int), np.zeros(len(words), int)
     for i, (count, law) in zip(where.ravel(), about, strict=True):
@@ -111,7 +115,7 @@ def _combinations(laws, grid, limit):
 
 
 def _check(off, cells):
-    worst = float(off)
+    worst = float(_known(off))
     if math.isinf(worst):
         raise EstimatorError(
             "exact_expectation: a key depends on what was drawn, so the draws are not known beforehand. Derive keys "

@@ -71,7 +71,7 @@ class Draw(NamedTuple):
     at: Callable[[jax.Array], tuple[Any, jax.Array]]
 
 
-def _draw(distribution: Any, site: Any, grid: Grid) -> Draw:
+def _draw(distribution: Any, grid: Grid) -> Draw:
     flat = elementwise(distribution)
     values = support(flat)
     if values is not None:
@@ -79,9 +79,9 @@ def _draw(distribution: Any, site: Any, grid: Grid) -> Draw:
     pushed = standard_noise(distribution)
     if pushed is None:
         raise EstimatorError(
-            f"exact_expectation: the draw of a {type(distribution).__name__} at {name_of(site.label)} cannot be "
-            "enumerated: its support is not finite, and it is not known as a function of standard noise. "
-            "Test such a site by statistics, or register one with `standard_noise.register`."
+            f"exact_expectation: the draw of a {type(distribution).__name__} cannot be enumerated: its support is not "
+            "finite, and it is not known as a function of standard noise. Test such a site by statistics, or register "
+            "the function with `standard_noise.register`."
         )
     law = LAWS.index(pushed.law)
 
@@ -142,7 +142,7 @@ class Collecting(Mode):
         found: list[Draw] = []
 
         def one(key, *arrays):
-            found.append(_draw(site.restore(arrays)[0], site, self.grid))
+            found.append(_draw(site.restore(arrays)[0], self.grid))
             return jax.tree.leaves(found[-1].at(jnp.zeros((found[-1].count,), int))[0])
 
         values = vmapped(one, lanes)(*operands)
@@ -186,7 +186,7 @@ class Outcomes(Mode):
 
         def one(key, *arrays):
             hits = jnp.all(jnp.asarray(self.table.words) == bits_of_key(key)[None], axis=-1)
-            drawn = _draw(site.restore(arrays)[0], site, self.grid)
+            drawn = _draw(site.restore(arrays)[0], self.grid)
             start = jnp.asarray(self.table.starts)[jnp.argmax(hits)]
             value, off = drawn.at(self.codes[start + jnp.arange(drawn.count)])
             return jax.tree.leaves(value), jnp.where(jnp.any(hits), off, jnp.inf)
