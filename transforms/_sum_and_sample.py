@@ -36,7 +36,7 @@ class SumAndSample(Fork):
         order = jnp.argsort(-found.fixed, axis=0)
         summed, rest = order[: self.k], order[self.k :]
         others = jnp.take_along_axis(found.fixed, rest, axis=0)
-        cumulative = jnp.cumsum(jnp.exp(others - jnp.max(others, axis=0)), axis=0)
+        cumulative = jnp.cumsum(jnp.exp(others - jnp.max(others, axis=0, keepdims=True)), axis=0)
         u = uniform(key, found.batch) * cumulative[-1]
         drawn = take(rest, jnp.minimum(jnp.sum(u[None] > cumulative, axis=0), size - self.k - 1))
         mass = jnp.sum(jnp.exp(others), axis=0)
