@@ -222,9 +222,11 @@ def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
             if samples_in(eqn) or eqn.params.get("name") not in opaque:
                 called, consts = _called(eqn, nested=False)
             if called is not None:
-                holders = [fresh(v.aval) for v in called.constvars]
+                # The operands of an `expectation` include what it closed over, and then there are no constants.
+                inputs = [*called.constvars, *called.invars]
+                holders = [fresh(v.aval) for v in inputs[: len(consts)]]
                 constants.update(zip(holders, consts, strict=True))
-                below = dict(zip([*called.constvars, *called.invars], [*holders, *reads], strict=True))
+                below = dict(zip(inputs, [*holders, *reads], strict=True))
                 names.update(zip(eqn.outvars, run(called, below), strict=True))
                 continue
             writes = list(eqn.outvars)
