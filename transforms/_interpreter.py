@@ -253,7 +253,7 @@ def _while(step, operands, mode, cursor):
         return outs, mode.join([state[1], record])
 
     outs, record = lax.while_loop(cond, body, (init, mode.zero()))
-    return [_forward_only(x) if is_inexact(x) else x for x in outs], record
+    return jax.tree.map(lambda x: _forward_only(x) if is_inexact(x) else x, (outs, record))
 
 
 _forward_only = make_forward_only(
