@@ -121,7 +121,8 @@ def nested_vi(
     pi_k ~ gamma_k. Level k takes n draws z of level k - 1, moves them by q_k, and weighs them by v = gamma_k(z')
     r_k(z | z') / (gamma_{k-1}(z) q_k(z' | z)); its term is -sum_i W_i log v_i, with W_i the normalised weights so far,
     plus log Ẑ_k / Ẑ_{k-1}. It is differentiated in the kernels (guide_args): the densities, log Ẑ and what comes from
-    the level before are held fixed. Self-normalised: biased by O(1/n) from the second level on, exact at the first.
+    the level before are held fixed, so each level is drawn twice, once to be differentiated and once, at stopped
+    parameters, to be passed on. Self-normalised: biased by O(1/n) from the second level on, exact at the first.
 
     Args:
         log_gammas: K functions `log_gamma(choices, *model_args)`, the unnormalised log densities of the path.
@@ -153,27 +154,30 @@ def nested_vi(
             f"{len(forwards)} and {len(reverses)}."
         )
 
+    def level(k, kernels, key, before, model_args, guide_args):
+        """Draws of level k from those before, and their log v."""
+        forward, back = kernels
+
+        def move(key, *before):
+            after = forward[k].simulate(key, *before, *guide_args)
+            log_v = log_gammas[k](after.choices, *model_args) - after.logp
+            for z in before:
+                log_v += back[k - 1].assess(z, after.choices, *guide_args)[0] - log_gammas[k - 1](z, *model_args)
+            return after.choices, log_v
+
+        return jax.vmap(move)(jax.random.split(key, n), *before)
+
     @expectation
     def objective(key, model_args=(), guide_args=()):
-        model_args, guide_args = fixed(splat(model_args)), splat(guide_args)
-        loss, log_w = jnp.zeros(()), jnp.zeros((n,))
-        before: tuple = ()
-        for k, (log_gamma, forward) in enumerate(zip(log_gammas, forwards, strict=True)):
-            keys = jax.random.split(jax.random.fold_in(key, k), n)
-
-            def move(key, *before, forward=forward, log_gamma=log_gamma, k=k):
-                after = forward.simulate(key, *before, *guide_args)
-                log_v = log_gamma(after.choices, *model_args) - after.logp
-                for z in before:
-                    back, _ = reverses[k - 1].assess(z, after.choices, *guide_args)
-                    log_v += back - log_gammas[k - 1](z, *model_args)
-                # The same draw again at stopped parameters, for the next level.
-                return log_v, fixed(fixed(forward).simulate(key, *before, *fixed(guide_args)).choices)
-
-            log_v, choices = jax.vmap(move)(keys, *before)
-            weights = jax.nn.softmax(log_w)
-            log_z = jax.nn.logsumexp(log_w + fixed(log_v)) - jax.nn.logsumexp(log_w)
-            loss, before, log_w = loss - jnp.dot(weights, log_v) + log_z, (choices,), log_w + fixed(log_v)
+        densities, live = fixed(splat(model_args)), (forwards, reverses)
+        loss, log_w, before = jnp.zeros(()), jnp.zeros((n,)), ()
+        for k in range(len(forwards)):
+            here, onward = jax.random.split(jax.random.fold_in(key, k))
+            _, log_v = level(k, live, here, before, densities, splat(guide_args))
+            choices, still = fixed(level(k, fixed(live), onward, before, densities, fixed(splat(guide_args))))
+            log_z = jax.nn.logsumexp(log_w + still) - jax.nn.logsumexp(log_w)
+            loss += log_z - jnp.dot(jax.nn.softmax(log_w), log_v)
+            log_w, before = log_w + still, (choices,)
         return loss
 
     return objective

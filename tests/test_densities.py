@@ -1,0 +1,531 @@
+"""Densities that are estimates: the two laws, by exact enumeration; what they refuse; what they cost.
+
+For every algorithm, K = 1 and 3, nested or not: assess gives w with E[w] = mu(x), simulate gives (x, w) with
+E[1{x = v} / w] = 1 for each v. The second is E[1/w | x] = 1/mu(x) and x ~ mu in one equation, and the first summed over
+x is the total mass. Both are enumerated by `exact_expectation`, so no statistics: tolerance 1e-9.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import tracegrad as tg
+from tracegrad import dist
+from tracegrad._importance import Importance
+from tracegrad._smc import Smc
+from tracegrad.transforms import sample
+
+KEY = jax.random.key(0)
+
+
+# ---- discrete programs whose probabilities are multiples of 1/4 -----------------------------------------------------
+
+
+@tg.gen
+def pair(p):
+    u = tg.sample("u", dist.Bernoulli(probs=p))
+    tg.sample("x", dist.Bernoulli(probs=jnp.where(u == 1, 0.75, 0.25)))
+
+
+@tg.gen
+def reverse(kept, p):
+    tg.sample("u", dist.Bernoulli(probs=jnp.where(kept["x"] == 1, 0.5, 0.25)))
+
+
+@tg.gen
+def hidden_reverse(kept, p):
+    a = tg.sample("a", dist.Bernoulli(probs=0.5))
+    tg.sample("u", dist.Bernoulli(probs=jnp.where((kept["x"] == 1) & (a == 1), 0.75, 0.5)))
+
+
+@tg.gen
+def outer(p):
+    """A program whose choices come with an estimated density: one marginal inside another."""
+    x = tg.sample("inner", tg.marginal(pair, "x", tg.importance(2))(p))["x"]
+    tg.sample("y", dist.Bernoulli(probs=jnp.where(x == 1, 0.75, 0.5)))
+
+
+@tg.gen
+def step(state, _):
+    z = tg.sample("z", dist.Bernoulli(probs=jnp.where(state == 1, 0.75, 0.25)))
+    tg.sample("y", dist.Bernoulli(probs=jnp.where(z == 1, 0.75, 0.25)))
+    return z, None
+
+
+@tg.gen
+def step_proposal(observed, state, _):
+    tg.sample("z", dist.Bernoulli(probs=jnp.where(observed["y"] == 1, 0.5, 0.25)))
+
+
+half = tg.gen(lambda: tg.sample("u", dist.Bernoulli(probs=0.25)))
+close = tg.gen(lambda: tg.sample("u", dist.Bernoulli(probs=0.75)))  # its weights are 3 : 1
+blurred_half = tg.gen(
+    lambda: tg.sample("u", dist.Bernoulli(probs=jnp.where(tg.sample("a", dist.Bernoulli(probs=0.5)) == 1, 0.25, 0.5)))
+)
+chain = step.scan(length=2)
+posterior_target = tg.Target(pair, (0.75,), {"x": 1})
+chain_target = tg.Target(chain, (0,), {"y": jnp.array([1, 0])})
+
+
+def steps(address):
+    return [{address: np.array(v)} for v in itertools.product((0, 1), repeat=2)]
+
+
+def bits(address):
+    return [{address: np.array(v)} for v in (0, 1)]
+
+
+def posterior(algorithm, target=posterior_target):
+    return tg.normalize(target, algorithm).with_estimators({"index": tg.enum()})
+
+
+MARGINALS = {
+    "importance 1": (tg.marginal(pair, "x", tg.importance(1)), (0.75,), bits("x")),
+    "importance 3": (tg.marginal(pair, "x", tg.importance(3)), (0.75,), bits("x")),
+    "importance 3 in chunks": (tg.marginal(pair, "x", tg.importance(3, chunk_size=2)), (0.75,), bits("x")),
+    "importance 1, proposal": (tg.marginal(pair, "x", tg.importance(1, reverse)), (0.75,), bits("x")),
+    "importance 3, proposal": (tg.marginal(pair, "x", tg.importance(3, reverse)), (0.75,), bits("x")),
+    "importance 2, proposal that is a marginal": (
+        tg.marginal(pair, "x", tg.importance(2, tg.marginal(hidden_reverse, "u", tg.importance(2)))),
+        (0.75,),
+        bits("x"),
+    ),
+    "importance over a marginal": (tg.marginal(outer, "y", tg.importance(2)), (0.75,), bits("y")),
+    "importance keeping a marginal": (
+        tg.marginal(outer, "inner", tg.importance(2)),
+        (0.75,),
+        [{"inner": v} for v in bits("x")],
+    ),
+    "exact": (tg.marginal(pair, "x", tg.exact()), (0.75,), bits("x")),
+    "forward filter": (tg.marginal(chain, "y", tg.forward_filter()), (0,), steps("y")),
+    "smc 1": (tg.marginal(chain, "y", tg.smc(1)), (0,), steps("y")),
+    "smc 2": (tg.marginal(chain, "y", tg.smc(2)), (0,), steps("y")),
+    "smc 2, proposal": (tg.marginal(chain, "y", tg.smc(2, step_proposal)), (0,), steps("y")),
+}
+
+POSTERIORS = {
+    "sir 1": (posterior(tg.sir(1, half)), (), bits("u")),
+    "sir 3": (posterior(tg.sir(3, half)), (), bits("u")),
+    "sir 2, proposal that is a marginal": (
+        posterior(tg.sir(2, tg.marginal(blurred_half, "u", tg.importance(2)))),
+        (),
+        bits("u"),
+    ),
+    "sir 2, proposal that is a posterior": (
+        tg.normalize(posterior_target, tg.sir(2, tg.normalize(posterior_target, tg.sir(1, close)))),
+        (),
+        bits("u"),
+    ),
+    "importance 3": (posterior(tg.importance(3)), (), bits("u")),
+    "exact": (posterior(tg.exact()), (), bits("u")),
+    "smc 2": (posterior(tg.smc(2), chain_target), (), steps("z")),
+}
+
+
+def exactly(program, cells=4):
+    """The exact expectation of a program that draws."""
+    return np.asarray(tg.exact_expectation(tg.expectation(program), cells=cells)(KEY))
+
+
+@pytest.fixture
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+def same(x, v):
+    return jnp.all(jnp.stack([jnp.all(a == b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(v), strict=True)]))
+
+
+def masses(q, args, values, cells=4):
+    """E[w] of assess at each value: one is drawn to be assessed, so that one enumeration serves all."""
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *values)
+    n = len(values)
+
+    def program(key):
+        pick, density = jax.random.split(key)
+        i = sample(pick, dist.Categorical(probs=jnp.full((n,), 1.0 / n)))
+        logp, _ = q.assess(jax.tree.map(lambda x: x[i], stacked), *args, key=density)
+        return n * jax.nn.one_hot(i, n) * jnp.exp(logp)
+
+    return exactly(program, cells=cells)
+
+
+def inverse_masses(q, args, values, cells=4):
+    """E[1{x = v} / w] of simulate at each value, and how often the value is drawn."""
+
+    def program(key):
+        made = q.simulate(key, *args)
+        hit = jnp.stack([same(made.choices, v) for v in values]).astype(float)
+        return jnp.stack([hit * jnp.exp(-made.logp), hit])
+
+    return exactly(program, cells=cells)
+
+
+# ---- the two laws ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*MARGINALS, *POSTERIORS])
+@pytest.mark.usefixtures("double")
+def test_the_two_laws(name):
+    q, args, values = {**MARGINALS, **POSTERIORS}[name]
+    inverse, frequency = inverse_masses(q, args, values)
+    np.testing.assert_allclose(inverse, 1.0, rtol=1e-9)
+    np.testing.assert_allclose(frequency.sum(), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(masses(q, args, values), frequency, rtol=1e-9)
+
+
+def test_the_law_of_a_marginal_is_the_marginal():
+    """By hand: p(x = 1) = 3/4 3/4 + 1/4 1/4."""
+    logp, retval = tg.marginal(pair, "x", tg.exact()).assess({"x": 1}, 0.75)
+    np.testing.assert_allclose(np.exp(logp), 0.625, rtol=1e-6)
+    assert set(retval) == {"x"}
+
+
+# ---- mutants: the laws catch what is wrong --------------------------------------------------------------------------
+
+
+class RetainedDropped(Importance):
+    def estimate_given(self, key, target, retained):
+        return self.estimate(key, target).log_z
+
+
+class JointScore(Importance):
+    """The joint density as the weight, where the prior proposed and only the kept factors are due."""
+
+    def _particle(self, key, target):
+        latents, _, log_gamma = super()._particle(key, target)
+        return latents, log_gamma, log_gamma
+
+    def _retained_weight(self, key, target, retained):
+        return retained.log_gamma
+
+
+class RetainedPathDropped(Smc):
+    def estimate_given(self, key, target, retained):
+        return self.estimate(key, target).log_z
+
+
+class AncestorsOfRetainedRedrawn(Smc):
+    def _ancestors(self, key, target, log_weights, *, fixed):
+        return super()._ancestors(key, target, log_weights, fixed=False)
+
+
+def mutant(cls, algorithm):
+    return cls(**{f.name: getattr(algorithm, f.name) for f in dataclasses.fields(algorithm)})
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    ("algorithm", "function", "address", "args", "values"),
+    [
+        (mutant(RetainedDropped, tg.importance(3)), pair, "x", (0.75,), bits("x")),
+        (mutant(JointScore, tg.importance(3)), pair, "x", (0.75,), bits("x")),
+        (mutant(RetainedPathDropped, tg.smc(2)), chain, "y", (0,), steps("y")),
+        (mutant(AncestorsOfRetainedRedrawn, tg.smc(2, step_proposal)), chain, "y", (0,), steps("y")),
+    ],
+)
+def test_mutants_break_a_law(algorithm, function, address, args, values):
+    inverse, _ = inverse_masses(tg.marginal(function, address, algorithm), args, values)
+    assert np.abs(inverse - 1.0).max() > 1e-3
+
+
+@pytest.mark.usefixtures("double")
+def test_sides_swapped_break_the_law():
+    q = tg.marginal(pair, "x", tg.importance(2))
+
+    def program(key):
+        draw, density = jax.random.split(key)
+        x = q.simulate(draw, 0.75).choices
+        return jax.nn.one_hot(x["x"], 2) * jnp.exp(-q.assess(x, 0.75, key=density)[0])
+
+    assert np.all(exactly(program) > 1.01)
+
+
+# ---- exact chains ---------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def two_choices(carry, x):
+    state, t, w = carry
+    z = tg.sample("z", dist.Categorical(logits=w[state]))
+    b = tg.sample("b", dist.Bernoulli(logits=x + 0.1 * t))
+    tg.sample("y", dist.Normal(w[0, z] + b.astype(float), 1.0))
+    return (z, t + 1.0, w), None
+
+
+W = jnp.array([[0.3, -1.0, 0.5], [0.9, 0.2, -0.4], [-0.7, 0.1, 1.1]])
+XS, YS = jnp.array([0.3, -0.5]), jnp.array([0.1, -1.0])
+
+
+def likelihood(algorithm):
+    filtered = tg.marginal(two_choices.scan(), "y", algorithm)
+    return lambda w: filtered.assess({"y": YS}, (0, 0.0, w), XS)[0]
+
+
+def brute_likelihood(w):
+    grid = jnp.array(list(itertools.product(range(3), range(3), range(2), range(2))))
+
+    def joint(v):
+        return two_choices.scan().assess({"z": v[:2], "b": v[2:], "y": YS}, (0, 0.0, w), XS)[0]
+
+    return jax.nn.logsumexp(jax.vmap(joint)(grid))
+
+
+def test_forward_filter_and_enumeration_agree_with_a_sum_by_hand():
+    """A state, a counter and parameters in the carry; two choices a step."""
+    value, gradient = jax.jit(jax.value_and_grad(brute_likelihood))(W)
+    for algorithm in (tg.forward_filter(), tg.exact(), tg.exact(chunk_size=5)):
+        ours, grads = jax.jit(jax.value_and_grad(likelihood(algorithm)))(W)
+        np.testing.assert_allclose(ours, value, rtol=1e-5)
+        np.testing.assert_allclose(grads, gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [tg.forward_filter(), tg.exact()])
+def test_exact_posteriors_draw_from_the_posterior(algorithm):
+    """Paths against their exact probabilities, 36 of them: |z| < 4.5 at 40000 draws; and logp is their log density."""
+    target = tg.Target(two_choices.scan(), ((0, 0.0, W), XS), {"y": YS})
+    made = jax.jit(jax.vmap(tg.normalize(target, algorithm).simulate))(jax.random.split(KEY, 40_000))
+    digits = jnp.concatenate([made.choices["z"], made.choices["b"]], axis=1)
+    code = np.asarray(digits @ jnp.array([12, 4, 2, 1]))
+    log_z = likelihood(tg.forward_filter())(W)
+    expected = {c: float(p) for c, p in zip(code[:4000], np.exp(made.logp[:4000]), strict=True)}
+    assert abs(sum(expected.values()) - 1.0) < 1e-3
+    assert np.isfinite(log_z)
+    for c, p in expected.items():
+        assert abs((code == c).mean() - p) < 4.5 * np.sqrt(p * (1.0 - p) / len(code))
+
+
+def test_a_chain_inside_a_program():
+    """Its site holds the kept choices; its return value is the dict of them."""
+
+    @tg.gen
+    def program(w):
+        chain = tg.marginal(two_choices.scan(), "y", tg.forward_filter())
+        return tg.sample("steps", chain((0, 0.0, w), XS))["y"]
+
+    logp, ys = program.assess({"steps": {"y": YS}}, W)
+    np.testing.assert_allclose(logp, likelihood(tg.forward_filter())(W), rtol=1e-6)
+    np.testing.assert_array_equal(ys, YS)
+
+
+# ---- unbiased through lax.scan, by statistics: K = 3 ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [tg.smc(3), tg.smc(3, step_proposal), tg.smc(3, resampling="systematic")])
+def test_smc_with_three_particles(algorithm):
+    """Three steps: E[Ẑ] = Z and E[1{x = v} / w] = 1, |z| < 4.5 at 1e5 draws."""
+    longer = step.scan(length=3)
+    q, ys = tg.marginal(longer, "y", algorithm), jnp.array([1, 0, 1])
+    log_z, _ = tg.marginal(longer, "y", tg.forward_filter()).assess({"y": ys}, 0)
+    keys = jax.random.split(KEY, 100_000)
+    ratio = jnp.exp(jax.jit(jax.vmap(lambda k: q.assess({"y": ys}, 0, key=k)[0]))(keys) - log_z)
+    assert abs(ratio.mean() - 1.0) < 4.5 * ratio.std() / 1e5**0.5
+    made = jax.jit(jax.vmap(tg.normalize(tg.Target(longer, (0,), {"y": ys}), algorithm).simulate))(keys)
+    for v in itertools.product((0, 1), repeat=3):
+        hits = jnp.where(jnp.all(made.choices["z"] == jnp.array(v)[None], axis=1), jnp.exp(-made.logp), 0.0)
+        assert abs(hits.mean() - 1.0) < 4.5 * hits.std() / 1e5**0.5
+
+
+# ---- every operation ------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def program(p):
+    x = tg.sample("inner", tg.marginal(pair, "x", tg.exact())(p))["x"]
+    tg.sample("y", dist.Bernoulli(probs=jnp.where(x == 1, 0.75, 0.5)))
+
+
+def test_operations_on_a_program_with_a_marginal_inside():
+    log_inner = {v: float(tg.marginal(pair, "x", tg.exact()).assess({"x": v}, 0.75)[0]) for v in (0, 1)}
+    made, weight = program.generate(KEY, {"inner": {"x": 1}}, 0.75)
+    np.testing.assert_allclose(weight, log_inner[1], rtol=1e-6)
+    made, weight = program.generate(KEY, {"y": 1}, 0.75)
+    assert set(made.choices["inner"]) == {"x"}
+    np.testing.assert_allclose(program.project(made, "inner"), log_inner[int(made.choices["inner"]["x"])], rtol=1e-6)
+    other = 1 - int(made.choices["inner"]["x"])
+    changed, weight, discarded = program.update(KEY, made, {"inner": {"x": other}}, 0.75)
+    assert int(discarded["inner"]["x"]) == 1 - other
+    np.testing.assert_allclose(weight, changed.logp - made.logp, rtol=1e-5)
+    again, weight, discarded = program.regenerate(KEY, made, "inner", 0.75)
+    assert set(discarded["inner"]) == {"x"}
+    gained = again.logp - log_inner[int(again.choices["inner"]["x"])]
+    kept = made.logp - log_inner[int(made.choices["inner"]["x"])]
+    np.testing.assert_allclose(weight, gained - kept, atol=1e-5)
+
+
+def test_estimators_are_chosen_by_address():
+    q = tg.marginal(pair, "x", tg.importance(2)).with_estimators({"u": tg.mvd(), "x": tg.local_expectation()})
+    assert q.simulate(KEY, 0.75).choices["x"].shape == ()
+    with pytest.raises(tg.AddressError, match="'v' matches no sample"):
+        tg.marginal(pair, "x", tg.importance(2)).with_estimators({"v": tg.mvd()}).simulate(KEY, 0.75)
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+two_kept = tg.marginal(two_choices.scan(), ["y", "b"], tg.importance(2))
+continuous = tg.gen(lambda: tg.sample("x", dist.Normal(tg.sample("u", dist.Normal(0.0, 1.0)), 1.0)))
+many = tg.gen(lambda: tg.sample("u", dist.Bernoulli(probs=jnp.full((21,), 0.5))).sum())
+guess = tg.gen(lambda *_: tg.sample("w", dist.Bernoulli(probs=0.5)))
+not_markov = tg.gen(lambda total, x: (total + tg.sample("z", dist.Bernoulli(probs=0.5)), None))
+
+
+@tg.gen
+def estimated_chain(state, _):
+    tg.sample("in", tg.marginal(pair, "x", tg.importance(2))(0.5))
+    return tg.sample("z", dist.Bernoulli(probs=0.5)), None
+
+
+REFUSED = {
+    "no key": (lambda: tg.marginal(pair, "x", tg.importance(2)).assess({"x": 1}, 0.5), tg.RandomKeyError, "key=key"),
+    "no key, nested": (lambda: outer.assess({"inner": {"x": 1}, "y": 1}, 0.5), tg.RandomKeyError, "'inner'"),
+    "missing": (lambda: tg.marginal(pair, "x", tg.exact()).assess({}, 0.5), tg.AddressError, "'x' is missing"),
+    "unknown": (
+        lambda: tg.marginal(pair, "x", tg.exact()).assess({"x": 1, "u": 1}, 0.5),
+        tg.AddressError,
+        "no sample at 'u'",
+    ),
+    "part": (
+        lambda: two_kept.generate(KEY, {"y": YS}, (0, 0.0, W), XS),
+        tg.DensityError,
+        "given at 'y' and not at 'b'",
+    ),
+    "nothing kept": (lambda: tg.marginal(pair, "v", tg.exact()).simulate(KEY, 0.5), tg.AddressError, "selects none"),
+    "continuous": (
+        lambda: tg.marginal(continuous, "x", tg.exact()).assess({"x": 1.0}),
+        tg.DensityError,
+        "'u' is a Normal",
+    ),
+    "too many": (lambda: tg.normalize(tg.Target(many), tg.exact()).simulate(KEY), tg.DensityError, "joint values"),
+    "no scan": (
+        lambda: tg.marginal(pair, "x", tg.smc(2)).assess({"x": 1}, 0.5, key=KEY),
+        tg.DensityError,
+        "forward `scan`",
+    ),
+    "not Markov": (
+        lambda: tg.normalize(tg.Target(not_markov.scan(2), (0,)), tg.forward_filter()).simulate(KEY),
+        tg.DensityError,
+        "Markov",
+    ),
+    "systematic density": (
+        lambda: tg.normalize(chain_target, tg.smc(2, resampling="systematic")).assess({"z": [0, 1]}, key=KEY),
+        tg.DensityError,
+        "systematic",
+    ),
+    "estimates in a sum": (
+        lambda: tg.marginal(outer, "inner", tg.exact()).simulate(KEY, 0.5),
+        tg.DensityError,
+        "importance",
+    ),
+    "estimates in a retained path": (
+        lambda: tg.marginal(estimated_chain.scan(2), "in", tg.smc(2)).simulate(KEY, 0),
+        tg.DensityError,
+        "importance",
+    ),
+    "estimates in a filter": (
+        lambda: tg.marginal(estimated_chain.scan(2), "in", tg.forward_filter()).assess(
+            {"in": {"x": [0, 1]}}, 0, key=KEY
+        ),
+        tg.DensityError,
+        "smc",
+    ),
+    "enumerated estimate": (
+        lambda: tg.normalize(tg.Target(outer, (0.5,), {"y": 1}), tg.exact()).simulate(KEY),
+        tg.DensityError,
+        "cannot be enumerated",
+    ),
+    "proposal at another address": (
+        lambda: tg.marginal(pair, "x", tg.importance(2, guess)).assess({"x": 1}, 0.5, key=KEY),
+        tg.AddressError,
+        "'u' is missing",
+    ),
+    "observed address": (
+        lambda: tg.normalize(tg.Target(pair, (0.5,), {"v": 1}), tg.importance(2)).assess({"u": 1}, key=KEY),
+        tg.AddressError,
+        "'v'",
+    ),
+    "arguments of a posterior": (
+        lambda: posterior(tg.sir(2, half)).simulate(KEY, 1.0),
+        tg.AddressError,
+        "no arguments",
+    ),
+    "no algorithm": (lambda: tg.marginal(pair, "x", 5), tg.DensityError, "importance"),
+    "no target": (lambda: tg.normalize(pair, tg.exact()), tg.AddressError, "Target"),
+    "no function": (lambda: tg.Target(lambda: 1.0), tg.AddressError, "gen"),
+    "no observations": (lambda: tg.Target(pair, (0.5,), 1.0), tg.AddressError, "dict"),
+    "no particles": (lambda: tg.importance(0), tg.DensityError, "positive int"),
+    "no proposal": (lambda: tg.sir(3, None), tg.DensityError, "gen"),
+    "no such resampling": (lambda: tg.smc(3, resampling="best"), tg.DensityError, "multinomial"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_what_to_write(name):
+    run, error, match = REFUSED[name]
+    with pytest.raises(error, match=match):
+        run()
+
+
+# ---- cost -----------------------------------------------------------------------------------------------------------
+
+
+def equations(jaxpr):
+    inner = (x for eqn in jaxpr.eqns for p in eqn.params.values() for x in (p if isinstance(p, tuple) else (p,)))
+    return len(jaxpr.eqns) + sum(equations(x.jaxpr) for x in inner if hasattr(x, "jaxpr") and hasattr(x.jaxpr, "eqns"))
+
+
+@pytest.mark.parametrize("make", [tg.importance, tg.smc])
+def test_code_does_not_grow_with_particles(make):
+    function, address, args, x = (
+        (pair, "x", (0.75,), 1) if make is tg.importance else (chain, "y", (0,), np.array([0, 1]))
+    )
+
+    def size(n):
+        def bound(key, p):
+            q = tg.marginal(function, address, make(n))
+            return q.simulate(key, *args).logp + q.assess({address: x}, *args, key=key)[0] + p
+
+        grad = jax.grad(tg.expectation(bound), argnums=1)
+        return equations(jax.make_jaxpr(grad)(KEY, 0.5).jaxpr)
+
+    assert size(500) <= size(5)
+
+
+# ---- the cone: hierarchical bounds in their order -------------------------------------------------------------------
+
+
+@tg.gen
+def cone():
+    x, y = tg.sample("x", dist.Normal(0.0, 10.0)), tg.sample("y", dist.Normal(0.0, 10.0))
+    tg.sample("z", dist.Normal(x**2 + y**2, 0.1 + (x**2 + y**2) / 100.0))
+
+
+@tg.gen
+def ring(log_sd):
+    u = tg.sample("u", dist.Uniform(0.0, 1.0))
+    tg.sample("x", dist.Normal(jnp.sqrt(5.0) * jnp.cos(2.0 * jnp.pi * u), jnp.exp(log_sd)))
+    tg.sample("y", dist.Normal(jnp.sqrt(5.0) * jnp.sin(2.0 * jnp.pi * u), jnp.exp(log_sd)))
+
+
+def test_hierarchical_bounds_on_the_cone_are_in_order():
+    """HVI < IWHVI < DIWHVI < log Z, each at least 20 standard errors from the next; log Z by quadrature."""
+    family = {n: tg.marginal(ring, ("x", "y"), tg.importance(n)) for n in (1, 5)}
+    observed = {"z": 5.0}
+    bounds = (tg.elbo(cone, family[1], observed), tg.elbo(cone, family[5], observed))
+    bounds = (*bounds, tg.iwelbo(cone, family[5], observed, n=5))
+    keys = jax.random.split(KEY, 20_000)
+    values = [jax.jit(jax.vmap(lambda k, b=b: b(k, (), -3.05)))(keys) for b in bounds]
+    means = [float(v.mean()) for v in values]
+    error = max(float(v.std()) for v in values) / len(keys) ** 0.5
+    r = np.linspace(1e-6, 100.0, 1_000_001)  # The squared distance from the axis is exponential with mean 200.
+    sd = 0.1 + r / 100.0
+    density = np.exp(-r / 200.0) / 200.0 * np.exp(-0.5 * ((5.0 - r) / sd) ** 2) / (sd * np.sqrt(2.0 * np.pi))
+    log_z = np.log(np.trapezoid(density, r))
+    for lower, upper in itertools.pairwise([*means, log_z]):
+        assert lower + 20.0 * error < upper
+    np.testing.assert_allclose(means[0], -9.7475, atol=0.02)
+    np.testing.assert_allclose(means[1], -8.179, atol=0.02)
