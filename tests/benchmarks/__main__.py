@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-NAMES = ("vae", "chains")
+NAMES = ("vae", "chains", "hmm")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:
