@@ -1,0 +1,103 @@
+"""The derivatives of log densities in their parameters, against finite differences, at the points where networks start.
+
+A score that is wrong at one point biases every gradient there: numpyro's Bernoulli and binomial in terms of logits are,
+at zero.
+"""
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import tracegrad as tg
+from tracegrad import dist
+from tracegrad.transforms import log_density
+
+CASES = {
+    "bernoulli": (lambda x: dist.Bernoulli(logits=x), [0, 1], [0.0, 1.0, -30.0]),
+    "relaxed bernoulli value": (lambda x: dist.Bernoulli(logits=x, validate_args=False), [0.3], [0.0, 2.0]),
+    "binomial": (lambda x: dist.Binomial(3, logits=x), [0, 1, 3], [0.0, -2.0]),
+    "geometric": (lambda x: dist.Geometric(logits=x), [0, 2], [0.0, 1.0]),
+    "negative binomial": (lambda x: dist.NegativeBinomialLogits(2.0, x), [0, 3], [0.0, 1.0]),
+    "categorical": (lambda x: dist.Categorical(logits=jnp.stack([x, 0 * x, x * 2])), [0, 1, 2], [0.0, 1.0]),
+    "poisson": (lambda x: dist.Poisson(x), [0, 3], [1.0, 2.0]),
+    "normal": (lambda x: dist.Normal(x, 1.0), [0.0, 1.0], [0.0, 1.0]),
+    "normal scale": (lambda x: dist.Normal(0.0, x), [0.0, 1.0], [1.0]),
+    "laplace scale": (lambda x: dist.Laplace(0.0, x), [1.0], [1.0]),
+    "gamma": (lambda x: dist.Gamma(x, 1.0), [0.5, 1.0], [1.0]),
+    "beta": (lambda x: dist.Beta(x, 1.0), [0.5], [1.0]),
+    "student t": (lambda x: dist.StudentT(x, 0.0, 1.0), [0.0, 1.0], [1.0]),
+    "independent": (lambda x: dist.Bernoulli(logits=x * jnp.ones(2)).to_event(1), [[0, 1]], [0.0]),
+    "expanded": (lambda x: dist.Bernoulli(logits=x).expand([2]).to_event(1), [[1, 1]], [0.0]),
+    "masked": (lambda x: dist.Bernoulli(logits=x).mask(True), [1], [0.0]),
+    "mixture": (
+        lambda x: dist.MixtureSameFamily(
+            dist.Categorical(probs=jnp.array([0.3, 0.7])), dist.Bernoulli(logits=jnp.stack([x, 1.0 + x]))
+        ),
+        [0, 1],
+        [0.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_score_is_the_slope(name):
+    make, values, points = CASES[name]
+    with jax.enable_x64(True):
+        for value in values:
+            for x in points:
+
+                def f(x, value=value):
+                    return jnp.sum(log_density(make(x), jnp.asarray(value)))
+
+                slope = (f(jnp.asarray(x + 1e-5)) - f(jnp.asarray(x - 1e-5))) / 2e-5
+                np.testing.assert_allclose(jax.grad(f)(jnp.asarray(x)), slope, rtol=1e-6, atol=1e-8)
+
+
+def test_densities_are_those_of_the_family():
+    for make, values, points in CASES.values():
+        for value in values:
+            for x in points:
+                with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                    d, v = make(jnp.asarray(x)), jnp.asarray(value)
+                    np.testing.assert_allclose(log_density(d, v), d.log_prob(v), rtol=2e-5)
+
+
+def test_certain_logits():
+    """Infinite logits are certain outcomes, without NaN in value or derivative."""
+    certain = [(jnp.inf, 1, 0.0), (jnp.inf, 0, -jnp.inf), (-jnp.inf, 0, 0.0), (-jnp.inf, 1, -jnp.inf)]
+    for logit, value, expected in certain:
+
+        def f(x, value=value):
+            return log_density(dist.Bernoulli(logits=x, validate_args=False), jnp.asarray(value))
+
+        assert f(jnp.asarray(logit)) == expected
+        assert not jnp.isnan(jax.grad(f)(jnp.asarray(logit)))
+
+
+def test_reinforce_at_zero_logits_is_unbiased():
+    """d/dx E[3 z] = 3/4 at x = 0, exactly: the sum over outcomes of probability times estimate."""
+    flip = tg.gen(lambda x: tg.sample("z", dist.Bernoulli(logits=x), estimator=tg.reinforce()))
+    g = tg.expectation(lambda key, x: 3.0 * flip.simulate(key, x).retval.astype(float))
+    mean = tg.exact_expectation(g)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(jax.grad(mean, argnums=1)(jax.random.key(0), jnp.asarray(0.0)), 0.75, rtol=1e-9)
+
+
+@pytest.mark.parametrize("logit", [0.0, -1.5, 40.0])
+def test_higher_derivatives_of_a_flip(logit):
+    """Those of -log(1 + exp(x)): -s, -s (1 - s) and -s (1 - s) (1 - 2 s), with s the sigmoid."""
+    with jax.enable_x64(True):
+
+        def f(x):
+            return log_density(dist.Bernoulli(logits=x), jnp.asarray(0))
+
+        s = 1 / (1 + np.exp(-logit))
+        for expected in (-s, -s * (1 - s), -s * (1 - s) * (1 - 2 * s)):
+            f = jax.grad(f)
+            np.testing.assert_allclose(f(jnp.asarray(logit)), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_slope_in_a_relaxed_value():
+    slope = jax.grad(lambda y: log_density(dist.Bernoulli(logits=2.0, validate_args=False), y))(0.3)
+    np.testing.assert_allclose(slope, 2.0, rtol=1e-6)
