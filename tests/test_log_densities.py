@@ -101,3 +101,18 @@ def test_higher_derivatives_of_a_flip(logit):
 def test_the_slope_in_a_relaxed_value():
     slope = jax.grad(lambda y: log_density(dist.Bernoulli(logits=2.0, validate_args=False), y))(0.3)
     np.testing.assert_allclose(slope, 2.0, rtol=1e-6)
+
+
+def test_second_derivatives_in_a_loop():
+    """Every mode agrees at the kink that the usual formulas hide, in a scan too: sum_x x^2 sigmoid'(0) = -5/4."""
+
+    def f(w):
+        def body(total, x):
+            return total + jnp.exp(log_density(dist.Bernoulli(logits=w * x), jnp.asarray(1))), None
+
+        return jax.lax.scan(body, 0.0, jnp.arange(3.0))[0] + jax.lax.scan(
+            lambda t, x: (t + log_density(dist.Bernoulli(logits=w * x), jnp.asarray(1)), None), 0.0, jnp.arange(3.0)
+        )[0]
+
+    for outer, inner in ((jax.jacfwd, jax.jacfwd), (jax.jacfwd, jax.grad), (jax.grad, jax.grad)):
+        np.testing.assert_allclose(outer(inner(f))(jnp.zeros(())), -1.25, rtol=1e-5)

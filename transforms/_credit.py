@@ -28,7 +28,9 @@ OPAQUE = {"site_log_density", "site_draw"}
 """The names under which densities and draws are traced: looked into only where they sum over elements."""
 
 SUMS = {"add", "sub", "add_any", "concatenate", "pad"}
-UNARY = set("neg convert_element_type reshape broadcast_in_dim transpose squeeze reduce_sum copy slice rev cumsum".split())
+UNARY = set(
+    "neg convert_element_type reshape broadcast_in_dim transpose squeeze reduce_sum copy slice rev cumsum".split()
+)
 MIXING = {"reduce_sum", "cumsum", "dot_general", "slice", "reshape", "gather", "dynamic_slice"}
 
 Shape = tuple[int, ...]
@@ -115,8 +117,7 @@ class Analysis:
         return [whole] * len(step.writes)
 
     def _sample(self, step, inputs):
-        site, lanes = step.eqn.params["site"], step.eqn.params["lanes"]
-        parts = []
+        lanes, parts = step.eqn.params["lanes"], []
         for i, d in enumerate(inputs):
             mapped = [k for k, lane in enumerate(reversed(lanes)) if lane.mapped[i]]
             parts.append(dep.move(d, lambda a, mapped=mapped: mapped[a] if a < len(mapped) else None))
@@ -275,8 +276,9 @@ class _Body:
 
     def _earlier(self, dependence):
         """What a step depends on, seen from the next one: its own scores are earlier ones."""
-        low = (1 << (self.k + self.j)) - 1
-        return dep.union([{key: (mask & low) | (mask >> (self.k + self.j)) << self.k} for key, mask in dependence.items()])
+        given = self.k + self.j
+        low = (1 << given) - 1
+        return dep.union([{key: (mask & low) | (mask >> given) << self.k} for key, mask in dependence.items()])
 
     def outputs(self, mine: list[int]) -> list[Dependence]:
         """The dependences of the scan's outputs; `mine` numbers its own sources outside, steps stacked in front."""
@@ -297,8 +299,8 @@ class _Body:
                     parts.append({(key[0], shifted): real})
                 else:
                     now = b >= self.k + self.j
-                    number = mine[b - self.k - self.j * now]
-                    parts.append({((self.scan.length, *shape), (0 if stacked and now else None, *shifted)): 1 << number})
+                    number, steps = mine[b - self.k - self.j * now], 0 if stacked and now else None
+                    parts.append({((self.scan.length, *shape), (steps, *shifted)): 1 << number})
         return dep.union(parts)
 
     def credit(self, wanted: set) -> ScanCredit:

@@ -208,20 +208,16 @@ def _pad(eqn, inputs):
 def _same_size(eqn, inputs):
     """Slices and concatenations: an axis whose size is unchanged is untouched."""
     now = _shape(eqn.outvars[0])
-    parts = [
-        move(d, lambda a, s=_shape(v): a if len(s) == len(now) and s[a] == now[a] else None)
-        for v, d in zip(eqn.invars, inputs, strict=True)
-    ]
-    return union(parts)
+
+    def one(before, dependence):
+        return move(dependence, lambda a: a if before[a] == now[a] else None)
+
+    return union(one(_shape(v), d) for v, d in zip(eqn.invars, inputs, strict=True))
 
 
 def _dynamic(eqn, inputs):
-    return union([_same_size_of(eqn, 0, inputs[0]), *map(mixed, inputs[1:])])
-
-
-def _same_size_of(eqn, i, dependence):
-    before, now = _shape(eqn.invars[i]), _shape(eqn.outvars[0])
-    return move(dependence, lambda a: a if before[a] == now[a] else None)
+    before, now = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
+    return union([move(inputs[0], lambda a: a if before[a] == now[a] else None), *map(mixed, inputs[1:])])
 
 
 def _rev(eqn, inputs):
