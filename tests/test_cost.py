@@ -18,6 +18,8 @@ def test_the_compiled_step_does_the_work_of_the_one_written_by_hand():
     ours, by_hand = (jax.jit(steps[name]).lower(*args).compile().cost_analysis() for name in ("ours", "by hand"))
     assert ours["flops"] <= 1.02 * by_hand["flops"]
     assert ours["bytes accessed"] <= 1.05 * by_hand["bytes accessed"]
+    # Flops leave these out; one more for each pixel is a tenth of a step.
+    assert ours["transcendentals"] <= 1.02 * by_hand["transcendentals"]
 
 
 def test_the_step_written_by_hand_is_the_same_step():
