@@ -4,6 +4,7 @@ import jax
 import numpyro.distributions as dist
 import pytest
 from jax import numpy as jnp
+from unbiased_programs import precisely
 
 import tracegrad as tg
 from tracegrad.transforms import sample
@@ -30,15 +31,75 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("estimator", FORKS, ids=repr)
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("around", AROUND)
-def test_a_fork_refuses_second_derivatives(estimator, order, around):
-    """Also inside loops, where JAX drops the rules of `custom_jvp`: there they were zero in silence."""
+def bernoulli(estimator):
+    """p times a coin: the estimator's part of the second derivative is 2."""
 
     @tg.expectation
     def g(key, p):
         return sample(key, dist.Bernoulli(p), estimator=estimator).astype(float) * p
 
+    return g
+
+
+def refuse(order, around, estimator):
+    g = bernoulli(estimator)
     with pytest.raises(tg.HigherOrderError, match="mvd, local_expectation"):
         ORDERS[order](lambda p: AROUND[around](lambda key: g(key, p)))(jnp.array(0.5))
+
+
+@pytest.mark.parametrize("estimator", FORKS, ids=repr)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_fork_refuses_second_derivatives(estimator, order):
+    refuse(order, "plain", estimator)
+
+
+@pytest.mark.parametrize("order", ["reverse over reverse", "forward over reverse"])
+@pytest.mark.parametrize("around", AROUND)
+def test_a_fork_refuses_second_derivatives_inside_whatever_is_around(order, around):
+    """Also inside loops, where JAX drops the rules of `custom_jvp`: there they were zero in silence."""
+    refuse(order, around, tg.mvd())
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["outside jit", "inside jit"])
+@pytest.mark.parametrize("estimator", FORKS, ids=repr)
+def test_a_fork_refuses_mixed_second_derivatives(estimator, inside):
+    """d/da is E[z] and needs no fork; d/db of it does, and has none left."""
+
+    @tg.expectation
+    def g(key, a, b):
+        return a * sample(key, dist.Bernoulli(b), estimator=estimator).astype(float)
+
+    for first, second in ((1, 2), (2, 1)):
+        mixed = jax.grad(jax.grad(g, argnums=first), argnums=second)
+        with pytest.raises(tg.HigherOrderError):
+            (jax.jit(mixed) if inside else mixed)(KEY, jnp.array(2.0), jnp.array(0.5))
+
+
+def test_first_derivatives_of_a_fork_are_as_before_under_a_mapped_coefficient():
+    """`vmap` over the parameter of the derivative alone, over the key alone, and over both."""
+    g = bernoulli(tg.mvd())
+    keys, ps = jax.random.split(KEY, 2), jnp.array([0.25, 0.5])
+    both = jax.vmap(jax.grad(g, argnums=1))(keys, ps)
+    one_by_one = jnp.stack([jax.grad(g, argnums=1)(k, p) for k, p in zip(keys, ps, strict=True)])
+    tangents = jax.vmap(lambda t: jax.jvp(lambda p: g(KEY, p), (ps[0],), (t,))[1])(jnp.array([1.0, 2.0]))
+    by_key = jax.vmap(jax.grad(g, argnums=1), in_axes=(0, None))(keys, ps[0])
+    assert both.tolist() == one_by_one.tolist()
+    assert tangents.tolist() == [float(jax.grad(g, argnums=1)(KEY, ps[0])) * t for t in (1.0, 2.0)]
+    assert by_key.tolist()[0] == one_by_one.tolist()[0]
+
+
+@pytest.mark.parametrize("estimator", [tg.reinforce(), tg.reinforce(baseline=0.3), tg.enum()], ids=repr)
+@pytest.mark.parametrize("order", ORDERS)
+def test_scores_and_sums_are_right_to_third_order(estimator, order):
+    """E[z p^2] = p^3: derivatives 3 p^2, 6 p and 6, in every order of the two modes."""
+    with precisely():
+
+        @tg.expectation
+        def g(key, p):
+            return sample(key, dist.Bernoulli(p), estimator=estimator).astype(float) * p**2
+
+        mean = tg.exact_expectation(g)
+        second = ORDERS[order](lambda p: mean(KEY, p))
+        p = jnp.array(0.25)
+        assert float(second(p)) == pytest.approx(1.5, rel=1e-12)
+        assert float(jax.jacfwd(second)(p)) == pytest.approx(6.0, rel=1e-12)

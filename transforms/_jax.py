@@ -91,7 +91,7 @@ def make_primitive(
         varied = [i for i, t in enumerate(tangents) if not _is_zero(t)]
         if not varied:
             outs = primitive.bind(*primals, **params)
-            return outs, [ad.Zero.from_primal_value(y) for y in outs]
+            return outs, [_zero_like(y) for y in outs]
 
         def at(*values):
             operands = list(primals)
@@ -101,7 +101,7 @@ def make_primitive(
 
         outs, out_tangents = jvp([primals[i] for i in varied], [tangents[i] for i in varied], at, **params)
         return outs, [
-            ad.Zero.from_primal_value(y) if t is None or _is_float0(t) else t
+            _zero_like(y) if t is None or _is_float0(t) else t
             for y, t in zip(outs, out_tangents, strict=True)
         ]
 
@@ -111,6 +111,10 @@ def make_primitive(
         return primitive.bind(*operands, lanes=lanes, **params)
 
     return bind
+
+
+def _zero_like(primal):
+    return ad.Zero(jax.typeof(primal).to_tangent_aval())
 
 
 def _is_float0(tangent) -> bool:
