@@ -318,17 +318,17 @@ def test_a_chain_inside_a_program():
 
 @pytest.mark.parametrize("algorithm", [tg.smc(3), tg.smc(3, step_proposal), tg.smc(3, resampling="systematic")])
 def test_smc_with_three_particles(algorithm):
-    """Three steps: E[Ẑ] = Z and E[1{x = v} / w] = 1, |z| < 4.5 at 1e5 draws."""
+    """Three steps: E[Ẑ] = Z and E[1{x = v} / w] = 1, |z| < 4.5 at 4e4 draws."""
     longer = step.scan(length=3)
     q, ys = tg.marginal(longer, "y", algorithm), jnp.array([1, 0, 1])
     log_z, _ = tg.marginal(longer, "y", tg.forward_filter()).assess({"y": ys}, 0)
-    keys = jax.random.split(KEY, 100_000)
+    keys = jax.random.split(KEY, 40_000)
     ratio = jnp.exp(jax.jit(jax.vmap(lambda k: q.assess({"y": ys}, 0, key=k)[0]))(keys) - log_z)
-    assert abs(ratio.mean() - 1.0) < 4.5 * ratio.std() / 1e5**0.5
+    assert abs(ratio.mean() - 1.0) < 4.5 * ratio.std() / 4e4**0.5
     made = jax.jit(jax.vmap(tg.normalize(tg.Target(longer, (0,), {"y": ys}), algorithm).simulate))(keys)
     for v in itertools.product((0, 1), repeat=3):
         hits = jnp.where(jnp.all(made.choices["z"] == jnp.array(v)[None], axis=1), jnp.exp(-made.logp), 0.0)
-        assert abs(hits.mean() - 1.0) < 4.5 * hits.std() / 1e5**0.5
+        assert abs(hits.mean() - 1.0) < 4.5 * hits.std() / 4e4**0.5
 
 
 # ---- every operation ------------------------------------------------------------------------------------------------
@@ -517,7 +517,7 @@ def test_hierarchical_bounds_on_the_cone_are_in_order():
     observed = {"z": 5.0}
     bounds = (tg.elbo(cone, family[1], observed), tg.elbo(cone, family[5], observed))
     bounds = (*bounds, tg.iwelbo(cone, family[5], observed, n=5))
-    keys = jax.random.split(KEY, 20_000)
+    keys = jax.random.split(KEY, 5_000)
     values = [jax.jit(jax.vmap(lambda k, b=b: b(k, (), -3.05)))(keys) for b in bounds]
     means = [float(v.mean()) for v in values]
     error = max(float(v.std()) for v in values) / len(keys) ** 0.5
@@ -527,5 +527,5 @@ def test_hierarchical_bounds_on_the_cone_are_in_order():
     log_z = np.log(np.trapezoid(density, r))
     for lower, upper in itertools.pairwise([*means, log_z]):
         assert lower + 20.0 * error < upper
-    np.testing.assert_allclose(means[0], -9.7475, atol=0.02)
-    np.testing.assert_allclose(means[1], -8.179, atol=0.02)
+    np.testing.assert_allclose(means[0], -9.7475, atol=0.06)
+    np.testing.assert_allclose(means[1], -8.179, atol=0.06)
