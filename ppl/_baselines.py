@@ -133,4 +133,4 @@ def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
     """
     params = jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), params)
     gradient = jax.grad(objective)(params, control)
-    return _zero_valued(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+    return _zero_valued(jnp.asarray(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))))

@@ -19,7 +19,7 @@ from ._kinds import Fork
 
 def _mirrored(found: Finite, key: jax.Array, value: jax.Array):
     """The noise given the value, the mirrored draw, and the log odds: all of the shape of the elements."""
-    drawn = found.index(value)
+    drawn = found.which(value)
     p = jnp.exp(found.fixed[1])
     v = uniform(key, found.batch)
     u = jnp.where(drawn == 1, p * v, p + (1.0 - p) * v)

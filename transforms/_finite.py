@@ -10,6 +10,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._distribution import batch_shape, elementwise, log_density_at_support, support
+from ._errors import EstimatorError
 from ._outcomes import StandardNoise, standard_noise
 from ._primitive import noise
 
@@ -58,7 +59,7 @@ class Finite(NamedTuple):
         """The log probabilities without derivative."""
         return lax.stop_gradient(self.logp)
 
-    def index(self, value: jax.Array) -> jax.Array:
+    def which(self, value: jax.Array) -> jax.Array:
         """Which support point each element is, shape (*batch_shape)."""
         spread = jnp.reshape(self.values, (self.values.shape[0], *(1 for _ in self.batch), *self.values.shape[1:]))
         event = tuple(range(1 + len(self.batch), spread.ndim))
@@ -78,6 +79,8 @@ def finite(distribution: Any) -> Finite:
     """The support and log probabilities of a distribution that has a finite support."""
     flat = elementwise(distribution)
     values = support(flat)
+    if values is None:
+        raise EstimatorError(str(refuse_infinite(distribution)))
     return Finite(values, jnp.asarray(log_density_at_support(flat, values), dtype=float))
 
 

@@ -63,7 +63,7 @@ class Relax(Direct):
         value = stop_gradient(noise(key, stop_gradient(distribution)))
         found, flat = finite(distribution), elementwise(distribution)
         score = jnp.sum(jnp.asarray(log_density(flat, value), dtype=float))
-        z, conditional = relaxations(found, found.index(value), auxiliary(key))
+        z, conditional = relaxations(found, found.which(value), auxiliary(key))
         difference = self._at(z) - self._at(conditional) * magic_box(score)
         return Drawn(value, score, control=difference)
 

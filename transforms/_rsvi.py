@@ -27,12 +27,12 @@ class Accepted(NamedTuple):
 
 
 @functools.singledispatch
-def accepted_noise(distribution: Any, key: jax.Array, value: jax.Array, augmentation: int) -> Accepted | None:
-    """The noise that a rejection sampler accepted to make `value`, or None where the family has no such sampler here.
+def accepted_noise(distribution: Any, key: jax.Array, value: jax.Array, augmentation: int) -> Accepted:
+    """The noise that a rejection sampler accepted to make `value`.
 
     `augmentation` is the number of augmentation steps; `key` is for randomness given the value.
     """
-    return None
+    raise EstimatorError(f"{type(distribution).__name__} has no rejection sampler here.")
 
 
 class Rsvi(Direct):

@@ -26,7 +26,7 @@ class UnorderedSet(Fork):
     def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
         """A second value t, drawn from what the first one s leaves."""
         found = finite(distribution)
-        first = found.index(value)
+        first = found.which(value)
         p = jnp.exp(found.fixed)
         numbers = jnp.reshape(jnp.arange(p.shape[0]), (p.shape[0], *(1 for _ in found.batch)))
         left = jnp.where(numbers == first[None], 0.0, p)
