@@ -184,9 +184,14 @@ def test_scan_chains_its_steps_and_promotes_the_carry():
 
 
 def test_a_reversed_scan_starts_at_the_end():
-    logp, (carry, _) = flip.scan(reverse=True).assess({"z": jnp.array([1, 0, 1])}, False, jnp.arange(3))
-    assert jnp.allclose(logp, np.log(0.2 * 0.1 * 0.2), rtol=1e-5)
+    given = {"z": jnp.array([1, 0, 0])}
+    logp, (carry, (zs, _)) = flip.scan(reverse=True).assess(given, False, jnp.arange(3))
+    assert jnp.allclose(logp, np.log(0.8 * 0.8 * 0.2), rtol=1e-5)
     assert int(carry) == 1
+    assert zs.tolist() == [1, 0, 0]
+    forwards, (carry, _) = flip.scan().assess(given, False, jnp.arange(3))
+    assert jnp.allclose(forwards, np.log(0.2 * 0.1 * 0.8), rtol=1e-5)
+    assert int(carry) == 0
 
 
 def test_a_scan_of_an_unrolled_program_has_its_density_and_posterior():
