@@ -10,63 +10,33 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 from jax.scipy.special import gammaln
 from numpyro.distributions.util import validate_sample
 
 from .transforms import log_prob
 
 
-@jax.custom_jvp
-def _sigmoid(x: jax.Array) -> jax.Array:
-    """From the same exponential as the terms below, which a gradient then computes once; smooth by its rule."""
-    e = jnp.exp(-jnp.abs(x))
-    return jnp.where(x >= 0, 1.0, e) / (1.0 + e)
+def _softplus(x: jax.Array) -> jax.Array:
+    """Compute log(1 + e^x) from smooth operations alone, the slope from the same exponential.
 
-
-@_sigmoid.defjvp
-def _(primals, tangents):
-    s = _sigmoid(*primals)
-    return s, s * (1.0 - s) * tangents[0]
-
-
-@jax.custom_jvp
-def _smooth_term(logits: jax.Array, value: jax.Array, total: jax.Array) -> jax.Array:
-    """Compute value * logits - total * softplus(logits), without a difference of infinities."""
-    size = jnp.abs(logits)
-    missed = jnp.where(logits > 0, total - value, value)
-    return -jnp.where(missed == 0, 0.0, size * missed) - total * jnp.log1p(jnp.exp(-size))
-
-
-def _smooth_term_jvp(primals, tangents):
-    logits, value, total = primals
-    slopes = (
-        lambda: value - total * _sigmoid(logits),
-        lambda: logits,
-        lambda: _smooth_term(logits, jnp.zeros_like(value), jnp.ones_like(total)),
-    )
-    terms = [slope() * t for slope, t in zip(slopes, tangents, strict=True) if not isinstance(t, SymbolicZero)]
-    return _smooth_term(*primals), sum(terms[1:], terms[0])
-
-
-_smooth_term.defjvp(_smooth_term_jvp, symbolic_zeros=True)
-
-
-def _softplus(x):
-    """log(1 + e^x), from smooth operations alone.
-
-    `jax.nn.softplus` has a kink at zero under a rule of its own, and reverse mode through a loop loses the rule: its
-    second derivative at zero is then twice the right one (seen in jax 0.10).
+    The usual formula, from |x| and max(x, 0), has kinks at zero that a rule of its own must mend, and reverse mode
+    through a loop loses such rules: a second derivative at zero is then wrong (seen in jax 0.10).
     """
-    return jnp.where(x > 40.0, x, jnp.log1p(jnp.exp(jnp.minimum(x, 40.0))))
+    large = x > 40.0
+    return jnp.where(large, x, jnp.log1p(jnp.exp(jnp.where(large, 0.0, x))))
 
 
-def _log_odds_term(logits, value, total):
+def _log_odds_term(logits: jax.Array, value: jax.Array, total: jax.Array) -> jax.Array:
     """Log of sigmoid(logits)^value (1 - sigmoid(logits))^(total - value), for infinite logits too."""
     dtype = jnp.result_type(logits, float)
-    return _smooth_term(*jnp.broadcast_arrays(*(jnp.asarray(x, dtype) for x in (logits, value, total))))
+    logits, value, total = (jnp.asarray(x, dtype) for x in (logits, value, total))
+    finite = jnp.isfinite(logits)
+    safe = jnp.where(finite, logits, 0.0)
+    certain = jnp.where(value == jnp.where(logits > 0, total, 0.0), 0.0, -jnp.inf)
+    return jnp.where(finite, value * safe - total * _softplus(safe), certain)
 
 
 class _Bernoulli(dist.BernoulliLogits):
