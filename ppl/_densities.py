@@ -14,22 +14,17 @@ Source: Lew et al., Probabilistic Programming with Stochastic Probabilities, PLD
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
-from jax import numpy as jnp
 
-from ._addresses import Choices, Path, Selection, as_selection, lookup, nest, paths, show
+from ._addresses import Path, Selection, as_selection, nest, paths, show
 from ._algorithm import Algorithm, Retained
 from ._errors import AddressError, DensityError
+from ._estimated import Estimated
 from ._generative import GenerativeFunction
-from ._operations import Assess, Given, Operation, Outcome, Simulate, missing
-from ._rules import chosen
+from ._operations import Assess, Given, Operation, Simulate
 from ._target import Target
-from .transforms import RandomKeyError
 
 
 class Selected(Operation):
@@ -50,90 +45,6 @@ class Joint(Selected, Simulate):
 
 class Weighing(Selected, Assess):
     """Take every value, and weigh the selected ones."""
-
-
-class Estimated(GenerativeFunction):
-    """A generative function with one way to simulate and one to assess; every operation is one of the two."""
-
-    algorithm: eqx.AbstractVar[Algorithm]
-
-    @abc.abstractmethod
-    def draw(self, key: Any, path: Path, args: tuple, kwargs: dict) -> tuple[Choices, jax.Array]:
-        """Choices, and log w with E[1/w | choices] = 1 / density."""
-
-    @abc.abstractmethod
-    def weigh(self, key: Any, choices: Choices, path: Path, args: tuple, kwargs: dict) -> jax.Array:
-        """Log w with E[w] = density of the choices."""
-
-    @abc.abstractmethod
-    def shapes(self, path: Path, args: tuple, kwargs: dict) -> Choices:
-        """The choices as `jax.ShapeDtypeStruct`s."""
-
-    def visit(self, operation, key, given, path, args, kwargs):
-        """Simulate where nothing is given, assess where all is, refuse where some is."""
-        for address in self.algorithm.indices:
-            chosen((*path, address), None)  # Estimators may be chosen for it even where this visit draws none.
-        if not operation.exact and not any(part for part in given):
-            choices, logp = self.draw(_needed(key, path), path, args, kwargs)
-            return self._outcome(operation, choices, logp, {}, path, drawn=True)
-        at = _Addresses(self.shapes(path, args, kwargs), given)
-        taken = {p: operation.taken((*path, *p), at.given(p)) for p in at.paths}
-        lacking = [p for p, value in taken.items() if value is None]
-        if operation.exact and lacking:
-            raise missing((*path, *lacking[0]), self.name)
-        if not lacking:
-            choices = nest({p: _as(value, lookup(at.shapes, p)) for p, value in taken.items()})
-            logp = self.weigh(key, choices, path, args, kwargs)
-            return self._outcome(operation, choices, logp, at.replaced(taken), path, drawn=False)
-        if len(lacking) < len(taken):
-            raise self._partial(path, [p for p in taken if p not in lacking], lacking)
-        choices, logp = self.draw(_needed(key, path), path, args, kwargs)
-        return self._outcome(operation, choices, logp, at.replaced(taken), path, drawn=True)
-
-    def _outcome(self, operation, choices, logp, discarded, path, *, drawn) -> Outcome:
-        counts = {operation.weighs((*path, *p), drawn=drawn) for p, _ in paths(choices)}
-        if len(counts) > 1:
-            raise DensityError(
-                f"{self.name} at {show(path)}: the operation weighs some of its choices and not others, and its "
-                f"density is an estimate for all of them together. Select all or none of what is under {show(path)}."
-            )
-        weight = logp if counts == {True} else jnp.zeros_like(logp)
-        return Outcome(choices, choices, logp, weight, discarded)
-
-    def _partial(self, path, have, lacking):
-        return DensityError(
-            f"{self.name} at {show(path)}: values are given at {', '.join(map(show, have))} and not at "
-            f"{', '.join(map(show, lacking))}. Its density is an estimate for all of them together, so give all (it is "
-            "assessed) or none (it is simulated)."
-        )
-
-
-class _Addresses:
-    """The addresses of an estimated density, and what is given at each."""
-
-    def __init__(self, shapes: Choices, given: Given):
-        self.shapes = shapes
-        self.paths = [p for p, _ in paths(shapes)]
-        self.all = given
-
-    def given(self, path: Path) -> Given:
-        return Given(*(None if part is None else lookup(part, path) for part in self.all))
-
-    def replaced(self, taken: Mapping) -> Choices:
-        """The previous choices that are not kept."""
-        old = {p: self.given(p).previous for p in self.paths}
-        return nest({p: x for p, x in old.items() if x is not None and x is not taken[p]})
-
-
-def _as(value, struct):
-    value = jnp.asarray(value)
-    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(struct.dtype)
-
-
-def _needed(key, path):
-    if key is None:
-        raise RandomKeyError(f"The choices at {show(path)} are drawn, so this operation needs a key.")
-    return key
 
 
 class Marginal(Estimated):

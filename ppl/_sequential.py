@@ -170,7 +170,8 @@ def nested_vi(
     @expectation
     def objective(key, model_args=(), guide_args=()):
         densities, live = fixed(splat(model_args)), (forwards, reverses)
-        loss, log_w, before = jnp.zeros(()), jnp.zeros((n,)), ()
+        loss, log_w = jnp.zeros(()), jnp.zeros((n,))
+        before: tuple = ()
         for k in range(len(forwards)):
             here, onward = jax.random.split(jax.random.fold_in(key, k))
             _, log_v = level(k, live, here, before, densities, splat(guide_args))
