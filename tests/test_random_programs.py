@@ -169,7 +169,7 @@ def check(program):
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=15, derandomize=True, database=None, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=12, derandomize=True, database=None, deadline=None, suppress_health_check=QUIET)
 @given(programs())
 def test_random_programs(program):
     with precisely():
@@ -177,7 +177,7 @@ def test_random_programs(program):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=QUIET)
 @given(programs(budget=6))
 def test_many_random_programs(program):
     with precisely():
