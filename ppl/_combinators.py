@@ -57,6 +57,11 @@ def _types_of(tree) -> str:
     return str(jax.tree.map(_type_of, tree)).replace("'", "")
 
 
+def _same_structure(one: Any, other: Any) -> bool:
+    structure: Any = jax.tree.structure(one)
+    return structure == jax.tree.structure(other)
+
+
 def _freeze(in_axes: Any) -> Spec:
     """Axes as a hashable: a trace that went through `jit` carries them."""
     return partition(jax.tree.map(int, in_axes))[1]
@@ -65,7 +70,7 @@ def _freeze(in_axes: Any) -> Spec:
 class Vmap(Combinator):
     """Visit under `jax.vmap`: lanes are independent given the arguments."""
 
-    in_axes: Spec = eqx.field(static=True, converter=_freeze)
+    in_axes: Any = eqx.field(static=True, converter=_freeze)
     axis_size: int | None = eqx.field(static=True)
 
     def visit(self, inner, operation, key, given, path, args):
@@ -167,7 +172,7 @@ def _settle(body, init, steps, path):
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.asarray(x).dtype), steps)
     init = jax.tree.map(jnp.asarray, init)
     out = jax.eval_shape(lambda c, s: body(c, s)[0], init, first)
-    if jax.tree.structure(out) == jax.tree.structure(init):
+    if _same_structure(out, init):
         init = jax.tree.map(_promote, init, out)
         if all(jax.tree.leaves(jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), init, out))):
             return init
@@ -248,7 +253,7 @@ def _check_alike(retvals, path):
         return x.shape == y.shape and (x.dtype == y.dtype or x.weak_type or y.weak_type)
 
     for i, retval in enumerate(retvals):
-        same = jax.tree.structure(retval) == jax.tree.structure(retvals[0])
+        same = _same_structure(retval, retvals[0])
         if not (same and all(jax.tree.leaves(jax.tree.map(alike, retvals[0], retval)))):
             raise ChoiceError(
                 f"The branches at {show(path)} return different values: branch 0 {_types_of(retvals[0])}, branch {i} "
