@@ -55,6 +55,12 @@ from ._sequential import smc_wake_phi as smc_wake_phi
 from ._sir import sir as sir
 from ._smc import smc as smc
 from ._target import Target as Target
+from ._trust import BiasReport as BiasReport
+from ._trust import Comparison as Comparison
+from ._trust import check_unbiased as check_unbiased
+from ._trust import compare_estimators as compare_estimators
+from ._trust import describe_estimators as describe_estimators
+from ._trust import with_estimators as with_estimators
 from ._wake_sleep import sleep as sleep
 from ._wake_sleep import wake_phi as wake_phi
 from ._wake_sleep import wake_theta as wake_theta

@@ -52,7 +52,7 @@ class Selection(eqx.Module):
     """A set of addresses: see `select`. Combine with `|`, `&` and `~`."""
 
     patterns: tuple[Path, ...] = eqx.field(static=True, default=())
-    parts: tuple["Selection", ...] = ()
+    parts: tuple[Selection, ...] = ()
     how: str = eqx.field(static=True, default="any")
 
     def __contains__(self, path: Any) -> bool:
@@ -63,13 +63,13 @@ class Selection(eqx.Module):
             return all(path in part for part in self.parts)
         return any(matches(p, path) for p in self.patterns) or any(path in part for part in self.parts)
 
-    def __or__(self, other: "Selection") -> "Selection":
+    def __or__(self, other: Selection) -> Selection:
         return Selection((), (self, other))
 
-    def __and__(self, other: "Selection") -> "Selection":
+    def __and__(self, other: Selection) -> Selection:
         return Selection((), (self, other), "all")
 
-    def __invert__(self) -> "Selection":
+    def __invert__(self) -> Selection:
         return Selection((), (self,), "not")
 
 

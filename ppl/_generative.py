@@ -35,7 +35,7 @@ from .transforms import check_key
 class Call(eqx.Module):
     """A generative function with its arguments, ready to be sampled at an address."""
 
-    function: "GenerativeFunction"
+    function: GenerativeFunction
     args: tuple
     kwargs: dict
 

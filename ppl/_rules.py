@@ -36,6 +36,11 @@ class Overrides(eqx.Module):
         return next((i for i, p in enumerate(self.patterns) if matches(p, path)), None)
 
 
+    def matches(self, i: int, path: Path) -> bool:
+        """Whether pattern number `i` matches a path."""
+        return matches(self.patterns[i], path)
+
+
 class Active:
     """Overrides in force from a path on, and which of them have been of use."""
 

@@ -5,12 +5,17 @@ It knows distributions only as objects with `sample(key)` and `log_prob(value)`;
 
 from ._arm import arm as arm
 from ._arm import disarm as disarm
+from ._choice import choose_estimators as choose_estimators
 from ._contributions import magic_box as magic_box
+from ._describe import Description as Description
+from ._describe import SiteReport as SiteReport
+from ._describe import describe_sites as describe_sites
+from ._describe import table as table
 from ._distribution import WeakDerivative as WeakDerivative
 from ._distribution import elementwise as elementwise
 from ._distribution import log_density as log_density
-from ._distribution import moving_support as moving_support
 from ._distribution import log_prob as log_prob
+from ._distribution import moving_support as moving_support
 from ._distribution import reparameterised as reparameterised
 from ._distribution import support as support
 from ._distribution import weak_derivative as weak_derivative
@@ -41,6 +46,7 @@ from ._primitive import check_key as check_key
 from ._primitive import noise as noise
 from ._primitive import value_struct as value_struct
 from ._pytree import Spec as Spec
+from ._pytree import is_inexact as is_inexact
 from ._pytree import partition as partition
 from ._reinforce import reinforce as reinforce
 from ._relax import rebar as rebar

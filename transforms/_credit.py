@@ -229,7 +229,10 @@ class _Memo:
 
     def _finer(self, u, operands):
         """Whether an operand depends on less than `u`, or keeps apart along an axis what `u` mixes."""
-        env, name = self.analysis.env, self.analysis.made[u].primitive.name
+        env, item = self.analysis.env, self.analysis.made[u]
+        name = item.primitive.name
+        if name in SUMS and len(operands) < len(item.invars):
+            return True
         if any(dep.mask_of(env[a]) != dep.mask_of(env[u]) for a in operands):
             return True
         return name in (*MIXING, *SUMS) and any(dep.apart(env[a]) > dep.apart(env[u]) for a in operands)

@@ -8,8 +8,8 @@ import jax
 from jax import numpy as jnp
 
 from ._distribution import batch_shape, elementwise, log_density_at_support, support
-from ._pytree import size
 from ._kinds import Enumerate
+from ._pytree import size
 
 LIMIT = 65536
 

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from ._errors import ObjectiveError, RandomKeyError
 from ._credit import credit_plan
 from ._crediting import Crediting
+from ._errors import ObjectiveError, RandomKeyError
 from ._interpreter import walk
 from ._jax import lane_shape, make_primitive, trace, vmapped
 from ._modes import Estimating, Options, Replaying, estimate
 from ._plan import plan_of, samples
-from ._pytree import is_inexact, partition
 from ._primitive import check_key
+from ._pytree import is_inexact, partition
 
 
 class Program(NamedTuple):

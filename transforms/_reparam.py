@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import jax
 
 from ._distribution import reparameterised
-from ._primitive import noise
 from ._kinds import Direct, Drawn
+from ._primitive import noise
 
 
 class Reparam(Direct):

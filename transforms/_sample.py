@@ -8,10 +8,10 @@ import jax
 
 from ._distribution import reparameterised
 from ._errors import EstimatorError, name_of
+from ._kinds import Estimator
 from ._primitive import bind_site, check_key
 from ._reinforce import reinforce
 from ._reparam import reparam
-from ._kinds import Estimator
 
 
 def default_estimator(distribution: Any) -> Estimator:

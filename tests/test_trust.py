@@ -1,0 +1,133 @@
+"""Tools of trust: choosing estimators on an objective, describing, checking and comparing them."""
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import tracegrad as tg
+from tracegrad import dist
+
+KEY = jax.random.key(3)
+
+
+@tg.gen
+def step(state, x):
+    z = tg.sample("z", dist.Bernoulli(logits=x + state))
+    return z.astype(float), z
+
+
+@tg.gen
+def program(w):
+    k = tg.sample("k", dist.Categorical(logits=w * jnp.arange(3.0)), estimator=tg.enum())
+    b = tg.sample("b", dist.Bernoulli(logits=w * jnp.ones(2)).to_event(1))
+    y = tg.sample("y", dist.Normal(w, 1.0))
+    _, zs = tg.sample("steps", step.scan()(0.0, w * jnp.ones(4)))
+    return k + y + b.sum() + zs.sum()
+
+
+@tg.expectation
+def objective(key, w):
+    with jax.numpy_dtype_promotion("standard"):
+        return program.simulate(key, w).retval ** 2
+
+
+@tg.expectation
+def kinked(key, w):
+    x = tg.gen(lambda: tg.sample("x", dist.Normal(w, 1.0))).simulate(key).retval
+    return x * (x > 0.5).astype(float)
+
+
+@tg.expectation
+def flips(key, w):
+    b = tg.gen(lambda: tg.sample("b", dist.Bernoulli(logits=w), estimator=tg.reinforce())).simulate(key).retval
+    return 3.0 * b.astype(float) + w
+
+
+def test_a_description_names_every_site_its_place_and_its_cost():
+    found = tg.describe_estimators(objective, KEY, 0.3)
+    assert isinstance(found, tuple)
+    rows = {row.label: row for row in found}
+    assert list(rows) == [("k",), ("b",), ("y",), ("steps", "z")]
+    assert [row.reason for row in found] == ["chosen", "default", "default", "default"]
+    assert (rows["k",].runs, rows["b",].runs, rows["steps", "z"].runs) == (3, 0, 0)
+    assert (rows["steps", "z"].draws, rows["steps", "z"].where) == (4, "scan 4")
+    assert str(rows["y",].estimator) == "reparam()"
+    forked = tg.describe_estimators(tg.with_estimators(objective, {"b": tg.mvd(), "**/z": tg.mvd()}), KEY, 0.3)
+    assert [row.runs for row in forked] == [3, 2, 0, 4]
+    assert "steps/z  BernoulliLogits" in str(forked)
+
+
+def test_estimators_are_chosen_on_a_whole_objective():
+    """Through vmap, jit and scan around the expectation; the values stay those of the same draws."""
+
+    def loss(key, w):
+        return jnp.mean(jax.jit(jax.vmap(lambda k: objective(k, w)))(jax.random.split(key, 3)))
+
+    other = tg.with_estimators(loss, {"*": tg.reinforce(baseline=jnp.ones(())), "k": tg.enum(), "steps": tg.mvd()})
+    np.testing.assert_allclose(loss(KEY, 0.3), other(KEY, 0.3), rtol=1e-6)
+    kinds = [str(row.estimator).split("(")[0] for row in tg.describe_estimators(other, KEY, 0.3)]
+    assert kinds == ["enum", "reinforce", "reinforce", "mvd"]
+    assert jnp.isfinite(jax.jit(jax.grad(other, argnums=1))(KEY, jnp.asarray(0.3)))
+
+
+def test_a_choice_on_an_objective_is_checked():
+    with pytest.raises(tg.AddressError, match="'q' matches no sample. The objective has: 'b', 'k', 'steps/z', 'y'"):
+        tg.with_estimators(objective, {"q": tg.mvd()})(KEY, 0.3)
+    with pytest.raises(tg.EstimatorError, match="enum\\(\\) at 'y': Normal has no finite support"):
+        tg.with_estimators(objective, {"y": tg.enum()})(KEY, 0.3)
+    with pytest.raises(tg.EstimatorError, match="must be given an estimator"):
+        tg.with_estimators(objective, {"y": 3.0})
+
+
+def test_the_check_finds_the_bias_of_reparameterisation_at_a_jump():
+    """E[x 1(x > 0.5)]: the pathwise derivative misses the jump; the score function does not."""
+    report = tg.check_unbiased(kinked, jnp.asarray(0.3), key=KEY, draws=20_000)
+    assert not report.passed
+    assert not report
+    assert report.max_abs_z > 20.0
+    assert "FAILED" in str(report)
+    assert tg.check_unbiased(tg.with_estimators(kinked, {"x": tg.reinforce()}), 0.3, key=KEY, draws=20_000).passed
+
+
+def test_the_check_compares_with_enumeration_and_with_given_values():
+    report = tg.check_unbiased(flips, 0.4, key=KEY, draws=20_000)
+    assert isinstance(report, tg.BiasReport)
+    assert report.passed
+    assert report.reference == "exact enumeration"
+
+    def exact(w):
+        return 3.0 * jax.nn.sigmoid(w) + w
+
+    assert tg.check_unbiased(flips, 0.4, key=KEY, draws=20_000, exact=exact).passed
+    pair = (exact(0.4), (jax.grad(exact)(0.4),))
+    assert tg.check_unbiased(flips, 0.4, key=KEY, draws=20_000, exact=pair).passed
+    assert not tg.check_unbiased(flips, 0.4, key=KEY, draws=20_000, exact=lambda w: exact(w) + 0.1 * w).passed
+
+
+def test_the_comparison_ranks_by_variance_times_time():
+    found = tg.compare_estimators(
+        flips, jnp.asarray(0.4), key=KEY, draws=2000, sites={"b": [tg.reinforce(), tg.mvd(), tg.reparam()]}
+    )
+    assert isinstance(found, tg.Comparison)
+    by = {str(row["choice"]["b"]): row for row in found.rows}
+    p = float(jax.nn.sigmoid(0.4))
+    # d/dw = 3 b (b - p): its variance, exactly.
+    second = p * (3.0 * (1.0 - p)) ** 2
+    np.testing.assert_allclose(by["reinforce()"]["variance"], second - (3.0 * p * (1.0 - p)) ** 2, rtol=0.1)
+    assert by["mvd()"]["variance"] < 1e-9
+    assert "no reparameterised sampler" in by["reparam()"]["refused"]
+    assert list(found.best) == ["b"]
+    assert str(found.best["b"]) == "mvd()"
+    assert set(found.by_site()["b"]) == {"reinforce()", "mvd()", "reparam()"}
+    assert "refused" in str(found)
+    assert found.plot().get_ylabel() == "gradient variance"
+
+
+def test_choose_estimators_at_the_level_of_labels():
+    from tracegrad.transforms import choose_estimators, describe_sites
+
+    g = choose_estimators(flips, lambda label, present: tg.enum())
+    assert [str(row.estimator) for row in describe_sites(g, KEY, 0.4)] == ["enum()"]
+    slope = 3.0 * jax.nn.sigmoid(0.4) * (1.0 - jax.nn.sigmoid(0.4)) + 1.0
+    np.testing.assert_allclose(jax.grad(g, argnums=1)(KEY, 0.4), slope, rtol=1e-6)

@@ -1,0 +1,111 @@
+"""Choosing estimators on a whole objective: the same program with other estimators at its sites."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ._errors import EstimatorError, name_of
+from ._interpreter import Mode, walk
+from ._jax import Lane, trace, without_lanes
+from ._kinds import Estimator
+from ._plan import plan_of
+from ._primitive import Site, rebind
+from ._pytree import partition
+
+Choose = Callable[[Any, Any], Estimator | None]
+"""From a label and the default or present estimator to another one, or None to keep it."""
+
+
+class Choosing(Mode):
+    """Binds every sample again, with the estimator chosen for it; an `expectation` inside stays one."""
+
+    nested = True
+
+    def __init__(self, choose: Choose):
+        self.choose = choose
+
+    def enumerates(self, site):
+        """Nothing is summed here."""
+        return False
+
+    def draw(self, site, operands, lanes, cursor):
+        """Bind the sample again."""
+        estimator = None if site.estimator is None else self.choose(site.label, site.prototype())
+        if estimator is None:
+            return rebind(operands, site, lanes), None
+        _check(site, estimator, without_lanes(operands, lanes))
+        n = 1 + site.distribution.count
+        arrays, spec = partition(estimator)
+        lanes = tuple(Lane(lane.size, (*lane.mapped[:n], *(False for _ in arrays))) for lane in lanes)
+        return rebind([*operands[:n], *arrays], site._replace(estimator=spec), lanes), None
+
+    def expectation(self, step, operands):
+        """The same `expectation` of the program with its estimators chosen."""
+        params = step.eqn.params
+        program, lanes = params["program"], params["lanes"]
+        plan = plan_of(program.jaxpr, nested=True)
+
+        def run(*xs):
+            return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Choosing(self.choose))[0]
+
+        traced = trace(run, *without_lanes(operands, lanes))
+        n = len(traced.consts)
+        program = program._replace(jaxpr=traced.jaxpr, key=program.key + n)
+        lanes = tuple(Lane(lane.size, (*(False for _ in traced.consts), *lane.mapped)) for lane in lanes)
+        bound = functools.partial(step.eqn.primitive.bind, program=program, lanes=lanes)
+        return bound(*traced.consts, *operands)
+
+
+def _check(site: Site, estimator: Estimator, avals) -> None:
+    """Refuse an estimator that does not fit the distribution of a site."""
+    reasons: list[str | None] = []
+
+    def ask(_, *arrays):
+        reasons.append(estimator.refuses(site.restore(arrays)[0]))
+        return 0
+
+    jax.eval_shape(ask, *avals[: 1 + site.distribution.count])
+    if reasons[0]:
+        raise EstimatorError(f"{estimator} at {name_of(site.label)}: {reasons[0]}")
+
+
+def choose_estimators(fun: Callable, choose: Choose) -> Callable:
+    """The same function with the estimators of its samples chosen anew, inside `expectation` and outside.
+
+    Args:
+        fun: any JAX function that samples: a program, an `expectation`, or a loss that calls one.
+        choose: from a site's label and its present estimator to another one, or None to keep it.
+
+    Returns:
+        A function of the same arguments.
+
+    Raises:
+        EstimatorError: an estimator that does not fit the distribution of its site.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import choose_estimators, enum, expectation, sample
+        >>> f = expectation(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p)))
+        >>> g = choose_estimators(f, lambda label, present: enum())
+        >>> float(jax.grad(g, argnums=1)(jax.random.key(0), 0.25))
+        4.0
+    """
+
+    @functools.wraps(fun)
+    def chosen(*args, **kwargs):
+        arrays, spec = partition((args, kwargs))
+
+        def flat(*arrays):
+            args, kwargs = spec.combine(arrays)
+            return fun(*args, **kwargs)
+
+        traced = trace(flat, *arrays)
+        plan = plan_of(traced.jaxpr, nested=True)
+        env = dict(zip(plan.inputs, [*traced.consts, *arrays], strict=True))
+        return jax.tree.unflatten(jax.tree.structure(traced.out), walk(plan, env, Choosing(choose))[0])
+
+    return chosen

@@ -1,0 +1,119 @@
+"""What an objective does at each of its sites: the report behind `describe_estimators`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from ._errors import name_of
+from ._interpreter import width
+from ._jax import lane_shape, open_jaxpr, scan_parts, trace, without_lanes
+from ._kinds import Enumerate, Estimator
+from ._plan import Step, plan_of
+from ._pytree import partition, size
+from ._sample import default_estimator
+
+
+class SiteReport(NamedTuple):
+    """One sample site of an objective.
+
+    Attributes:
+        label: its label, a path of addresses.
+        distribution: the name of its family.
+        estimator: the estimator in use.
+        reason: the default rule, or chosen.
+        where: the loops and branches around it.
+        draws: how many draws it makes: lanes times loop steps.
+        runs: how many further runs of what follows its gradient costs: forks, or values enumerated.
+    """
+
+    label: Any
+    distribution: str
+    estimator: Estimator
+    reason: str
+    where: str
+    draws: int
+    runs: int
+
+
+class Description(tuple[SiteReport, ...]):
+    """The sites of an objective in the order of the program; prints as a table."""
+
+    def __str__(self):
+        head = ("address", "distribution", "estimator", "why", "where", "draws", "runs")
+        rows = [(name_of(r.label).strip("'"), *map(str, r[1:])) for r in self]
+        return table(head, rows)
+
+
+def table(head: tuple[str, ...], rows: list) -> str:
+    """Rows of text in aligned columns under a head."""
+    rows = [head, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def describe_sites(fun: Callable, *args, **kwargs) -> Description:
+    """The sample sites of an objective at these arguments, without running it; see `describe_estimators`."""
+    arrays, spec = partition((args, kwargs))
+
+    def flat(*arrays):
+        args, kwargs = spec.combine(arrays)
+        return fun(*args, **kwargs)
+
+    return Description(_sites(trace(flat, *arrays).jaxpr, 1, ()))
+
+
+def _sites(jaxpr, times: int, where: tuple[str, ...]) -> Iterator[SiteReport]:
+    for step in plan_of(open_jaxpr(jaxpr)).steps:
+        if not isinstance(step, Step):
+            continue
+        params = step.eqn.params
+        if step.name == "sample":
+            if params["site"].estimator is not None:
+                yield _report(step, times, where)
+        elif step.name == "scan":
+            scan = scan_parts(step.eqn)
+            yield from _sites(scan.body, times * scan.length, (*where, f"scan {scan.length}"))
+        elif step.name == "cond":
+            for i, branch in enumerate(params["branches"]):
+                yield from _sites(branch, times, (*where, f"branch {i}"))
+        elif step.name == "while":
+            yield from _sites(params["body_jaxpr"], times, (*where, "while"))
+        elif "jaxpr" in params:
+            yield from _sites(params["jaxpr"], times, (*where, "checkpoint"))
+
+
+def _report(step, times, where):
+    site, lanes = step.eqn.params["site"], step.eqn.params["lanes"]
+    avals = without_lanes([v.aval for v in step.eqn.invars], lanes)
+    found: list = []
+
+    def look(_, *arrays):
+        distribution, estimator = site.restore(arrays)
+        values = estimator.enumerate(distribution)[1].shape[0] if isinstance(estimator, Enumerate) else 0
+        found.extend((distribution, default_estimator(distribution), values))
+        return 0
+
+    jax.eval_shape(look, *avals)
+    distribution, default, values = found
+    kind = site.prototype()
+    plates = [f"vmap {n}" for n in lane_shape(lanes)]
+    return SiteReport(
+        site.label,
+        _family(distribution),
+        kind,
+        "default" if isinstance(kind, type(default)) else "chosen",
+        ", ".join([*where, *plates]) or "-",
+        times * size(lane_shape(lanes)),
+        times * width(step) or values,
+    )
+
+
+def _family(distribution) -> str:
+    base = getattr(distribution, "base_dist", None)
+    name = type(distribution).__name__
+    return name if base is None else f"{name}({_family(base)})"
