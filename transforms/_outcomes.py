@@ -67,7 +67,7 @@ class Draw(NamedTuple):
     """A draw in one lane: the law of its noise, how many noise variables it takes, and its value at codes of them."""
 
     law: int
-    count: int
+    elements: int
     at: Callable[[jax.Array], tuple[Any, jax.Array]]
 
 
@@ -143,12 +143,12 @@ class Collecting(Mode):
 
         def one(key, *arrays):
             found.append(_draw(site.restore(arrays)[0], self.grid))
-            return jax.tree.leaves(found[-1].at(jnp.zeros((found[-1].count,), int))[0])
+            return jax.tree.leaves(found[-1].at(jnp.zeros((found[-1].elements,), int))[0])
 
         values = vmapped(one, lanes)(*operands)
         words = bits_of_key(operands[0])
         words = jnp.reshape(words, (-1, words.shape[-1]))
-        about = jnp.array([found[-1].count, found[-1].law])
+        about = jnp.array([found[-1].elements, found[-1].law])
         return values, (words, jnp.broadcast_to(about[None], (words.shape[0], 2)))
 
     def join(self, records):
@@ -188,7 +188,7 @@ class Outcomes(Mode):
             hits = jnp.all(jnp.asarray(self.table.words) == bits_of_key(key)[None], axis=-1)
             drawn = _draw(site.restore(arrays)[0], self.grid)
             start = jnp.asarray(self.table.starts)[jnp.argmax(hits)]
-            value, off = drawn.at(self.codes[start + jnp.arange(drawn.count)])
+            value, off = drawn.at(self.codes[start + jnp.arange(drawn.elements)])
             return jax.tree.leaves(value), jnp.where(jnp.any(hits), off, jnp.inf)
 
         values, off = vmapped(one, lanes)(*operands)
