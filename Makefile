@@ -11,13 +11,13 @@ BIN := $(VENV)/bin
 # The two folders and every file in them, for targets that must notice a new one.
 SOURCES = $(shell find ppl transforms -name '*.py')
 
-.PHONY: help demo test quick lint types docs notebooks benchmarks dist format clean
+.PHONY: help demo test all-tests lint types docs notebooks benchmarks dist format clean
 .PRECIOUS: $(VENV)/.has-%
 
 help:
 	@echo 'make demo        train a variational autoencoder on real digits and draw docs/images/vae.png'
-	@echo 'make test        all tests'
-	@echo 'make quick       the tests that are not marked slow'
+	@echo 'make test        the tests that are not marked slow'
+	@echo 'make all-tests   the slow ones too'
 	@echo 'make lint        ruff: rules and format'
 	@echo 'make types       mypy'
 	@echo 'make docs        the documentation, in site/, warnings as errors'
@@ -31,10 +31,10 @@ demo: $(VENV)/.has-demo
 	$(BIN)/python docs/examples/vae.py
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest $(TESTFLAGS)
-
-quick: $(VENV)/.has-test
 	$(BIN)/python -m pytest $(TESTFLAGS) -m 'not slow'
+
+all-tests: $(VENV)/.has-test
+	$(BIN)/python -m pytest $(TESTFLAGS)
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-import optax
+import optax  # type: ignore[import-untyped]
 from jax import lax
 from jax import numpy as jnp
 
@@ -56,9 +56,10 @@ def _minibatches(key: jax.Array, size: int, batch: int) -> Iterator[np.ndarray]:
 
 
 def _check_data(data, batch_size):
-    sizes = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in jax.tree.leaves(data)}
-    if len(sizes) != 1 or None in sizes:
-        raise FitError(f"fit: the arrays of `data` must have one leading size, and have {sorted(map(str, sizes))}.")
+    sizes = {jnp.shape(x)[0] if jnp.ndim(x) else -1 for x in jax.tree.leaves(data)}
+    if len(sizes) != 1 or -1 in sizes:
+        came = sorted("none" if n < 0 else str(n) for n in sizes)
+        raise FitError(f"fit: the arrays of `data` must have one leading size, and have {came}.")
     (size,) = sizes
     if not 0 < (batch_size or size) <= size:
         raise FitError(f"fit: batch_size must be between 1 and the number of examples, {size}, and is {batch_size}.")

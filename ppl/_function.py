@@ -97,8 +97,8 @@ class Frame:
         self.folds[number] = address
         if isinstance(what, GenerativeFunction):
             raise AddressError(
-                f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its arguments: "
-                f"write sample({address!r}, {what.name}(...))."
+                f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its "
+                f"arguments: write sample({address!r}, {what.name}(...))."
             )
         if not isinstance(what, Call) and not (hasattr(what, "sample") and hasattr(what, "log_prob")):
             raise AddressError(

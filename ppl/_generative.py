@@ -352,7 +352,7 @@ class Switch(GenerativeFunction):
 
 
 def switch(index: Any, *branches: GenerativeFunction) -> GenerativeFunction:
-    """One of several generative functions: `sample("s", switch(i, f, g, h)(args))`.
+    """Choose one of several generative functions by an index, as in `sample("s", tg.switch(i, f, g)(x))`.
 
     Args:
         index: an integer scalar, clamped to the branches.
@@ -382,7 +382,7 @@ def _functions(what: str, branches: tuple) -> tuple:
 
 
 def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) -> GenerativeFunction:
-    """One of two generative functions: `sample("c", cond(predicate, f, g)(args))`; see `switch`.
+    """Choose one of two generative functions by a predicate; see `switch`.
 
     Example:
         >>> import jax, tracegrad as tg

@@ -14,6 +14,7 @@ import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 from jax.scipy.special import gammaln
+from jax.typing import ArrayLike
 from numpyro.distributions.util import validate_sample
 
 from .transforms import log_prob
@@ -29,14 +30,14 @@ def _softplus(x: jax.Array) -> jax.Array:
     return jnp.where(large, x, jnp.log1p(jnp.exp(jnp.where(large, 0.0, x))))
 
 
-def _log_odds_term(logits: jax.Array, value: jax.Array, total: jax.Array) -> jax.Array:
+def _log_odds_term(logits: ArrayLike, value: ArrayLike, total: ArrayLike) -> jax.Array:
     """Log of sigmoid(logits)^value (1 - sigmoid(logits))^(total - value), for infinite logits too."""
     dtype = jnp.result_type(logits, float)
-    logits, value, total = (jnp.asarray(x, dtype) for x in (logits, value, total))
-    finite = jnp.isfinite(logits)
-    safe = jnp.where(finite, logits, 0.0)
-    certain = jnp.where(value == jnp.where(logits > 0, total, 0.0), 0.0, -jnp.inf)
-    return jnp.where(finite, value * safe - total * _softplus(safe), certain)
+    x, k, n = (jnp.asarray(a, dtype) for a in (logits, value, total))
+    finite = jnp.isfinite(x)
+    safe = jnp.where(finite, x, 0.0)
+    certain = jnp.where(k == jnp.where(x > 0, n, 0.0), 0.0, -jnp.inf)
+    return jnp.where(finite, k * safe - n * _softplus(safe), certain)
 
 
 class _Bernoulli(dist.BernoulliLogits):

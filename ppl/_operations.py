@@ -111,8 +111,8 @@ class Operation:
 def missing(path: Path, kind: str) -> AddressError:
     """The error for a choice that an operation must be given."""
     return AddressError(
-        f"assess: the choice at {show(path)} is missing ({kind}). Every sampled address needs a value; to leave some to "
-        "be drawn use `generate`."
+        f"assess: the choice at {show(path)} is missing ({kind}). Every sampled address needs a value; to leave some "
+        "to be drawn use `generate`."
     )
 
 
@@ -199,7 +199,7 @@ def conform(path: Path, distribution: Any, value: Any) -> Any:
 
 
 def _check_dtype(site, distribution, expected, came):
-    number = jnp.issubdtype(came, jnp.number) or came == bool
+    number = jnp.issubdtype(came, jnp.number) or came == jnp.bool_
     real = number and not jnp.issubdtype(came, jnp.complexfloating)
     support = getattr(distribution, "support", None)
     boolean = "boolean" in type(getattr(support, "base_constraint", support)).__name__.lower()

@@ -119,7 +119,7 @@ def _gradient(objective: Callable, args: tuple):
         filled = list(values)
         for i, x in zip(trained, arrays, strict=True):
             filled[i] = x
-        return tree.unflatten(filled)
+        return jax.tree.unflatten(tree, filled)
 
     def run(key, objective=objective):
         value, grads = jax.value_and_grad(lambda xs: objective(key, *at(xs)))([values[i] for i in trained])

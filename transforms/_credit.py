@@ -120,7 +120,7 @@ class Analysis:
         lanes, parts = step.eqn.params["lanes"], []
         for i, d in enumerate(inputs):
             mapped = [k for k, lane in enumerate(reversed(lanes)) if lane.mapped[i]]
-            parts.append(dep.move(d, lambda a, mapped=mapped: mapped[a] if a < len(mapped) else None))
+            parts.append(dep.move(d, dict(enumerate(mapped)).get))
         shape = score_of(step)
         if shape is not None:
             ranks = [len(v.aval.shape) for v in step.writes if v.aval.shape[: len(shape)] == shape]

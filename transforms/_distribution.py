@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
+from ._errors import EstimatorError
 from ._pytree import Spec, partition
 
 
@@ -125,6 +126,14 @@ def support(distribution: Any) -> jax.Array | None:
 def moving_support(distribution: Any) -> bool:
     """Whether the support depends on parameters that a derivative could be taken in; scores then miss its edge."""
     return False
+
+
+def finite_support(distribution: Any) -> jax.Array:
+    """The support of one element of a distribution that has a finite one."""
+    values = support(distribution)
+    if values is None:
+        raise EstimatorError(f"{type(distribution).__name__} has no finite support.")
+    return values
 
 
 @functools.singledispatch

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ._distribution import batch_shape, elementwise, log_density_at_support, support
+from ._distribution import batch_shape, elementwise, finite_support, log_density_at_support, support
 from ._kinds import Enumerate
 from ._pytree import size
 
@@ -37,7 +37,7 @@ class Enum(Enumerate):
     def enumerate(self, distribution: Any) -> tuple[Any, jax.Array]:
         """The joint support of all elements of the site, and its log probabilities."""
         flat = elementwise(distribution)
-        values, batch = support(flat), batch_shape(flat)
+        values, batch = finite_support(flat), batch_shape(flat)
         logp = log_density_at_support(flat, values)
         k, n = values.shape[0], size(batch)
         if n == 1:

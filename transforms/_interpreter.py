@@ -61,7 +61,7 @@ class Mode(abc.ABC):
         """The outputs of a plan whose steps are done."""
         return read(env, plan.outputs)
 
-    def before_fork(self, plan: Plan, env: dict, index: int) -> None:
+    def before_fork(self, plan: Plan, env: dict, index: int) -> None:  # noqa: B027  (nothing to do by default)
         """Called before the first forking step of a walk."""
 
     def zero(self) -> Any:
@@ -90,7 +90,8 @@ def walk(plan: Plan, env: dict, mode: Mode, start: int = 0, cursor: Any = None, 
 
     `top` says that what follows the plan is nothing, so that an enumerated site may run the rest of it many times.
     """
-    records, forked = [], False
+    records: list = []
+    forked = False
     env.update(plan.constants)
     for index in range(start, len(plan.steps)):
         step = plan.steps[index]
@@ -143,10 +144,9 @@ def _check_enumerable(step, *, top):
 
 def width(step: Step) -> int:
     """How many alternatives the forking sites of a step name, over all lanes and loop steps."""
-    known = getattr(step, "_width", None)
-    if known is None:
-        known = step._width = WIDTHS.get(step.name, lambda _: 0)(step)
-    return known
+    if step.width is None:
+        step.width = WIDTHS.get(step.name, lambda _: 0)(step)
+    return step.width
 
 
 def width_of(jaxpr: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ._distribution import WeakDerivative, batch_shape, elementwise, log_density_at_support, support
+from ._distribution import WeakDerivative, batch_shape, elementwise, finite_support, log_density_at_support, support
 from ._kinds import Fork
 
 
@@ -29,7 +29,7 @@ class LocalExpectation(Fork):
         The drawn value itself would compare the objective with itself: k values need k - 1 runs.
         """
         flat = elementwise(distribution)
-        values, batch = support(flat), batch_shape(flat)
+        values, batch = finite_support(flat), batch_shape(flat)
         k, event = values.shape[0], tuple(range(1 + len(batch), values.ndim + len(batch)))
         spread = jnp.reshape(values, (k, *(1 for _ in batch), *values.shape[1:]))
         drawn = jnp.argmax(jnp.all(spread == value[None], axis=event), axis=0)

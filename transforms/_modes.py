@@ -57,8 +57,8 @@ def _average(outs, probabilities, objectives):
     for y in outs:
         if not is_inexact(y):
             raise ObjectiveError(
-                f"An auxiliary output of type {y.dtype} depends on a site under enum(), whose values are averaged over; "
-                "only floating-point outputs can be. Return it as a float, or choose another estimator for the site."
+                f"An auxiliary output of type {y.dtype} depends on a site under enum(), whose values are averaged "
+                "over; only floating-point outputs can be. Return it as a float, or choose another estimator there."
             )
     sums = [weighted_sum(probabilities, y) for y in outs]
     return [*sums[:objectives], *map(lax.stop_gradient, sums[objectives:])]

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from ._distribution import WeakDerivative, elementwise, weak_derivative
+from ._errors import EstimatorError
 from ._kinds import Fork
 
 
@@ -25,7 +26,10 @@ class Mvd(Fork):
 
     def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
         """The family's weak derivative, element by element."""
-        return weak_derivative(elementwise(distribution), key, value)
+        found = weak_derivative(elementwise(distribution), key, value)
+        if found is None:
+            raise EstimatorError(str(self.refuses(distribution)))
+        return found
 
 
 def mvd() -> Mvd:

@@ -67,6 +67,7 @@ class Step:
     eqn: Any
     reads: list
     writes: list
+    width: int | None = None
 
     @property
     def name(self) -> str:
@@ -160,7 +161,8 @@ def _called(eqn, nested):
 
 def gather(jaxpr: Any, items: list, outputs: list) -> list:
     """Gather runs of plain equations into segments that write only what is read later; drop what nothing reads."""
-    steps, run = [], []
+    steps: list = []
+    run: list = []
     live = {v for v in outputs if not isinstance(v, Literal)}  # read after the run
     needed = set(live)  # read after the run or in it
 
