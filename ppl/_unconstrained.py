@@ -1,0 +1,317 @@
+"""The unconstrained space of a target's latents: every continuous one on the real line, by numpyro's bijections.
+
+The bijection of a site is chosen while the program is visited, from the support that the site has there: a support may
+depend on other choices, and sites inside `vmap`, `scan` and `repeat` are stacked as their choices are. A discrete
+latent of finite support has an index in place of a coordinate; only families use those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpyro.distributions as dist
+from jax import numpy as jnp
+
+from ._addresses import Choices, Path, check_known, lookup, nest, paths, show
+from ._errors import ChoiceError, DensityError
+from ._operations import At, Given, Operation, Visit, missing
+from ._rules import isolated
+from ._target import Target
+from .transforms import check_key, elementwise, support
+
+
+class Site(NamedTuple):
+    """The coordinates of a latent site: their shape and type; for a discrete one those of its logits."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    discrete: bool
+
+    @property
+    def size(self) -> int:
+        """The number of coordinates."""
+        return math.prod(self.shape)
+
+
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """Run code of other libraries, which promotes types and ranks as JAX does by default."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _is_discrete(distribution) -> bool:
+    return bool(getattr(getattr(distribution, "support", None), "is_discrete", False))
+
+
+def _bijection(path, distribution):
+    constraint = getattr(distribution, "support", None)
+    try:
+        return dist.biject_to(constraint)
+    except (NotImplementedError, TypeError, AttributeError) as error:
+        raise DensityError(
+            f"The latent at {show(path)} ({type(distribution).__name__}) has the support {constraint}, for which numpyro "
+            "has no bijection from the real line. Sample it through another distribution, or observe it."
+        ) from error
+
+
+def _outcomes(path, distribution):
+    """The values of a discrete site's element, shape (k, *event_shape), and the number of event dimensions."""
+    element = elementwise(distribution)
+    values = support(element)
+    if values is None:
+        raise DensityError(
+            f"The discrete latent at {show(path)} ({type(distribution).__name__}) has no finite support, so there is no "
+            "categorical family for it. Marginalise it, or truncate it."
+        )
+    return values, len(getattr(element, "event_shape", ()))
+
+
+class _Latents(Operation):
+    """An operation that treats the latents of a target in its own way, and takes what is observed."""
+
+    exact = True
+
+    def __init__(self, target: Target):
+        self.observed = target.observed
+        self.depth = len(target.path)
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Visit one site."""
+        path = at.path[self.depth :]
+        if lookup(self.observed, path) is not None:
+            return at.take(given.constraints)._replace(weight=None)
+        with lenient():
+            return self.latent(at, given.constraints)
+
+    def latent(self, at: At, value: Any) -> Visit:
+        """Visit a latent site; what is discarded holds its coordinates."""
+        raise NotImplementedError
+
+
+class Describe(_Latents):
+    """Draw every latent; a coordinate's prototype and a mark are discarded, and the weight counts the sites."""
+
+    exact = False
+
+    def __init__(self, target: Target):
+        super().__init__(target)
+        self.discrete: dict[Path, bool] = {}
+
+    def latent(self, at, value):
+        """Draw the site and note what it is."""
+        path = at.path[self.depth :]
+        visit = at.draw()
+        self.discrete[path] = _is_discrete(at.distribution)
+        if self.discrete[path]:
+            values, events = _outcomes(path, at.distribution)
+            shape = (*jnp.shape(visit.value)[: jnp.ndim(visit.value) - events], values.shape[0])
+            prototype = jnp.zeros(shape, float)
+        else:
+            prototype = _bijection(path, at.distribution).inv(visit.value)
+        return visit._replace(weight=jnp.ones((), float), discarded=(prototype, jnp.ones((), float)))
+
+
+class Constrain(_Latents):
+    """Take every latent from its coordinates; the weight is the log determinant of the map."""
+
+    def latent(self, at, value):
+        """Map the coordinates of one site to its value."""
+        if value is None:
+            raise missing(at.path, type(at.distribution).__name__)
+        if _is_discrete(at.distribution):
+            return at.take(_outcomes(at.path, at.distribution)[0][value])._replace(weight=None)
+        bijection = _bijection(at.path, at.distribution)
+        constrained = bijection(value)
+        return at.take(constrained)._replace(weight=bijection.log_abs_det_jacobian(value, constrained))
+
+
+class Unconstrain(_Latents):
+    """Take every latent as it is; coordinates are discarded, and the weight is the log determinant at them."""
+
+    def latent(self, at, value):
+        """Map the value of one site to its coordinates; the weight is infinite outside the support."""
+        if value is None:
+            raise missing(at.path, type(at.distribution).__name__)
+        visit = at.take(value)
+        if _is_discrete(at.distribution):
+            coordinates, log_det = _index(at, visit.value)
+        else:
+            bijection = _bijection(at.path, at.distribution)
+            coordinates = bijection.inv(visit.value)
+            log_det = bijection.log_abs_det_jacobian(coordinates, visit.value)
+            inside = at.distribution.support(visit.value)
+            log_det = jnp.where(inside, log_det, jnp.inf)
+            spread = jnp.reshape(inside, inside.shape + (1,) * (coordinates.ndim - inside.ndim))
+            coordinates = jnp.where(spread, coordinates, jnp.zeros_like(coordinates))
+        return visit._replace(weight=log_det, discarded=coordinates)
+
+
+def _index(at, value):
+    values, events = _outcomes(at.path, at.distribution)
+    batch = value.ndim - events
+    spread = jnp.reshape(values, (values.shape[0],) + (1,) * batch + values.shape[1:])
+    equal = jnp.all(spread == value[None], axis=tuple(range(1 + batch, 1 + value.ndim)))
+    return jnp.argmax(equal, axis=0), jnp.where(jnp.any(equal, axis=0), 0.0, jnp.inf)
+
+
+class Unconstrained(eqx.Module):
+    """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,)."""
+
+    target: Target
+    sites: tuple[tuple[Path, Site], ...] = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        """The number of coordinates."""
+        return sum(site.size for _, site in self.sites if not site.discrete)
+
+    @property
+    def dtype(self) -> Any:
+        """The type of a point."""
+        found = [site.dtype for _, site in self.sites if not site.discrete]
+        return jnp.result_type(*found) if found else jnp.zeros((), float).dtype
+
+    def unravel(self, point: jax.Array) -> Choices:
+        """The coordinates of a point by address, a nested dict."""
+        if jnp.shape(point) != (self.size,):
+            raise ChoiceError(
+                f"A point of the unconstrained space is a vector of {self.size} coordinates, and got the shape "
+                f"{list(jnp.shape(point))}."
+            )
+        out, start = {}, 0
+        for path, site in self.sites:
+            if not site.discrete:
+                out[path] = jnp.reshape(point[start : start + site.size], site.shape).astype(site.dtype)
+                start += site.size
+        return nest(out)
+
+    def ravel(self, coordinates: Mapping) -> jax.Array:
+        """A point from coordinates by address."""
+        parts = [jnp.ravel(lookup(coordinates, p)).astype(self.dtype) for p, s in self.sites if not s.discrete]
+        return jnp.concatenate(parts) if parts else jnp.zeros((0,), self.dtype)
+
+    def log_prob(self, point: jax.Array) -> jax.Array:
+        """Log gamma(T(point)) + log |det dT|, a scalar in nats."""
+        _, log_gamma, log_det = self.forward(self.unravel(point))
+        return log_gamma + log_det
+
+    def constrain(self, point: jax.Array) -> Choices:
+        """The choices T(point) at the latent addresses."""
+        return self.forward(self.unravel(point))[0]
+
+    def unconstrain(self, choices: Mapping) -> jax.Array:
+        """The point of given choices at the latent addresses."""
+        return self.ravel(self.backward(choices)[0])
+
+    def forward(self, coordinates: Mapping) -> tuple[Choices, jax.Array, jax.Array]:
+        """Choices, log gamma and log |det dT| at coordinates (and indices) by address."""
+        out = self._visit(Constrain(self.target), coordinates)
+        return self.target.without_observed(out.choices), out.logp, out.weight
+
+    def backward(self, choices: Mapping) -> tuple[Choices, jax.Array]:
+        """Coordinates (and indices) by address, and log |det dT| at them."""
+        out = self._visit(Unconstrain(self.target), choices)
+        check_known(choices, out.choices, self.target.function.name, "the choices")
+        return out.discarded, out.weight
+
+    def _visit(self, operation, latents):
+        with isolated():
+            return self.target.visit(operation, None, latents)
+
+
+def describe(target: Target) -> Unconstrained:
+    """The space of a target, discrete latents with it, by one trace of the program.
+
+    Raises:
+        DensityError: a latent without a bijection; one whose density is an estimate; one that is not always sampled.
+    """
+    if not isinstance(target, Target):
+        raise DensityError(
+            f"A Target was expected, and got {type(target).__name__}. Write `Target(function, args, observed)`."
+        )
+    operation, latents = Describe(target), target.latents()
+    with isolated():
+        run = jax.jit(lambda key: _marks(target.visit(operation, key)))
+        protos, flags, counted = run(jax.random.key(0))
+    missed = [p for p, _ in paths(latents) if lookup(protos, p) is None]
+    if missed:
+        raise DensityError(
+            f"The latents at {', '.join(map(show, missed))} belong to a density that is an estimate (`marginal`, "
+            "`normalize`), which has no unconstrained space. Give the joint program as the target."
+        )
+    _check_always(flags, counted)
+    sites = [(p, Site(x.shape, x.dtype, operation.discrete[p])) for p, x in paths(protos)]
+    return Unconstrained(target, tuple(sites))
+
+
+def _marks(out):
+    split = dict(paths(out.discarded))
+    return nest({p: x for p, (x, _) in split.items()}), nest({p: m for p, (_, m) in split.items()}), out.weight
+
+
+def _check_always(flags, counted):
+    """Refuse latents in a branch that may not be taken: nothing then says what their density is."""
+    if isinstance(counted, jax.core.Tracer):
+        return
+    unsampled = [show(p) for p, x in paths(flags) if not bool(jnp.all(x == 1.0))]
+    if unsampled or float(counted) != sum(x.size for _, x in paths(flags)):
+        where = ", ".join(unsampled) or "under a `mask`"
+        raise DensityError(
+            f"The latents {where} are not sampled on every run (a `cond`, `switch` or `mask` leaves them out), so the "
+            "unconstrained space has no density for them. Sample them outside the branch."
+        )
+
+
+def to_unconstrained(target: Target) -> Unconstrained:
+    """The density of a target on R^d: every latent site mapped from the real line by numpyro's bijection.
+
+    With T the map from a point to the choices, log_prob(point) = log gamma(T(point)) + log |det dT(point)|. The sites
+    and their shapes are found by tracing the program once; the support of a site may depend on other choices.
+
+    Args:
+        target: a `Target` whose latents are all continuous.
+
+    Returns:
+        An object with `size` (d), `log_prob(point)` (a scalar in nats), `constrain(point)` (the choices),
+        `unconstrain(choices)` (the point), and `unravel` and `ravel` between a point, shape (d,), and its coordinates
+        by address. It can be used under `jit`, `grad` and `vmap`.
+
+    Raises:
+        DensityError: a discrete latent; a support without a bijection; a density that is an estimate; a latent in a
+            branch that may not be taken.
+
+    Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017, section 2.3.
+
+    Example:
+        >>> import jax.numpy as jnp, tracegrad as tg
+        >>> @tg.gen
+        ... def model():
+        ...     scale = tg.sample("scale", tg.dist.HalfNormal(1.0))
+        ...     tg.sample("x", tg.dist.Normal(0.0, scale))
+        >>> space = tg.to_unconstrained(tg.Target(model, observed={"x": 0.5}))
+        >>> space.size, float(space.constrain(jnp.zeros(1))["scale"])
+        (1, 1.0)
+    """
+    space = describe(target)
+    discrete = [show(path) for path, site in space.sites if site.discrete]
+    if discrete:
+        raise DensityError(
+            f"to_unconstrained: the latents at {', '.join(discrete)} are discrete, and have no unconstrained "
+            "coordinates. Marginalise them (`marginal(model, keep, exact())`), or give them a categorical family "
+            "(`auto.mean_field(target)`)."
+        )
+    return space
+
+
+def starting_points(space: Unconstrained, key: jax.Array, *, radius: float = 2.0, tries: int = 20) -> jax.Array:
+    """A point drawn uniformly from (-radius, radius)^d, the first of several at which the density is finite."""
+    check_key(key, "starting_points")
+    points = jax.random.uniform(key, (tries, space.size), space.dtype, -radius, radius)
+    finite = jnp.isfinite(jax.lax.map(space.log_prob, points))
+    return points[jnp.argmax(finite)]
