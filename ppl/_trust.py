@@ -90,7 +90,8 @@ def describe_estimators(objective: Callable, key: jax.Array, *args, **kwargs) ->
         **kwargs: keyword arguments.
 
     Returns:
-        A tuple of `SiteReport`s (label, distribution, estimator, reason, where, draws, runs); printed, it is a table.
+        A tuple of `SiteReport`s (label, distribution, estimator, reason, where, draws, runs, jumps); printed, it is a
+        table, with a line below for each discontinuity that a path derivative misses.
 
     Example:
         >>> import jax, tracegrad as tg

@@ -21,6 +21,7 @@ from ._distribution import support as support
 from ._distribution import weak_derivative as weak_derivative
 from ._enum import enum as enum
 from ._errors import BiasedGradientError as BiasedGradientError
+from ._errors import DiscontinuityWarning as DiscontinuityWarning
 from ._errors import EstimatorError as EstimatorError
 from ._errors import HigherOrderError as HigherOrderError
 from ._errors import NoRuleError as NoRuleError

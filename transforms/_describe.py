@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax import numpy as jnp
 
 from ._errors import name_of
 from ._interpreter import width
-from ._jax import lane_shape, open_jaxpr, scan_parts, trace, without_lanes
+from ._jax import is_inexact_aval, lane_shape, open_jaxpr, scan_parts, trace, without_lanes
 from ._kinds import Enumerate, Estimator
 from ._plan import Step, plan_of
 from ._pytree import partition, size
 from ._sample import default_estimator
+from ._smoothness import jumps_of
 
 
 class SiteReport(NamedTuple):
@@ -27,6 +29,8 @@ class SiteReport(NamedTuple):
         where: the loops and branches around it.
         draws: how many draws it makes: lanes times loop steps.
         runs: how many further runs of what follows its gradient costs: forks, or values enumerated.
+        jumps: where its path derivative, if it has one, meets a discontinuity that reaches the objective, and is
+            biased by it: the operation and its source line.
     """
 
     label: Any
@@ -36,6 +40,7 @@ class SiteReport(NamedTuple):
     where: str
     draws: int
     runs: int
+    jumps: tuple[str, ...] = ()
 
 
 class Description(tuple[SiteReport, ...]):
@@ -43,8 +48,10 @@ class Description(tuple[SiteReport, ...]):
 
     def __str__(self):
         head = ("address", "distribution", "estimator", "why", "where", "draws", "runs")
-        rows = [(name_of(r.label).strip("'"), *map(str, r[1:])) for r in self]
-        return table(head, rows)
+        rows = [(name_of(r.label).strip("'"), *map(str, r[1:7])) for r in self]
+        jumps = dict.fromkeys((row[0], jump) for row, r in zip(rows, self, strict=True) for jump in r.jumps)
+        notes = [f"{site}: its path derivative misses a discontinuity, {jump}" for site, jump in jumps]
+        return "\n".join([table(head, rows), *notes])
 
 
 def table(head: tuple[str, ...], rows: list) -> str:
@@ -58,13 +65,21 @@ def table(head: tuple[str, ...], rows: list) -> str:
 
 def describe_sites(fun: Callable, *args, **kwargs) -> Description:
     """The sample sites of an objective at these arguments, without running it; see `describe_estimators`."""
+    # A float given by position is a parameter, as it is for `jax.grad`.
+    args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, args)
     arrays, spec = partition((args, kwargs))
 
     def flat(*arrays):
         args, kwargs = spec.combine(arrays)
         return fun(*args, **kwargs)
 
-    return Description(_sites(trace(flat, *arrays).jaxpr, 1, ()))
+    traced = trace(flat, *arrays)
+    varied = [is_inexact_aval(v.aval) for v in (*traced.jaxpr.constvars, *traced.jaxpr.invars)]
+    jumps: dict[Any, list[str]] = {}
+    for jump in jumps_of(traced.jaxpr, varied, len(traced.jaxpr.outvars)):
+        jumps.setdefault(jump.label, []).append(str(jump))
+    sites = _sites(traced.jaxpr, 1, ())
+    return Description(r._replace(jumps=tuple(jumps.get(r.label, ())) if r.estimator.pathwise else ()) for r in sites)
 
 
 def _sites(jaxpr, times: int, where: tuple[str, ...]) -> Iterator[SiteReport]:

@@ -33,6 +33,10 @@ class ObjectiveError(TracegradError, TypeError):
     """An objective whose output cannot be an expectation to differentiate."""
 
 
+class DiscontinuityWarning(UserWarning):
+    """A reparameterised value reaches a discontinuity, whose share of the derivative its path misses."""
+
+
 def name_of(label) -> str:
     """Print a label: a path of addresses as 'a/b', anything else as itself."""
     if isinstance(label, tuple):

@@ -18,6 +18,7 @@ from ._modes import Estimating, Options, Replaying, estimate
 from ._plan import plan_of, samples
 from ._primitive import check_key
 from ._pytree import is_inexact, partition
+from ._smoothness import warn_of_jumps
 
 
 class Program(NamedTuple):
@@ -53,6 +54,8 @@ def _shapes(avals, lanes, *, program: Program):
 
 
 def _jvp(primals, tangents, at, *, program: Program, lanes):
+    varied = [x is None for x in at(*[None] * len(primals))]
+    warn_of_jumps(program.jaxpr, varied, program.options.objectives)
     run = vmapped(program.estimates, lanes)
     return jax.jvp(lambda *xs: run(*at(*xs)), tuple(primals), tuple(tangents))
 
@@ -98,6 +101,10 @@ def expectation(
         ObjectiveError: an output is not floating point.
         RandomKeyError: the first argument is not one typed key.
         NoRuleError: a sample is inside an operation that has no rule; it is named.
+
+    Warns:
+        DiscontinuityWarning: a derivative is taken, and a reparameterised value reaches an operation that is not
+            continuous (a comparison that selects, rounding, a branch), so that the path derivative is biased.
 
     Example:
         >>> import jax, numpyro.distributions as dist

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 from jax.extend import core as jex_core
+from jax.extend import source_info_util
 from jax.interpreters import ad, batching, mlir
 
 Literal = jex_core.Literal
@@ -210,6 +211,12 @@ def inner_jaxprs(eqn: Any) -> Iterator[Any]:
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, jex_core.Jaxpr | jex_core.ClosedJaxpr):
                 yield open_jaxpr(item)
+
+
+def source_line(eqn: Any) -> str:
+    """Where the user wrote an equation: 'file:line:column (function)'; empty where it is not known."""
+    line = source_info_util.summarize(eqn.source_info)
+    return "" if line.startswith("<unknown>") else line
 
 
 class Scan(NamedTuple):

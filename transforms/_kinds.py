@@ -22,6 +22,9 @@ class Estimator(eqx.Module):
     pathwise: ClassVar[bool] = False
     """Whether the derivative of the plain draw is already the right one."""
 
+    continuous: ClassVar[bool] = False
+    """Whether the user vouches that what follows is continuous in the value, where a path derivative needs that."""
+
     def refuses(self, distribution: Any) -> str | None:
         """Why this estimator cannot serve this distribution, and what to write instead; None where it can."""
         return None

@@ -202,7 +202,8 @@ def gather(jaxpr: Any, items: list, outputs: list) -> list:
 class Inlined:
     """The equations of a jaxpr with those of its calls in their places, every variable assigned once.
 
-    `items` are equations and, where samples are inside, steps; `constants` came with inlined jaxprs.
+    `items` are equations and, where samples are inside, steps; `constants` came with inlined jaxprs. `callers` are the
+    inlined calls around an equation, innermost first, by its identity.
     """
 
     jaxpr: Any
@@ -210,14 +211,16 @@ class Inlined:
     outputs: list
     items: list
     constants: dict
+    callers: dict[int, tuple]
 
 
 def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
     """Inline the calls of a jaxpr, except those of functions with an opaque name and no sample inside."""
     items: list = []
     constants: dict = {}
+    callers: dict[int, tuple] = {}
 
-    def run(inner, names):
+    def run(inner, names, around):
         for eqn in inner.eqns:
             reads = [a if isinstance(a, Literal) else names.get(a, a) for a in eqn.invars]
             called, consts = None, ()
@@ -229,15 +232,16 @@ def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
                 holders = [fresh(v.aval) for v in inputs[: len(consts)]]
                 constants.update(zip(holders, consts, strict=True))
                 below = dict(zip(inputs, [*holders, *reads], strict=True))
-                names.update(zip(eqn.outvars, run(called, below), strict=True))
+                names.update(zip(eqn.outvars, run(called, below, (eqn, *around)), strict=True))
                 continue
             writes = list(eqn.outvars)
             if inner is not jaxpr:
                 writes = [v if isinstance(v, DropVar) else fresh(v.aval) for v in writes]
                 names.update(zip(eqn.outvars, writes, strict=True))
             eqn = eqn.replace(invars=reads, outvars=writes)
+            callers[id(eqn)] = around
             items.append(Step(eqn, reads, writes) if samples_in(eqn) else eqn)
         return [a if isinstance(a, Literal) else names.get(a, a) for a in inner.outvars]
 
-    outputs = run(jaxpr, {})
-    return Inlined(jaxpr, [*jaxpr.constvars, *jaxpr.invars], outputs, items, constants)
+    outputs = run(jaxpr, {}, ())
+    return Inlined(jaxpr, [*jaxpr.constvars, *jaxpr.invars], outputs, items, constants, callers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 
 from ._distribution import reparameterised
@@ -15,6 +16,16 @@ class Reparam(Direct):
     """See `reparam`."""
 
     pathwise: ClassVar[bool] = True
+
+    vouched: bool = eqx.field(static=True, default=False)
+
+    @property
+    def continuous(self) -> bool:  # type: ignore[override]
+        """Whether the user vouches for what follows."""
+        return self.vouched
+
+    def __repr__(self):
+        return "reparam(continuous=True)" if self.vouched else "reparam()"
 
     def refuses(self, distribution: Any) -> str | None:
         """Refuse distributions whose sampler has no pathwise derivative."""
@@ -30,12 +41,17 @@ class Reparam(Direct):
         return Drawn(noise(key, distribution))
 
 
-def reparam() -> Reparam:
+def reparam(*, continuous: bool = False) -> Reparam:
     """Reparameterisation, or pathwise, gradient: d/dtheta E f(g(eps, theta)) = E f'(g) dg/dtheta.
 
     For distributions whose sampler is differentiable in its parameters; among them the gamma, beta, Dirichlet and
     Student's t, whose samplers carry implicit derivatives. Unbiased where the rest of the program is continuous in
-    the value. Right to every order.
+    the value: where it reaches an operation that is not (a comparison that selects, rounding, a branch), `expectation`
+    warns. Right to every order.
+
+    Args:
+        continuous: you know that the objective is continuous in the value, whatever operations it goes through (as in
+            bilinear interpolation): no warning at this site.
 
     Raises:
         EstimatorError: the distribution has no such sampler.
@@ -50,4 +66,4 @@ def reparam() -> Reparam:
         >>> float(jax.grad(f, argnums=1)(jax.random.key(0), 3.0))
         1.0
     """
-    return Reparam()
+    return Reparam(vouched=continuous)

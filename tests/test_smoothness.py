@@ -1,0 +1,226 @@
+"""Path derivatives miss jumps: where a reparameterised draw reaches one, it is said, and only there."""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+from jax import numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+import tracegrad as tg
+from tracegrad import dist
+from tracegrad.transforms import describe_sites, expectation, sample
+
+KEY = jax.random.key(5)
+LOOP = jnp.arange(3.0)
+
+
+def of(f, estimator=None):
+    """E[f(x)], x ~ N(m, 1)."""
+    return expectation(lambda key, m: f(sample(key, dist.Normal(m, 1.0), label="x", estimator=estimator)))
+
+
+def derive(objective, *args):
+    """Trace a derivative, in forward mode so that loops of unknown length are allowed."""
+    return jax.make_jaxpr(lambda key, *xs: jax.jvp(lambda *ys: objective(key, *ys), xs, xs))(KEY, *args)
+
+
+def branch(x):
+    return lax.cond(x > 0.3, lambda: x, lambda: x + 1.0)
+
+
+def loop(x):
+    return lax.while_loop(lambda s: s < 1.0, lambda s: s + 0.5, x)
+
+
+def steps(x):
+    def step(s, c):
+        return jnp.where(s > c, s, s + 1.0), s
+
+    return lax.scan(step, x, LOOP)[0]
+
+
+def counted(x):
+    """The jump is carried for two steps before it reaches the result."""
+
+    def step(carry, _):
+        a, b, c = carry
+        return (jnp.round(a), a, b), None
+
+    return lax.scan(step, (x, x, x), None, length=4)[0][2]
+
+
+def bilinear(x):
+    return map_coordinates(jnp.asarray([0.0, 1.0, 4.0]), [x[None]], 1)[0]
+
+
+def index(x):
+    return jnp.asarray([0.0, 1.0, 4.0])[jnp.clip(x, 0.0, 2.0).astype(int)]
+
+
+JUMPS = {
+    "indicator": (lambda x: x * (x > 0.5).astype(float), "gt"),
+    "select": (lambda x: jnp.where(x > 0.5, x, 0.0), "gt"),
+    "two jumps of which one meets": (lambda x: jnp.where(x > 0.0, x * jnp.floor(x), 0.0), "floor"),
+    "floor": (jnp.floor, "floor"),
+    "ceil": (jnp.ceil, "ceil"),
+    "round": (jnp.round, "round"),
+    "sign": (jnp.sign, "sign"),
+    "remainder": (lambda x: jnp.mod(x, 1.0), "rem"),
+    "index": (index, "convert_element_type"),
+    "argmax": (lambda x: LOOP[jnp.argmax(jnp.stack([x, x * 2.0, x * 0.0]))], "argmax"),
+    "argsort": (lambda x: LOOP[jnp.argsort(jnp.stack([x, x * 2.0, x * 0.0]))][0], "sort"),
+    "cond": (branch, "gt"),
+    "while": (loop, "lt"),
+    "scan": (steps, "gt"),
+    "carried": (counted, "round"),
+    "jit": (jax.jit(lambda x: jax.vmap(jnp.floor)(x[None])[0]), "floor"),
+    "checkpoint": (jax.checkpoint(jnp.floor), "floor"),
+    "bilinear": (bilinear, "floor"),
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_a_jump_is_named_with_its_line(name):
+    f, operation = JUMPS[name]
+    with pytest.warns(
+        tg.DiscontinuityWarning, match=f"sample at 'x' reaches a discontinuity: {operation} at .*test_sm"
+    ):
+        derive(of(f), 0.3)
+    (row,) = describe_sites(of(f), KEY, 0.3)
+    assert row.jumps[0].startswith(f"{operation} at ")
+    assert "test_smoothness.py:" in row.jumps[0]
+    (row,) = describe_sites(of(f, tg.reinforce()), KEY, 0.3)
+    assert row.jumps == ()
+
+
+CONTINUOUS = {
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "leaky_relu by hand": lambda x: jnp.where(x > 0, x, 0.01 * x),
+    "relu by hand": lambda x: x * (x > 0).astype(float),
+    "maximum by hand": lambda x: jnp.where(x > 0.5, x, 0.5),
+    "abs by hand": lambda x: jnp.where(0.0 > x, -x, x),
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "softplus": jax.nn.softplus,
+    "gelu": jax.nn.gelu,
+    "clip": lambda x: jnp.clip(x, -1.0, 1.0),
+    "lax clamp": lambda x: lax.clamp(-1.0, x, 1.0),
+    "maximum": lambda x: jnp.maximum(x, 0.5),
+    "abs": jnp.abs,
+    "logsumexp": lambda x: jax.nn.logsumexp(jnp.stack([x, 0.5 * x])),
+    "logaddexp": lambda x: jnp.logaddexp(x, 0.5),
+    "finite guard": lambda x: jnp.where(jnp.isfinite(x), x, 0.0),
+    "support": lambda x: jnp.where(x > 0.0, jnp.log1p(x), -jnp.inf),
+    "sort": lambda x: jnp.sort(jnp.stack([x, 0.5 * x]))[0],
+    "median": lambda x: jnp.median(jnp.stack([x, 0.5 * x, 2.0 * x])),
+    "held": lambda x: x * jnp.floor(lax.stop_gradient(x)),
+    "held after": lambda x: x * lax.stop_gradient(jnp.floor(x)),
+    "unused": lambda x: (jnp.floor(x), x)[1],
+    "equality": lambda x: jnp.where(x == 0.0, 1.0, x),
+    "of something else": lambda x: jnp.where(jnp.floor(LOOP) > 1.0, x, 0.0).sum(),
+    "density": lambda x: tg.gen(lambda: tg.sample("y", dist.Gamma(2.0, 1.0))).assess({"y": jnp.exp(x)})[0],
+}
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_continuous_functions_do_not_warn(name):
+    """Warnings are errors here."""
+    derive(of(CONTINUOUS[name]), 0.3)
+    assert describe_sites(of(CONTINUOUS[name]), KEY, 0.3)[0].jumps == ()
+
+
+@pytest.mark.parametrize("name", ["bilinear", "floor", "scan"])
+def test_a_site_can_vouch_for_what_follows(name):
+    derive(of(JUMPS[name][0], tg.reparam(continuous=True)), 0.3)
+    assert str(tg.reparam(continuous=True)) == "reparam(continuous=True)"
+    assert str(tg.reparam()) == "reparam()"
+
+
+def test_the_jump_of_the_issue_is_biased_where_it_warns_and_not_where_it_does_not():
+    """d/dm E[x 1(x > 0.5)] = Phi(m - 0.5) + 0.5 phi(0.5 - m); the path misses the second term."""
+    kinked = JUMPS["indicator"][0]
+    m, z = 0.3, 0.2
+    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+    tail = float(jax.scipy.stats.norm.sf(z))
+    exact = (float(density + m * tail), (float(tail + 0.5 * density),))
+    with pytest.warns(tg.DiscontinuityWarning):
+        report = tg.check_unbiased(of(kinked), m, key=KEY, draws=20_000, exact=exact)
+    assert not report.passed
+    estimate, reference = report.rows[1][1:3]
+    np.testing.assert_allclose(estimate, tail, atol=0.01)
+    np.testing.assert_allclose(reference, tail + 0.5 * density, rtol=1e-6)
+    assert tg.check_unbiased(of(kinked, tg.reinforce()), m, key=KEY, draws=20_000, exact=exact).passed
+
+
+def test_only_what_a_parameter_moves_counts():
+    """Noise without parameters may be compared with anything that is not differentiated."""
+
+    def f(key, m, p):
+        u = sample(key, dist.Uniform(0.0, 1.0), label="u")
+        return m * (u < p).astype(float)
+
+    jax.make_jaxpr(jax.grad(expectation(f), argnums=1))(KEY, 0.3, 0.5)
+    with pytest.warns(tg.DiscontinuityWarning, match="at 'u'"):
+        jax.make_jaxpr(jax.grad(expectation(f), argnums=2))(KEY, 0.3, 0.5)
+
+
+def test_auxiliary_outputs_may_jump():
+    def f(key, m):
+        x = sample(key, dist.Normal(m, 1.0))
+        return x, jnp.floor(x)
+
+    jax.make_jaxpr(jax.grad(expectation(f, has_aux=True), argnums=1, has_aux=True))(KEY, 0.3)
+
+
+def test_each_site_is_named_once_and_draws_in_between_pass_on_what_they_should():
+    """A path through a reparameterised draw goes on, a scored draw ends it, a jump in its parameters goes through."""
+
+    @tg.gen
+    def program(m, names):
+        a = tg.sample("a", dist.Normal(m, 1.0))
+        b = tg.sample("b", dist.Normal(a, 1.0), estimator=names["b"])
+        c = tg.sample("c", dist.Bernoulli(logits=jnp.floor(m * b) if "c" in names else b))
+        return jnp.floor(b) + jnp.floor(b) + c.astype(float)
+
+    def found(**names):
+        f = tg.expectation(lambda key, m: program.simulate(key, m, names).retval)
+        return {row.label[0]: len(row.jumps) for row in tg.describe_estimators(f, KEY, 0.3)}
+
+    with jax.numpy_dtype_promotion("standard"):
+        assert found(b=tg.reparam()) == {"a": 2, "b": 2, "c": 0}
+        assert found(b=tg.reinforce()) == {"a": 0, "b": 0, "c": 0}
+        assert found(b=tg.reparam(continuous=True)) == {"a": 0, "b": 0, "c": 0}
+        assert found(b=tg.reparam(), c=True) == {"a": 3, "b": 3, "c": 0}
+    f = tg.expectation(lambda key, m: program.simulate(key, m, {"b": tg.reparam()}).retval)
+    assert str(tg.describe_estimators(f, KEY, 0.3)).splitlines()[-1].startswith("b: its path derivative misses")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        derive(f, 0.3)
+    assert [str(w.message).split("'")[1] for w in seen] == ["a", "b"]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            derive(f, 0.3)
+    assert len(seen) == 2
+    assert all(w.filename == __file__ for w in seen)
+
+
+def test_sites_inside_loops_and_lanes_are_found():
+    @tg.gen
+    def step(x, _):
+        x = tg.sample("x", dist.Normal(x, 1.0))
+        return jnp.where(x > 1.0, 0.0, x), x
+
+    @tg.expectation
+    def walk(key, m):
+        return tg.gen(lambda: tg.sample("steps", step.scan()(m, LOOP))).simulate(key).retval[0]
+
+    def batch(m):
+        return jax.vmap(lambda k: walk(k, m))(jax.random.split(KEY, 3)).mean()
+
+    with pytest.warns(tg.DiscontinuityWarning, match="at 'steps/x'.* gt at "):
+        jax.make_jaxpr(jax.grad(batch))(0.3)
