@@ -49,6 +49,8 @@ from ._objectives import elbo as elbo
 from ._objectives import iwelbo as iwelbo
 from ._objectives import renyi as renyi
 from ._objectives import tvo as tvo
+from ._relaxations import biased_concrete as biased_concrete
+from ._relaxations import biased_straight_through as biased_straight_through
 from ._sequential import nested_vi as nested_vi
 from ._sequential import smc_bound as smc_bound
 from ._sequential import smc_wake_phi as smc_wake_phi
@@ -65,6 +67,7 @@ from ._wake_sleep import sleep as sleep
 from ._wake_sleep import wake_phi as wake_phi
 from ._wake_sleep import wake_theta as wake_theta
 from .transforms import BiasedGradientError as BiasedGradientError
+from .transforms import DiscontinuityWarning as DiscontinuityWarning
 from .transforms import EstimatorError as EstimatorError
 from .transforms import HigherOrderError as HigherOrderError
 from .transforms import NoRuleError as NoRuleError
