@@ -177,7 +177,7 @@ def test_random_programs(program):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=20, derandomize=True, database=None, deadline=None, suppress_health_check=QUIET)
 @given(programs(budget=6))
 def test_many_random_programs(program):
     with precisely():
