@@ -9,6 +9,7 @@ from . import _log_densities as _log_densities
 from . import _rejection as _rejection
 from . import _standard_noise as _standard_noise
 from . import _weak_derivatives as _weak_derivatives
+from . import auto as auto
 from ._addresses import merge as merge
 from ._addresses import select as select
 from ._baselines import MovingAverage as MovingAverage
@@ -39,6 +40,10 @@ from ._generative import Trace as Trace
 from ._generative import cond as cond
 from ._generative import switch as switch
 from ._importance import importance as importance
+from ._mcmc import Draws as Draws
+from ._mcmc import hmc as hmc
+from ._mcmc import nuts as nuts
+from ._mcmc import to_arviz as to_arviz
 from ._multisample import dreg as dreg
 from ._multisample import dreg_wake_phi as dreg_wake_phi
 from ._multisample import sticking_the_landing as sticking_the_landing
@@ -63,9 +68,13 @@ from ._trust import check_unbiased as check_unbiased
 from ._trust import compare_estimators as compare_estimators
 from ._trust import describe_estimators as describe_estimators
 from ._trust import with_estimators as with_estimators
+from ._unconstrained import Unconstrained as Unconstrained
+from ._unconstrained import to_unconstrained as to_unconstrained
 from ._wake_sleep import sleep as sleep
 from ._wake_sleep import wake_phi as wake_phi
 from ._wake_sleep import wake_theta as wake_theta
+from ._weighted import WeightedDraws as WeightedDraws
+from ._weighted import importance_sampling as importance_sampling
 from .transforms import BiasedGradientError as BiasedGradientError
 from .transforms import DiscontinuityWarning as DiscontinuityWarning
 from .transforms import EstimatorError as EstimatorError

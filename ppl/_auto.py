@@ -130,8 +130,8 @@ class Guide(Estimated):
     def _partial(self, path, have, lacking):
         return DensityError(
             f"{self.name} at {show(path)}: values are given at {', '.join(map(show, have))} and not at "
-            f"{', '.join(map(show, lacking))}. Its latents are drawn together, so give all (it is assessed) or none (it "
-            "is simulated)."
+            f"{', '.join(map(show, lacking))}. Its latents are drawn together, so give all (it is assessed) or none "
+            "(it is simulated)."
         )
 
 

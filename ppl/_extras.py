@@ -1,4 +1,4 @@
-"""Libraries that only some of the package needs: imported where they are used, with an error that says what to install."""
+"""Libraries that only some of the package needs: imported where used, with an error that says what to install."""
 
 from __future__ import annotations
 
@@ -18,5 +18,6 @@ def require(module: str, extra: str, who: str) -> ModuleType:
             warnings.simplefilter("ignore")  # What a library announces about its own future is not the caller's.
             return importlib.import_module(module)
     except ImportError as error:
-        name = module.partition(".")[0]
-        raise ImportError(f"{who} needs {name}, which is not installed. Write `pip install tracegrad[{extra}]`.") from error
+        raise ImportError(
+            f"{who} needs {module.partition('.')[0]}, which is not installed. Write `pip install tracegrad[{extra}]`."
+        ) from error

@@ -55,8 +55,8 @@ def _bijection(path, distribution):
         return dist.biject_to(constraint)
     except (NotImplementedError, TypeError, AttributeError) as error:
         raise DensityError(
-            f"The latent at {show(path)} ({type(distribution).__name__}) has the support {constraint}, for which numpyro "
-            "has no bijection from the real line. Sample it through another distribution, or observe it."
+            f"The latent at {show(path)} ({type(distribution).__name__}) has the support {constraint}, for which "
+            "numpyro has no bijection from the real line. Sample it through another distribution, or observe it."
         ) from error
 
 
@@ -66,8 +66,8 @@ def _outcomes(path, distribution):
     values = support(element)
     if values is None:
         raise DensityError(
-            f"The discrete latent at {show(path)} ({type(distribution).__name__}) has no finite support, so there is no "
-            "categorical family for it. Marginalise it, or truncate it."
+            f"The discrete latent at {show(path)} ({type(distribution).__name__}) has no finite support, so there is "
+            "no categorical family for it. Marginalise it, or truncate it."
         )
     return values, len(getattr(element, "event_shape", ()))
 

@@ -147,6 +147,6 @@ def _check_addresses(target, proposal, args, key):
     have, want = {p for p, _ in paths(made)}, {p for p, _ in paths(target.latents())}
     if have != want:
         raise AddressError(
-            f"importance_sampling: the proposal {proposal.name} samples at {', '.join(map(show, sorted(have)))}, and the "
-            f"latents of the target are {', '.join(map(show, sorted(want)))}. Give it the same addresses."
+            f"importance_sampling: the proposal {proposal.name} samples at {', '.join(map(show, sorted(have)))}, and "
+            f"the latents of the target are {', '.join(map(show, sorted(want)))}. Give it the same addresses."
         )
