@@ -1,0 +1,60 @@
+"""The how-to pages: their code runs as printed, and their numbers are those of the script that makes them."""
+
+import importlib.util
+import re
+
+import jax
+import pytest
+from source_tree import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = ["choosing-an-estimator.md", "writing-an-estimator.md"]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def choosing():
+    spec = importlib.util.spec_from_file_location("choosing", DOCS / "examples" / "choosing.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(page, capsys):
+    """All blocks of a page are one program, run as a reader runs it; what it prints is what the page says."""
+    code = blocks(page, "python")
+    assert len(code) >= 4
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile("\n".join(code), str(DOCS / page), "exec"), {"__name__": page})
+    assert capsys.readouterr().out.splitlines() == "".join(blocks(page, "text")).splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_in_the_navigation_and_on_the_first_page(page):
+    assert page in (ROOT / "mkdocs.yml").read_text()
+    assert f"]({page})" in (DOCS / "index.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["plate", "chain", "mixture"])
+def test_the_variances_of_the_page_are_those_of_the_script(name):
+    """The rows are all there, in order; those of the two ends are measured again."""
+    module = choosing()
+    objective, args, sites = module.PROBLEMS[name]
+    head = f"| {' | '.join(sites)} | variance |"
+    text = (DOCS / PAGES[0]).read_text().partition(head)[2]
+    rows = [row.strip("| ").split(" | ") for row in text.partition("\n\n")[0].splitlines()[2:]]
+    n = len(sites)
+    combinations = 1
+    for choices in sites.values():
+        combinations *= len(choices)
+    assert len(rows) == combinations
+    costs = [float(row[n + 2]) for row in rows]
+    assert costs == sorted(costs)
+    for row in (rows[0], rows[-1]):
+        tried = {site: [e for e in sites[site] if f"`{e}`" == cell] for site, cell in zip(sites, row[:n], strict=True)}
+        found = module.tg.compare_estimators(objective, *args, key=jax.random.key(0), sites=tried, draws=2000)
+        assert found.rows[0]["variance"] == pytest.approx(float(row[n]), rel=0.1)
+        assert float(row[n]) * float(row[n + 1]) == pytest.approx(float(row[n + 2]), rel=0.02)
