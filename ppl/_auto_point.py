@@ -71,8 +71,13 @@ class Laplace(FullRank):
 
     def start(self, key):
         """The mode and the curvature there: nothing is left to fit."""
-        with lenient():
-            return _curved(*_mode(self.space.log_prob, starting_points(self.space, key), self.steps))
+
+        @jax.jit  # At once, so that a trial step to where nothing is finite is a number and no error.
+        def found(key):
+            with lenient():
+                return _curved(*_mode(self.space.log_prob, starting_points(self.space, key), self.steps))
+
+        return _checked(found(key))
 
 
 def _mode(log_prob, start, steps):
@@ -106,14 +111,19 @@ def _curved(point, precision):
     """The parameters of a full-rank normal with this mean and precision."""
     # With the order reversed, the factor of the precision inverts to that of the covariance.
     upper = jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
-    if not isinstance(upper, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(upper))):
+    lower = jax.scipy.linalg.solve_triangular(upper.T, jnp.eye(len(point), dtype=point.dtype), lower=True)
+    diagonal = jnp.diagonal(lower)
+    return {"loc": point, "log_scale": jnp.log(diagonal), "lower": jnp.tril(lower / diagonal[:, None], -1)}
+
+
+def _checked(params):
+    finite = jnp.isfinite(params["log_scale"])
+    if not isinstance(finite, jax.core.Tracer) and not bool(jnp.all(finite)):
         raise FitError(
             "laplace: the log density is not curved downwards in every direction at the point that was found, so there "
             "is no normal there. Look for latents that the data say nothing about, or start from another key."
         )
-    lower = jax.scipy.linalg.solve_triangular(upper.T, jnp.eye(len(point), dtype=point.dtype), lower=True)
-    diagonal = jnp.diagonal(lower)
-    return {"loc": point, "log_scale": jnp.log(diagonal), "lower": jnp.tril(lower / diagonal[:, None], -1)}
+    return params
 
 
 def laplace(target: Target, *, steps: int = 500) -> Laplace:

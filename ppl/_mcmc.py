@@ -70,9 +70,7 @@ def _sample(name, target, key, draws, warmup, chains, init, settings) -> Draws:
     space = to_unconstrained(target)
     begin, run = jax.random.split(key)
     starts = _starts(name, space, begin, chains, init)
-    choices, statistics, step_size = _run(
-        name, space, jax.random.split(run, chains), starts, draws, warmup, settings
-    )
+    choices, statistics, step_size = _run(name, space, jax.random.split(run, chains), starts, draws, warmup, settings)
     if not np.isfinite(np.asarray(statistics["lp"])).all():
         raise DensityError(
             f"{name}: the log density is not finite at the draws. Give `init`, choices at which it is, stacked to "

@@ -61,15 +61,14 @@ def _bijection(path, distribution):
 
 
 def _outcomes(path, distribution):
-    """The values of a discrete site's element, shape (k, *event_shape), and the number of event dimensions."""
-    element = elementwise(distribution)
-    values = support(element)
-    if values is None:
+    """The values that an element of a discrete site can take, shape (k,)."""
+    values = support(elementwise(distribution))
+    if values is None or values.ndim != 1:
         raise DensityError(
             f"The discrete latent at {show(path)} ({type(distribution).__name__}) has no finite support, so there is "
             "no categorical family for it. Marginalise it, or truncate it."
         )
-    return values, len(getattr(element, "event_shape", ()))
+    return values
 
 
 class _Latents(Operation):
@@ -109,9 +108,7 @@ class Describe(_Latents):
         visit = at.draw()
         self.discrete[path] = _is_discrete(at.distribution)
         if self.discrete[path]:
-            values, events = _outcomes(path, at.distribution)
-            shape = (*jnp.shape(visit.value)[: jnp.ndim(visit.value) - events], values.shape[0])
-            prototype = jnp.zeros(shape, float)
+            prototype = jnp.zeros((*jnp.shape(visit.value), len(_outcomes(path, at.distribution))), float)
         else:
             prototype = _bijection(path, at.distribution).inv(visit.value)
         return visit._replace(weight=jnp.ones((), float), discarded=(prototype, jnp.ones((), float)))
@@ -125,7 +122,7 @@ class Constrain(_Latents):
         if value is None:
             raise missing(at.path, type(at.distribution).__name__)
         if _is_discrete(at.distribution):
-            return at.take(_outcomes(at.path, at.distribution)[0][value])._replace(weight=None)
+            return at.take(_outcomes(at.path, at.distribution)[value])._replace(weight=None)
         bijection = _bijection(at.path, at.distribution)
         constrained = bijection(value)
         return at.take(constrained)._replace(weight=bijection.log_abs_det_jacobian(value, constrained))
@@ -153,11 +150,8 @@ class Unconstrain(_Latents):
 
 
 def _index(at, value):
-    values, events = _outcomes(at.path, at.distribution)
-    batch = value.ndim - events
-    spread = jnp.reshape(values, (values.shape[0],) + (1,) * batch + values.shape[1:])
-    equal = jnp.all(spread == value[None], axis=tuple(range(1 + batch, 1 + value.ndim)))
-    return jnp.argmax(equal, axis=0), jnp.where(jnp.any(equal, axis=0), 0.0, jnp.inf)
+    equal = value[..., None] == _outcomes(at.path, at.distribution)
+    return jnp.argmax(equal, axis=-1), jnp.where(jnp.any(equal, axis=-1), 0.0, jnp.inf)
 
 
 class Unconstrained(eqx.Module):
