@@ -13,6 +13,14 @@ import tracegrad as tg
 # ---- at run time: a gradient step of a variational autoencoder ------------------------------------------------------
 
 
+@pytest.fixture
+def optimised():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimised")
 def test_the_compiled_step_does_the_work_of_the_one_written_by_hand():
     args, steps = vae.gradient_steps(64)
     ours, by_hand = (jax.jit(steps[name]).lower(*args).compile().cost_analysis() for name in ("ours", "by hand"))

@@ -469,14 +469,9 @@ def truth(name: str, family: Family):
 
 @contextlib.contextmanager
 def precisely():
-    """Double precision, and quick compilation: these programs are small and run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        with jax.enable_x64(True):
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+    """Double precision."""
+    with jax.enable_x64(True):
+        yield
 
 
 def assert_exact(g: Callable, mean: Callable, w: Any = W, *, hessian: bool = False, **options) -> None:
