@@ -13,17 +13,17 @@ than a miss.
 
 from __future__ import annotations
 
-import math
 import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ._branches import COMPARISONS, Branches, State, union
+from ._dependence import bits
 from ._errors import DiscontinuityWarning, name_of
 from ._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, scan_parts, source_line
 from ._plan import Inlined, Step, inline
 
-COMPARISONS = {"gt", "ge", "lt", "le"}
 STEPS = {"floor", "ceil", "round", "sign", "argmax", "argmin", "rem"}
 CONTINUOUS = set(
     """site_log_density site_draw relu relu6 leaky_relu elu selu celu softplus log_sigmoid hard_tanh hard_sigmoid
@@ -34,8 +34,6 @@ CONTINUOUS = set(
 )
 """Names of traced functions that are continuous, though not all of their steps are."""
 
-State = tuple[int, int]
-"""Of a value: the draws it depends on continuously (bit 0: parameters), and the jumps it carries, as bits."""
 NOTHING: State = (0, 0)
 
 
@@ -100,20 +98,13 @@ def _is_step(eqn) -> bool:
 # ---- the analysis ---------------------------------------------------------------------------------------------------
 
 
-def union(states: Sequence[State]) -> State:
-    """What any of the values depends on and carries."""
-    paths = jumps = 0
-    for path, jump in states:
-        paths, jumps = paths | path, jumps | jump
-    return paths, jumps
-
-
 class _Analysis:
     """Walks a jaxpr, calls inlined; draws and jumps are numbered as they are met."""
 
     def __init__(self):
-        self.draws: dict[int, tuple[int, Any]] = {}
-        self.jumps: dict[tuple[int, int], tuple[int, Jump]] = {}
+        self.draws: dict[int, int] = {}
+        self.labels: list[Any] = [None]
+        self.jumps: dict[Any, tuple[int, int, str, str]] = {}
         self.flats: dict[int, tuple[Any, Inlined, dict]] = {}
         self.callers: dict[int, tuple] = {}
 
@@ -138,7 +129,8 @@ class _Analysis:
             states = look(eqn.invars)
             if not any(map(any, states)) and eqn.primitive.name not in ("sample", "scan", "while", "cond"):
                 continue
-            for v, (path, jump) in zip(eqn.outvars, self._after(eqn, states, _Branches(made, look)), strict=True):
+            outs = self._after(eqn, states, Branches(made, look, self._of))
+            for v, (path, jump) in zip(eqn.outvars, outs, strict=True):
                 env[v] = (path if is_inexact_aval(v.aval) else 0, jump)
         return look(flat.outputs)
 
@@ -148,7 +140,10 @@ class _Analysis:
             return RULES[name](self, eqn, states)
         if name in ("select_n", "mul"):
             return [union(branches.states(eqn, states))]
-        if name in COMPARISONS or _is_step(eqn):
+        if name in COMPARISONS:
+            path, jump = union(states)
+            return [(0, jump | self._born(path, eqn, branches.key(eqn)))]
+        if _is_step(eqn):
             return self._step(eqn, states)
         if name in ("remat2", "checkpoint", "remat"):
             return self.run(eqn.params["jaxpr"], states, eqn)
@@ -158,25 +153,36 @@ class _Analysis:
 
     def _step(self, eqn, states) -> list[State]:
         path, jump = union(states)
-        born = self._born(path, eqn)
+        born = self._born(path, eqn, id(eqn))
         if eqn.primitive.name not in ("sort", "top_k"):
             return [(0, jump | born)]
         kept = eqn.params.get("num_keys", 1)
         return [(path, jump)] * kept + [(path, jump | born)] * (len(eqn.outvars) - kept)
 
-    def _born(self, path: int, eqn) -> int:
-        """The jumps of an operation on a value: one for each draw it depends on, if parameters move it."""
+    def _of(self, key) -> int:
+        """The jump of a comparison, as a bit."""
+        return self.jumps[key][0] if key in self.jumps else 0
+
+    def _born(self, path: int, eqn, key) -> int:
+        """The jump of an operation on a value that depends on draws, if parameters move it."""
         if not path & 1 or path == 1:
             return 0
-        line = next(filter(None, map(source_line, (eqn, *self.callers[id(eqn)]))), "")
-        if "site-packages" in line or "dist-packages" in line:
-            return 0
-        out = 0
-        for bit, label in self.draws.values():
-            if path & bit:
-                jump = Jump(label, eqn.primitive.name, line)
-                out |= self.jumps.setdefault((bit, id(eqn)), (1 << len(self.jumps), jump))[0]
-        return out
+        if key not in self.jumps:
+            line = next(filter(None, map(source_line, (eqn, *self.callers[id(eqn)]))), "")
+            theirs = "site-packages" in line or "dist-packages" in line
+            self.jumps[key] = (0 if theirs else 1 << len(self.jumps), 0, eqn.primitive.name, line)
+        bit, before, *where = self.jumps[key]
+        self.jumps[key] = (bit, before | path, *where)
+        return bit
+
+    def carried(self, jumps: int) -> tuple[Jump, ...]:
+        """Some of the jumps, one for each draw, operation and line."""
+        draws: dict[tuple[str, str], int] = {}
+        for bit, path, *where in self.jumps.values():
+            if bit & jumps:
+                draws[tuple(where)] = draws.get(tuple(where), 0) | path & ~1
+        pairs = sorted((i, where) for where, path in draws.items() for i in bits(path))
+        return tuple(dict.fromkeys(Jump(self.labels[i], *where) for i, where in pairs))
 
     # ---- rules ----
 
@@ -185,7 +191,10 @@ class _Analysis:
         path, jump = union(states)
         kind = eqn.params["site"].prototype()
         if _pathwise(eqn):
-            path |= self.draws.setdefault(id(eqn), (2 << len(self.draws), eqn.params["site"].label))[0]
+            if id(eqn) not in self.draws:
+                self.draws[id(eqn)] = len(self.labels)
+                self.labels.append(eqn.params["site"].label)
+            path |= 1 << self.draws[id(eqn)]
         elif kind is not None:
             path = 0
         return [(path, jump)] * len(eqn.outvars)
@@ -221,69 +230,6 @@ class _Analysis:
 RULES = {"sample": _Analysis._sample, "scan": _Analysis._scan, "while": _Analysis._while, "cond": _Analysis._cond}
 
 
-# ---- branches that meet ---------------------------------------------------------------------------------------------
-
-SAME = {"convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy"}
-ODD = {"neg", "abs", "sqrt", "square", "integer_pow", "sin", "tan", "tanh", "expm1", "log1p", "erf", "reduce_sum"}
-
-
-class _Branches:
-    """Whether the branches of a comparison meet where it turns."""
-
-    def __init__(self, made: dict, look: Any):
-        self.made, self.look = made, look
-
-    def states(self, eqn, states) -> list[State]:
-        """The states of the operands of a select or a product, without comparisons that do not make it jump."""
-        states = list(states)
-        for i, atom in enumerate(eqn.invars if eqn.primitive.name == "mul" else eqn.invars[:1]):
-            compared = self.made.get(self.root(atom)) if states[i][1] else None
-            if compared is None or compared.primitive.name not in COMPARISONS:
-                continue
-            others = [self.root(a) for k, a in enumerate(eqn.invars) if k != i]
-            if self._meet(compared, others, product=eqn.primitive.name == "mul"):
-                states[i] = (0, union(self.look(compared.invars))[1])
-        return states
-
-    def _meet(self, compared, others, *, product) -> bool:
-        sides = [self.root(a) for a in compared.invars]
-        if not product and all(o in sides for o in others):
-            return True
-        if not product and any(isinstance(o, float) and not math.isfinite(o) for o in others):
-            return True
-        return any(
-            sides[1 - k] == 0.0 and all(self.vanishes(o, sides[k], 6) for o in others)
-            for k in (0, 1)
-            if not isinstance(sides[k], float)
-        )
-
-    def root(self, atom):
-        """A variable or a number, casts and broadcasts taken off."""
-        while not isinstance(atom, Literal):
-            eqn = self.made.get(atom)
-            if eqn is None or eqn.primitive.name not in SAME:
-                return atom
-            atom = eqn.invars[0]
-        return float(atom.val) if getattr(atom.val, "ndim", 0) == 0 else id(atom)
-
-    def vanishes(self, value, at, depth: int) -> bool:
-        """Whether a value is surely zero where another one is."""
-        if isinstance(value, float | int) or value == at:
-            return value == at or value == 0.0
-        eqn = self.made.get(value)
-        if eqn is None or depth == 0:
-            return False
-        name = eqn.primitive.name
-        parts = [self.root(a) for a in (eqn.invars[1:] if name == "select_n" else eqn.invars)]
-        if name in ODD:
-            return eqn.params.get("y", 1) > 0 and self.vanishes(parts[0], at, depth - 1)
-        if name == "div":
-            return self.vanishes(parts[0], at, depth - 1)
-        if name == "mul":
-            return any(self.vanishes(p, at, depth - 1) for p in parts)
-        return name in ("add", "sub", "select_n", "max", "min") and all(self.vanishes(p, at, depth - 1) for p in parts)
-
-
 # ---- what is found --------------------------------------------------------------------------------------------------
 
 _found: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -303,9 +249,8 @@ def jumps_of(jaxpr: Any, varied: Sequence[bool], outputs: int) -> tuple[Jump, ..
     asked = (tuple(varied), outputs)
     if asked not in known:
         analysis = _Analysis()
-        carried = union(analysis.run(jaxpr, [(int(v), 0) for v in varied])[:outputs])[1]
-        found = [jump for bit, jump in analysis.jumps.values() if bit & carried]
-        known[asked] = tuple(dict.fromkeys(found))
+        outs = analysis.run(jaxpr, [(int(v), 0) for v in varied])
+        known[asked] = analysis.carried(union(outs[:outputs])[1])
     return known[asked]
 
 
