@@ -8,7 +8,7 @@ from jax import numpy as jnp
 import tracegrad as tg
 
 KEY = jax.random.key(11)
-LOGIT, TARGET = 0.4, 0.3
+LOGIT, TARGET = 1.5, 0.3
 U = (np.arange(400_000) + 0.5) / 400_000
 NOISE = np.log(U) - np.log1p(-U)
 """Logistic noise, the difference of two Gumbels, at the midpoints of its quantiles."""
@@ -56,9 +56,9 @@ CASES = [
 def test_the_bias_is_what_quadrature_says(relaxed, expected, temperature):
     f, logit = objective(relaxed, temperature), jnp.asarray(LOGIT)
     value, slope = expected(temperature)
-    assert tg.check_unbiased(f, logit, key=KEY, draws=10_000, exact=(value, (slope,))).passed
-    assert max(abs(value - EXACT[0]), abs(slope - EXACT[1])) > 0.005
-    assert not tg.check_unbiased(f, logit, key=KEY, draws=10_000, exact=(EXACT[0], (EXACT[1],))).passed
+    assert tg.check_unbiased(f, logit, key=KEY, draws=20_000, exact=(value, (slope,))).passed
+    assert max(abs(value - EXACT[0]), abs(slope - EXACT[1])) > 0.02
+    assert not tg.check_unbiased(f, logit, key=KEY, draws=20_000, exact=(EXACT[0], (EXACT[1],))).passed
 
 
 def test_the_value_of_a_straight_through_draw_is_one_hot_and_its_mean_right():

@@ -171,16 +171,16 @@ class _Analysis:
             line = next(filter(None, map(source_line, (eqn, *self.callers[id(eqn)]))), "")
             theirs = "site-packages" in line or "dist-packages" in line
             self.jumps[key] = (0 if theirs else 1 << len(self.jumps), 0, eqn.primitive.name, line)
-        bit, before, *where = self.jumps[key]
-        self.jumps[key] = (bit, before | path, *where)
+        bit, before, name, line = self.jumps[key]
+        self.jumps[key] = (bit, before | path, name, line)
         return bit
 
     def carried(self, jumps: int) -> tuple[Jump, ...]:
         """Some of the jumps, one for each draw, operation and line."""
         draws: dict[tuple[str, str], int] = {}
-        for bit, path, *where in self.jumps.values():
+        for bit, path, name, line in self.jumps.values():
             if bit & jumps:
-                draws[tuple(where)] = draws.get(tuple(where), 0) | path & ~1
+                draws[name, line] = draws.get((name, line), 0) | path & ~1
         pairs = sorted((i, where) for where, path in draws.items() for i in bits(path))
         return tuple(dict.fromkeys(Jump(self.labels[i], *where) for i, where in pairs))
 
