@@ -186,7 +186,7 @@ def to_arviz(draws: Draws) -> Any:
         draws: what `nuts` or `hmc` returned.
 
     Returns:
-        Groups `posterior` (a variable for each address, nested ones named 'a/b') and `sample_stats`.
+        Groups `posterior` (a variable for each address, nested ones named "a.b") and `sample_stats`.
 
     Raises:
         ImportError: arviz is missing.
@@ -204,7 +204,7 @@ def to_arviz(draws: Draws) -> Any:
     if not isinstance(draws, Draws):
         raise ChoiceError(f"to_arviz takes what `nuts` or `hmc` returned, and got {type(draws).__name__}.")
     groups = {
-        "posterior": {"/".join(path): np.asarray(x) for path, x in paths(draws.choices)},
+        "posterior": {".".join(path): np.asarray(x) for path, x in paths(draws.choices)},
         "sample_stats": {name: np.asarray(x) for name, x in draws.statistics.items()},
     }
     if int(arviz.__version__.partition(".")[0]) >= 1:

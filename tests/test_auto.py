@@ -142,11 +142,10 @@ def halves():
 MIXED = tg.Target(halves, (), {"x": 3.5})
 POSITIVE = tg.Target(tg.gen(lambda: tg.sample("s", dist.HalfNormal(1.0))))
 ONE_DIMENSION = {
-    "mean_field": (auto.mean_field, MIXED),
-    "full_rank": (auto.full_rank, MIXED),
-    "low_rank": (functools.partial(auto.low_rank, rank=1), MIXED),
-    "laplace": (auto.laplace, POSITIVE),
-    "flow": (auto.flow, MIXED),
+    "mean_field": auto.mean_field,
+    "full_rank": auto.full_rank,
+    "low_rank": functools.partial(auto.low_rank, rank=1),
+    "flow": auto.flow,
 }
 
 
@@ -157,24 +156,21 @@ def perturbed(family):
     keys = jax.random.split(jax.random.key(3), len(leaves))
     leaves = [x + 0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
     moved = tree.unflatten(leaves)
-    return moved | {"log_scale": moved["log_scale"] + (2.0 if family.name != "laplace" else 0.0)}
+    return moved | {"log_scale": moved["log_scale"] + 2.0}
 
 
 @pytest.mark.parametrize("name", ONE_DIMENSION)
 def test_densities_integrate_to_one_and_are_those_of_the_draws(name):
-    """The mass over s > 0 (and k) is one, and the part of it below a point is the frequency of draws there."""
-    make, target = ONE_DIMENSION[name]
-    family = make(target)
-    params, discrete = perturbed(family), target is MIXED
+    """The mass over s > 0 and k is one, and the part of it below a point is the frequency of draws there."""
+    family = ONE_DIMENSION[name](MIXED)
+    params = perturbed(family)
     logs = jnp.linspace(-12.0, 12.0, 4001)
-    kinds = {"k": jnp.array([2, 3, 4])} if discrete else {"none": jnp.zeros(1)}
 
-    def density(kind, u):
-        choices = {"s": jnp.exp(u)} | (kind if discrete else {})
-        return jnp.exp(family.guide.assess(choices, params)[0] + u)
+    def density(k, u):
+        return jnp.exp(family.guide.assess({"k": k, "s": jnp.exp(u)}, params)[0] + u)
 
     over = jax.jit(jax.vmap(jax.vmap(density, in_axes=(None, 0)), in_axes=(0, None)))
-    mass = np.asarray(over(kinds, logs), np.float64).sum(0) * (24.0 / 4000.0)
+    mass = np.asarray(over(jnp.array([2, 3, 4]), logs), np.float64).sum(0) * (24.0 / 4000.0)
     assert mass.sum() == pytest.approx(1.0, abs=2e-3)
     middle = int(np.searchsorted(np.cumsum(mass), 0.3))
     n = 20_000
@@ -202,11 +198,10 @@ def many():
     tg.sample("x", dist.Normal(0.0, s))
 
 
-@pytest.mark.parametrize("make", [auto.full_rank, auto.flow])
-def test_simulate_and_assess_agree_on_nested_choices(make):
+def test_simulate_and_assess_agree_on_nested_choices():
     """Supports that depend on other choices, in a loop; a simplex; discrete sites in a plate and as events."""
     with jax.enable_x64(True):
-        family = make(tg.Target(many, (), {"x": 0.5}))
+        family = auto.flow(tg.Target(many, (), {"x": 0.5}))
         params = perturbed(family)
         trace, assessed = jax.jit(
             lambda key: (t := family.guide.simulate(key, params), family.guide.assess(t.choices, params)[0])
@@ -299,7 +294,7 @@ def test_eight_schools_bound_is_below_the_evidence_and_near_it():
     assert schools_evidence() == pytest.approx(-31.3113, abs=1e-3)
     target = tg.Target(schools, (), {"y": jnp.asarray(EFFECTS, jnp.float32)})
     family = auto.full_rank(target)
-    params = fitted(family, steps=1000, rate=0.03, lanes=8)
+    params = fitted(family, steps=600, rate=0.04, lanes=8)
     found = tg.importance_sampling(target, family.guide, params, key=KEY, n=4000)
     elbo, error = float(jnp.mean(found.log_weights)), float(jnp.std(found.log_weights)) / 4000**0.5
     assert elbo < -31.3113 + 4.0 * error

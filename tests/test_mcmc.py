@@ -91,7 +91,7 @@ def test_statistics_and_arviz():
     lp = space.log_prob(space.unconstrain(last))
     assert float(draws.statistics["lp"][0, -1]) == pytest.approx(float(lp), abs=1e-3)
     data = tg.to_arviz(draws)
-    np.testing.assert_array_equal(data["posterior"]["sub/z"].values, draws.choices["sub"]["z"])
+    np.testing.assert_array_equal(data["posterior"]["sub.z"].values, draws.choices["sub"]["z"])
     assert data["posterior"]["p"].dims == ("chain", "draw")
     assert set(draws.statistics) == set(data["sample_stats"].data_vars)
 
