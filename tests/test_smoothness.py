@@ -125,6 +125,7 @@ CONTINUOUS = {
     "unused": lambda x: (jnp.floor(x), x)[1],
     "equality": lambda x: jnp.where(x == 0.0, 1.0, x),
     "of something else": lambda x: jnp.where(jnp.floor(LOOP) > 1.0, x, 0.0).sum(),
+    "the code of a library": lambda x: dist.AsymmetricLaplace(0.0, 1.0, 0.5).log_prob(x),
     "density": lambda x: tg.gen(lambda: tg.sample("y", dist.Gamma(2.0, 1.0))).assess({"y": jnp.exp(x)})[0],
 }
 
@@ -134,6 +135,34 @@ def test_continuous_functions_do_not_warn(name):
     """Warnings are errors here."""
     derive(of(CONTINUOUS[name]), 0.3)
     assert describe_sites(of(CONTINUOUS[name]), KEY, 0.3)[0].jumps == ()
+
+
+def test_an_evidence_bound_of_many_families_does_not_warn():
+    """Densities and samplers are full of guards; a decoder of ReLUs is continuous."""
+    families = {
+        "normal": lambda m: dist.Normal(m, jnp.exp(m)),
+        "gamma": lambda m: dist.Gamma(jnp.exp(m), 1.0),
+        "beta": lambda m: dist.Beta(jnp.exp(m), 2.0),
+        "t": lambda m: dist.StudentT(3.0, m, 1.0),
+        "uniform": lambda m: dist.Uniform(0.0, jnp.exp(m)),
+        "log normal": lambda m: dist.LogNormal(m, 1.0),
+        "dirichlet": lambda m: dist.Dirichlet(jnp.exp(m) * jnp.ones(3)),
+        "vector": lambda m: dist.MultivariateNormal(m * jnp.ones(2), jnp.eye(2)),
+    }
+
+    @tg.gen
+    def guide(m):
+        for name, family in families.items():
+            tg.sample(name, family(m))
+
+    @tg.gen
+    def model():
+        zs = [jnp.ravel(tg.sample(name, family(jnp.asarray(0.2)))) for name, family in families.items()]
+        hidden = jax.nn.relu(jnp.outer(LOOP, jnp.concatenate(zs)))
+        tg.sample("x", dist.Bernoulli(logits=jax.nn.leaky_relu(hidden).sum(1)).to_event(1))
+
+    bound = tg.elbo(model, guide, {"x": jnp.asarray([0, 1, 1])})
+    jax.make_jaxpr(jax.grad(lambda m: bound(KEY, (), (m,))))(jnp.asarray(0.1))
 
 
 @pytest.mark.parametrize("name", ["bilinear", "floor", "scan"])
