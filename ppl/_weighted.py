@@ -18,6 +18,9 @@ from ._importance import checked_proposal
 from ._target import Target, splat
 from .transforms import check_key
 
+EVEN = 1e-3
+"""A range of log weights, in nats, below which they have no tail to fit but rounding."""
+
 
 class WeightedDraws(eqx.Module):
     """Draws with their importance weights.
@@ -44,14 +47,18 @@ class WeightedDraws(eqx.Module):
         """Pareto smoothed log weights, normalised, shape (n,), and the shape k-hat of the tail.
 
         Below 0.7 the estimates can be relied on; above it the proposal misses a part of the target, and neither the
-        weights nor the evidence mean much. An ELBO's gap is not such a sign.
+        weights nor the evidence mean much. An ELBO's gap is not such a sign. It is minus infinity where the weights are
+        all the same, to a thousandth: the proposal is the posterior.
 
         Raises:
             ImportError: arviz is missing.
 
         Source: Vehtari et al., Pareto Smoothed Importance Sampling, 2024; Yao et al., Yes, but Did It Work?, 2018.
         """
-        smoothed, k_hat = _psislw(np.asarray(self.log_weights, np.float64))
+        log_weights = np.array(self.log_weights, np.float64)
+        if np.ptp(log_weights) < EVEN:
+            return self.log_weights - jax.nn.logsumexp(self.log_weights), -np.inf
+        smoothed, k_hat = _psislw(log_weights)
         return jnp.asarray(np.asarray(smoothed), self.log_weights.dtype), float(k_hat)
 
     @property
@@ -73,11 +80,11 @@ class WeightedDraws(eqx.Module):
 
 
 def _psislw(log_weights):
-    """ArviZ's Pareto smoothing, wherever this version has it."""
+    """ArviZ's Pareto smoothing: before its version 1 of log weights, from then on of log likelihoods, minus those."""
     arviz = require("arviz", "plots", "PSIS k-hat")
     if hasattr(arviz, "psislw"):
         return arviz.psislw(log_weights)
-    return require("arviz_stats.base", "plots", "PSIS k-hat").array_stats.psislw(log_weights)
+    return require("arviz_stats.base", "plots", "PSIS k-hat").array_stats.psislw(-log_weights)
 
 
 def importance_sampling(

@@ -98,6 +98,7 @@ def test_laplace_is_exact_on_a_normal_posterior():
     np.testing.assert_allclose(family.distribution(params).covariance_matrix, COVARIANCE, atol=1e-5)
     found = tg.importance_sampling(TARGET, family.guide, params, key=KEY, n=100)
     np.testing.assert_allclose(found.log_weights, LOG_EVIDENCE, atol=1e-3)
+    assert found.k_hat == -np.inf
 
 
 def test_laplace_refuses_a_flat_direction():
