@@ -36,7 +36,8 @@ def _log_odds_term(logits: ArrayLike, value: ArrayLike, total: ArrayLike) -> jax
     x, k, n = (jnp.asarray(a, dtype) for a in (logits, value, total))
     finite = jnp.isfinite(x)
     safe = jnp.where(finite, x, 0.0)
-    certain = jnp.where(k == jnp.where(x > 0, n, 0.0), 0.0, -jnp.inf)
+    # No infinity where it is not chosen: the box of a credited score would multiply it, and 0 times inf is nan.
+    certain = jnp.where(finite | (k == jnp.where(x > 0, n, 0.0)), 0.0, -jnp.inf)
     return jnp.where(finite, k * safe - n * _softplus(safe), certain)
 
 
