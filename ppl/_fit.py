@@ -189,9 +189,7 @@ def fit(
         if data is not None:
             indices[:count] = [next(batches) for _ in range(count)]
         begun = time.perf_counter()
-        arrays, opt_state, values, state = run(
-            arrays, opt_state, step_key, done, count, values, state, indices, data
-        )
+        arrays, opt_state, values, state = run(arrays, opt_state, step_key, done, count, values, state, indices, data)
         history[done : done + count] = latest = np.asarray(values[:count])
         _check_finite(latest, done)
         done += count

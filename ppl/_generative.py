@@ -111,9 +111,7 @@ class GenerativeFunction(eqx.Module):
     """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address."""
 
     @abc.abstractmethod
-    def visit(
-        self, operation: Operation, key: Any, given: Given, path: Path, args: tuple, kwargs: dict
-    ) -> Outcome:
+    def visit(self, operation: Operation, key: Any, given: Given, path: Path, args: tuple, kwargs: dict) -> Outcome:
         """Run the program once under an operation: the one method of a generative function."""
 
     @property

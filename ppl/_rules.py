@@ -35,7 +35,6 @@ class Overrides(eqx.Module):
         """The number of the most specific pattern that matches a path."""
         return next((i for i, p in enumerate(self.patterns) if matches(p, path)), None)
 
-
     def matches(self, i: int, path: Path) -> bool:
         """Whether pattern number `i` matches a path."""
         return matches(self.patterns[i], path)

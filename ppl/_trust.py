@@ -186,9 +186,7 @@ class BiasReport:
         return f"{verdict}, {self.draws} draws against {self.reference}\n{table(head, rows)}"
 
 
-def check_unbiased(
-    objective: Callable, *args, key: jax.Array, exact: Any = None, draws: int = 100_000
-) -> BiasReport:
+def check_unbiased(objective: Callable, *args, key: jax.Array, exact: Any = None, draws: int = 100_000) -> BiasReport:
     """Test whether the value and the gradient of an objective have the right means.
 
     Estimates over many draws are compared with a reference, entry by entry, in two stages: within 4 standard errors at

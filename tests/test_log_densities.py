@@ -110,9 +110,12 @@ def test_second_derivatives_in_a_loop():
         def body(total, x):
             return total + jnp.exp(log_density(dist.Bernoulli(logits=w * x), jnp.asarray(1))), None
 
-        return jax.lax.scan(body, 0.0, jnp.arange(3.0))[0] + jax.lax.scan(
-            lambda t, x: (t + log_density(dist.Bernoulli(logits=w * x), jnp.asarray(1)), None), 0.0, jnp.arange(3.0)
-        )[0]
+        return (
+            jax.lax.scan(body, 0.0, jnp.arange(3.0))[0]
+            + jax.lax.scan(
+                lambda t, x: (t + log_density(dist.Bernoulli(logits=w * x), jnp.asarray(1)), None), 0.0, jnp.arange(3.0)
+            )[0]
+        )
 
     for outer, inner in ((jax.jacfwd, jax.jacfwd), (jax.jacfwd, jax.grad), (jax.grad, jax.grad)):
         np.testing.assert_allclose(outer(inner(f))(jnp.zeros(())), -1.25, rtol=1e-5)

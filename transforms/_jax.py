@@ -102,8 +102,7 @@ def make_primitive(
 
         outs, out_tangents = jvp([primals[i] for i in varied], [tangents[i] for i in varied], at, **params)
         return outs, [
-            _zero_like(y) if t is None or _is_float0(t) else t
-            for y, t in zip(outs, out_tangents, strict=True)
+            _zero_like(y) if t is None or _is_float0(t) else t for y, t in zip(outs, out_tangents, strict=True)
         ]
 
     ad.primitive_jvps[primitive] = differentiate

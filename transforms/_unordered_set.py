@@ -35,9 +35,7 @@ class UnorderedSet(Fork):
         not_s, not_t = (jnp.sum(jnp.where(numbers == i[None], 0.0, p), axis=0) for i in (first, second))
         factor = jnp.where(not_s > 0.0, not_s * not_t / jnp.where(not_s > 0.0, not_s + not_t, 1.0), 0.0)
         score = found.at(second) - found.at(first)
-        return WeakDerivative(
-            found.values[second].astype(value.dtype)[None], (lax.stop_gradient(factor) * score)[None]
-        )
+        return WeakDerivative(found.values[second].astype(value.dtype)[None], (lax.stop_gradient(factor) * score)[None])
 
 
 def unordered_set(k: int = 2) -> UnorderedSet:
