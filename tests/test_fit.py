@@ -1,0 +1,110 @@
+"""`fit`: the optimisation loop, its minibatches, its state and its errors."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax import numpy as jnp
+
+import tracegrad as tg
+
+KEY = jax.random.key(2)
+DATA = jnp.arange(10.0)
+
+
+def quadratic(key, params):
+    return (params["x"] - 3.0) ** 2
+
+
+def test_it_minimises_and_maximises():
+    down = tg.fit(quadratic, {"x": 0.0}, optax.sgd(0.1), key=KEY, steps=100, progress=False)
+    assert isinstance(down, tg.Fit)
+    np.testing.assert_allclose(down.params["x"], 3.0, atol=1e-5)
+    assert down.history.shape == (100,)
+    np.testing.assert_allclose(down.history[0], 9.0)
+    up = tg.fit(lambda k, p: -quadratic(k, p), {"x": 0.0}, optax.sgd(0.1), key=KEY, steps=100, maximize=True)
+    np.testing.assert_allclose(up.params["x"], 3.0, atol=1e-5)
+    np.testing.assert_allclose(up.history[0], -9.0)
+
+
+def test_the_steps_are_those_of_the_optimiser():
+    """Ten steps of Adam by hand, on a random objective: the same parameters."""
+
+    def noisy(key, x):
+        return x**2 + x * jax.random.normal(key)
+
+    found = tg.fit(noisy, jnp.asarray(1.0), optax.adam(0.1), key=KEY, steps=10, progress=False)
+    x, optimizer, step_key = jnp.asarray(1.0), optax.adam(0.1), jax.random.split(KEY)[0]
+    state = optimizer.init(x)
+    for i in range(10):
+        slope = jax.grad(noisy, argnums=1)(jax.random.fold_in(step_key, i), x)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(slope, state, x)
+        x = optax.apply_updates(x, updates)
+    np.testing.assert_allclose(found.params, x, rtol=1e-5)
+
+
+def test_every_example_is_used_equally_often():
+    """Two and ten passes over ten examples in batches of four: counted by the gradient of a linear objective."""
+    seen = []
+
+    def objective(key, p, batch):
+        return jnp.sum(p * jax.nn.one_hot(batch.astype(int), 10).sum(0))
+
+    for steps in (5, 25):
+        out = tg.fit(
+            objective, jnp.zeros(10), optax.sgd(1.0), key=KEY, steps=steps, data=DATA, batch_size=4, progress=False
+        )
+        seen.append(-np.asarray(out.params))
+    np.testing.assert_array_equal(seen[0], 2.0)
+    np.testing.assert_array_equal(seen[1], 10.0)
+
+
+def test_an_objective_may_ask_for_the_scale_of_a_minibatch():
+    """The scaled sum over a batch is an unbiased estimate of the sum over the data."""
+
+    def objective(key, p, batch, scale):
+        return scale * jnp.sum(batch) + 0.0 * p
+
+    out = tg.fit(objective, 1.0, optax.sgd(0.1), key=KEY, steps=5, data=DATA, batch_size=2, progress=False)
+    np.testing.assert_allclose(np.mean(out.history), float(DATA.sum()), rtol=1e-6)
+
+
+def test_progress_shows_the_objective_and_the_rate(capsys):
+    tg.fit(quadratic, {"x": 0.0}, optax.sgd(0.1), key=KEY, steps=50)
+    shown = capsys.readouterr().err
+    assert "50/50" in shown
+    assert "objective" in shown
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    def run(objective=quadratic, params=None, **options):
+        params = {"x": 0.0} if params is None else params
+        return tg.fit(objective, params, optax.sgd(0.1), **{"key": KEY, "steps": 2, "progress": False, **options})
+
+    with pytest.raises(tg.FitError, match="steps must be a positive integer, and is 0"):
+        run(steps=0)
+    with pytest.raises(tg.FitError, match="holds no floating-point array"):
+        run(params={"n": 3})
+    with pytest.raises(tg.FitError, match="batch_size is given without data"):
+        run(batch_size=3)
+    with pytest.raises(tg.FitError, match="must be between 1 and the number of examples, 10, and is 11"):
+        run(data=DATA, batch_size=11)
+    with pytest.raises(tg.FitError, match="must have one leading size"):
+        run(data=(DATA, DATA[:3]))
+    with pytest.raises(tg.FitError, match="must return a scalar, and returned the shape \\[2\\]"):
+        run(lambda key, p: p["x"] * jnp.ones(2))
+    with pytest.raises(tg.RandomKeyError, match="one typed random key"):
+        run(key=0)
+
+
+def test_an_objective_that_is_no_longer_finite_stops_the_run():
+    with pytest.raises(tg.FitError, match="the objective is nan at step 3"):
+        tg.fit(
+            lambda key, x: jnp.where(x < -2.5, jnp.nan, x),
+            0.0,
+            optax.sgd(1.0),
+            key=KEY,
+            steps=50,
+            progress=False,
+        )
