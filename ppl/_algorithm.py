@@ -21,10 +21,9 @@ import numpyro.distributions as dist
 from jax import lax
 from jax import numpy as jnp
 
-from . import transforms
 from ._addresses import Choices, show
 from ._errors import DensityError
-from ._rules import chosen
+from ._rules import draw_at
 from ._target import Target
 from .transforms import RandomKeyError
 
@@ -92,7 +91,7 @@ def log_mean_exp(xs: jax.Array) -> jax.Array:
 def choose(key: jax.Array, logits: jax.Array, target: Target, address: str = "index") -> jax.Array:
     """Draw an index with these log weights, at an address beside those of the target: it carries an estimator."""
     path = (*target.path, address)
-    return transforms.sample(key, dist.Categorical(logits=logits), estimator=chosen(path, None), label=path)
+    return draw_at(path, key, dist.Categorical(logits=logits))
 
 
 def at_index(tree: Any, index: Any) -> Any:

@@ -16,12 +16,11 @@ import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
-from . import transforms
 from ._addresses import Choices, Path, lookup, nest, show
 from ._algorithm import Algorithm
 from ._errors import AddressError, DensityError
 from ._estimated import Estimated
-from ._rules import chosen
+from ._rules import draw_at
 from ._target import Target
 from ._unconstrained import Unconstrained, describe
 from .transforms import check_key, log_density
@@ -98,7 +97,7 @@ class Guide(Estimated):
         for i, (p, q) in enumerate(self._categoricals(params)):
             at = (*path, *p)
             site = jax.random.fold_in(rest, i)
-            coordinates[p] = transforms.sample(site, q, estimator=chosen(at, None), label=at)
+            coordinates[p] = draw_at(at, site, q)
             logq = logq + jnp.sum(log_density(q, coordinates[p]))
         choices, _, log_det = space.forward(nest(coordinates))
         return choices, logq - log_det
@@ -154,7 +153,7 @@ class Distributed(Family):
     def draw(self, key, params, path):
         """Draw from the distribution."""
         at, q = (*path, POINT), self.distribution(params)
-        point = transforms.sample(key, q, estimator=chosen(at, None), label=at)
+        point = draw_at(at, key, q)
         return point, log_density(q, point)
 
     def weigh(self, params, point):

@@ -10,11 +10,10 @@ import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
-from . import transforms
 from ._auto import POINT, Family
 from ._errors import DensityError
 from ._extras import require
-from ._rules import chosen
+from ._rules import draw_at
 from ._target import Target
 from ._unconstrained import describe, lenient
 from .transforms import log_density
@@ -38,7 +37,7 @@ class Flow(Family):
         """Standard normal noise through the flow, then shifted and scaled."""
         at = (*path, POINT)
         noise = dist.Normal(jnp.zeros_like(params["loc"]), 1.0).to_event(1)
-        start = transforms.sample(key, noise, estimator=chosen(at, None), label=at)
+        start = draw_at(at, key, noise)
         with lenient():
             inner, log_det = self._bijection(params).transform_and_log_det(start)
         point = params["loc"] + jnp.exp(params["log_scale"]) * inner

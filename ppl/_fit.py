@@ -15,7 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-import optax  # type: ignore[import-untyped]
+import optax
 from jax import lax
 from jax import numpy as jnp
 

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from . import transforms
 from ._addresses import Choices, Path, Selection, show
 from ._errors import AddressError, ChoiceError
-from .transforms import log_density, value_struct
+from .transforms import log_density, sample, value_struct
 
 
 class Given(NamedTuple):
@@ -71,7 +70,7 @@ class At(NamedTuple):
 
     def draw(self) -> Visit:
         """Draw a value."""
-        value = transforms.sample(self.key(), self.distribution, estimator=self.estimator, label=self.path)
+        value = sample(self.key(), self.distribution, estimator=self.estimator, label=self.path)
         return Visit(value, log_density(self.distribution, value))
 
     def take(self, value: Any) -> Visit:

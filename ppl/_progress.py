@@ -42,5 +42,5 @@ class Progress:
         return f"[{bar}] {done}/{self.total}  objective {np.mean(values):.5g}{error}"
 
     def _rate(self, done, now):
-        then, begun = self.first  # type: ignore[misc]  (set by the first update)
+        then, begun = self.first or (done, now)
         return f"  {(done - then) / (now - begun):.4g} steps/s" if done > then else ""

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 
 from ._addresses import Path, as_path, matches, paths, show, specificity
 from ._errors import AddressError
-from .transforms import Estimator, EstimatorError
+from .transforms import Estimator, EstimatorError, sample
 
 
 class Overrides(eqx.Module):
@@ -94,3 +95,8 @@ def chosen(path: Path, default: Any) -> Any:
     """The estimator in force at a path: the outermost choice, else the one at the site."""
     found = [active.choose(path) for active in _active.get() if active.depth <= len(path)]
     return next((e for e in found if e is not None), default)
+
+
+def draw_at(path: Path, key: jax.Array, distribution: Any) -> Any:
+    """Draw at a path, with the estimator in force there or the default one."""
+    return sample(key, distribution, estimator=chosen(path, None), label=path)

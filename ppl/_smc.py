@@ -9,7 +9,6 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from . import transforms
 from ._addresses import Choices, Selection, check_known, merge, paths
 from ._algorithm import Algorithm, Estimate, Retained, at_index, choose, count, each, log_mean_exp, split
 from ._chain import Chain, chain_of, first, later
@@ -19,7 +18,7 @@ from ._generative import GenerativeFunction
 from ._importance import checked_proposal
 from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
 from ._resampling import RESAMPLING
-from ._rules import chosen
+from ._rules import draw_at
 from ._target import Target, splat
 from .transforms import RandomKeyError
 
@@ -84,12 +83,12 @@ class Smc(Algorithm):
         path = (*target.path, "ancestor")
         law = RESAMPLING[self.resampling](log_weights)
         if not fixed:
-            return transforms.sample(key, law, estimator=chosen(path, None), label=path)
+            return draw_at(path, key, law)
         zero = jnp.zeros((1,), int)
         if self.n == 1:
             return zero
         law = law.base_dist.expand((self.n - 1,))
-        return jnp.concatenate([zero, transforms.sample(key, law, estimator=chosen(path, None), label=path)])
+        return jnp.concatenate([zero, draw_at(path, key, law)])
 
     def _advance(self, key, chain, carries, log_gammas, step) -> Particles:
         """Move every particle by one step; the retained one, if any, is the first."""
