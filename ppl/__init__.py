@@ -15,6 +15,12 @@ from ._addresses import select as select
 from ._baselines import MovingAverage as MovingAverage
 from ._baselines import baseline_loss as baseline_loss
 from ._baselines import control_loss as control_loss
+from ._check import BiasReport as BiasReport
+from ._check import check_unbiased as check_unbiased
+from ._choice import describe_estimators as describe_estimators
+from ._choice import with_estimators as with_estimators
+from ._compare import Comparison as Comparison
+from ._compare import compare_estimators as compare_estimators
 from ._densities import marginal as marginal
 from ._densities import normalize as normalize
 from ._discrepancies import energy_distance as energy_distance
@@ -62,12 +68,6 @@ from ._sequential import smc_wake_phi as smc_wake_phi
 from ._sir import sir as sir
 from ._smc import smc as smc
 from ._target import Target as Target
-from ._trust import BiasReport as BiasReport
-from ._trust import Comparison as Comparison
-from ._trust import check_unbiased as check_unbiased
-from ._trust import compare_estimators as compare_estimators
-from ._trust import describe_estimators as describe_estimators
-from ._trust import with_estimators as with_estimators
 from ._unconstrained import Unconstrained as Unconstrained
 from ._unconstrained import to_unconstrained as to_unconstrained
 from ._wake_sleep import sleep as sleep

@@ -132,3 +132,18 @@ def test_choose_estimators_at_the_level_of_labels():
     assert [str(row.estimator) for row in describe_sites(g, KEY, 0.4)] == ["enum()"]
     slope = 3.0 * jax.nn.sigmoid(0.4) * (1.0 - jax.nn.sigmoid(0.4)) + 1.0
     np.testing.assert_allclose(jax.grad(g, argnums=1)(KEY, 0.4), slope, rtol=1e-6)
+
+
+def test_the_reference_keeps_a_site_that_the_score_function_cannot_serve():
+    """A uniform's bound moves its support; the flip beside it is compared with the score function."""
+
+    @tg.expectation
+    def program(key, w):
+        k1, k2 = jax.random.split(key)
+        u = tg.gen(lambda: tg.sample("u", dist.Uniform(0.0, jnp.exp(w)))).simulate(k1).retval
+        b = tg.gen(lambda: tg.sample("b", dist.Bernoulli(logits=w), estimator=tg.mvd())).simulate(k2).retval
+        return u * (1.0 + b.astype(float))
+
+    report = tg.check_unbiased(program, jnp.asarray(0.2), key=KEY, draws=20_000)
+    assert report.passed
+    assert "score function" in report.reference

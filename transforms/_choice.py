@@ -25,8 +25,9 @@ class Choosing(Mode):
 
     nested = True
 
-    def __init__(self, choose: Choose):
+    def __init__(self, choose: Choose, *, keep_refused: bool):
         self.choose = choose
+        self.keep_refused = keep_refused
 
     def enumerates(self, site):
         """Nothing is summed here."""
@@ -35,9 +36,11 @@ class Choosing(Mode):
     def draw(self, site, operands, lanes, cursor):
         """Bind the sample again."""
         estimator = None if site.estimator is None else self.choose(site.label, site.prototype())
-        if estimator is None:
+        reason = None if estimator is None else _refusal(site, estimator, without_lanes(operands, lanes))
+        if estimator is None or (reason and self.keep_refused):
             return rebind(operands, site, lanes), None
-        _check(site, estimator, without_lanes(operands, lanes))
+        if reason:
+            raise EstimatorError(f"{estimator} at {name_of(site.label)}: {reason}")
         n = 1 + site.distribution.count
         arrays, spec = partition(estimator)
         lanes = tuple(Lane(lane.size, (*lane.mapped[:n], *(False for _ in arrays))) for lane in lanes)
@@ -50,7 +53,9 @@ class Choosing(Mode):
         plan = plan_of(program.jaxpr, nested=True)
 
         def run(*xs):
-            return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Choosing(self.choose))[0]
+            return walk(
+                plan, dict(zip(plan.inputs, xs, strict=True)), Choosing(self.choose, keep_refused=self.keep_refused)
+            )[0]
 
         traced = trace(run, *without_lanes(operands, lanes))
         n = len(traced.consts)
@@ -60,8 +65,8 @@ class Choosing(Mode):
         return bound(*traced.consts, *operands)
 
 
-def _check(site: Site, estimator: Estimator, avals) -> None:
-    """Refuse an estimator that does not fit the distribution of a site."""
+def _refusal(site: Site, estimator: Estimator, avals) -> str | None:
+    """Why an estimator does not fit the distribution of a site; None where it does."""
     reasons: list[str | None] = []
 
     def ask(_, *arrays):
@@ -69,16 +74,16 @@ def _check(site: Site, estimator: Estimator, avals) -> None:
         return 0
 
     jax.eval_shape(ask, *avals[: 1 + site.distribution.count])
-    if reasons[0]:
-        raise EstimatorError(f"{estimator} at {name_of(site.label)}: {reasons[0]}")
+    return reasons[0]
 
 
-def choose_estimators(fun: Callable, choose: Choose) -> Callable:
+def choose_estimators(fun: Callable, choose: Choose, *, keep_refused: bool = False) -> Callable:
     """The same function with the estimators of its samples chosen anew, inside `expectation` and outside.
 
     Args:
         fun: any JAX function that samples: a program, an `expectation`, or a loss that calls one.
         choose: from a site's label and its present estimator to another one, or None to keep it.
+        keep_refused: a site that refuses the estimator chosen for it keeps its own; otherwise that is an error.
 
     Returns:
         A function of the same arguments.
@@ -106,6 +111,8 @@ def choose_estimators(fun: Callable, choose: Choose) -> Callable:
         traced = trace(flat, *arrays)
         plan = plan_of(traced.jaxpr, nested=True)
         env = dict(zip(plan.inputs, [*traced.consts, *arrays], strict=True))
-        return jax.tree.unflatten(jax.tree.structure(traced.out), walk(plan, env, Choosing(choose))[0])
+        return jax.tree.unflatten(
+            jax.tree.structure(traced.out), walk(plan, env, Choosing(choose, keep_refused=keep_refused))[0]
+        )
 
     return chosen
