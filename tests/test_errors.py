@@ -399,3 +399,33 @@ def test_a_mask_or_a_number_of_copies_that_is_none():
 def test_combinators_take_positional_arguments_only(combined):
     with refused(tg.AddressError, "positional arguments only, and got ['m']"):
         combined.simulate(KEY, m=1.0)
+
+
+# ---- what `expectation` is given ------------------------------------------------------------------------------------
+
+
+def test_expectation_refuses_what_is_no_program():
+    with pytest.raises(tg.ObjectiveError, match=r"takes a function f\(key, \*args\), and got int"):
+        tg.expectation(3)
+    for name in ("chunk_size", "forks"):
+        with pytest.raises(tg.ObjectiveError, match=rf"{name}=...\) takes a positive int or None, and got 0"):
+            tg.expectation(lambda key: 1.0, **{name: 0})
+
+
+def test_expectation_refuses_outputs_that_are_no_objective():
+    with pytest.raises(tg.ObjectiveError, match=r"must return a pair \(objective, auxiliary\)"):
+        tg.expectation(lambda key: jnp.ones(()), has_aux=True)(jax.random.key(0))
+    with pytest.raises(tg.ObjectiveError, match="The objective returned nothing"):
+        tg.expectation(lambda key: None)(jax.random.key(0))
+
+
+def test_an_integer_auxiliary_cannot_be_averaged_over_an_enumerated_site():
+    flip = tg.gen(lambda: tg.sample("b", tg.dist.Bernoulli(0.5), estimator=tg.enum()))
+
+    @tg.expectation(has_aux=True)
+    def program(key):
+        b = flip.simulate(key).retval
+        return b.astype(float), b
+
+    with pytest.raises(tg.ObjectiveError, match=r"auxiliary output of type int32 depends on a site under enum\(\)"):
+        program(jax.random.key(0))

@@ -250,11 +250,6 @@ def is_key(x: Any) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def shape_of(aval: Any) -> tuple[int, ...]:
-    """The shape of a variable's aval or of an array."""
-    return tuple(np.shape(aval) if not hasattr(aval, "shape") else aval.shape)
-
-
 def trace_state() -> Any:
     """A token for the JAX transformation that is being traced: equal at two points of one, different across them."""
     return jex_core.get_opaque_trace_state(convention="nnx")
