@@ -50,9 +50,6 @@ from ._mcmc import Draws as Draws
 from ._mcmc import hmc as hmc
 from ._mcmc import nuts as nuts
 from ._mcmc import to_arviz as to_arviz
-from ._multisample import dreg as dreg
-from ._multisample import dreg_wake_phi as dreg_wake_phi
-from ._multisample import sticking_the_landing as sticking_the_landing
 from ._multisample import vargrad as vargrad
 from ._multisample import vimco as vimco
 from ._objectives import cubo as cubo
@@ -60,6 +57,9 @@ from ._objectives import elbo as elbo
 from ._objectives import iwelbo as iwelbo
 from ._objectives import renyi as renyi
 from ._objectives import tvo as tvo
+from ._pathwise import dreg as dreg
+from ._pathwise import dreg_wake_phi as dreg_wake_phi
+from ._pathwise import sticking_the_landing as sticking_the_landing
 from ._relaxations import biased_concrete as biased_concrete
 from ._relaxations import biased_straight_through as biased_straight_through
 from ._sequential import nested_vi as nested_vi

@@ -11,11 +11,12 @@ import numpyro.distributions as dist
 from jax import numpy as jnp
 
 from ._auto import POINT, Family
+from ._coordinates import lenient
 from ._errors import DensityError
 from ._extras import require
 from ._rules import draw_at
 from ._target import Target
-from ._unconstrained import describe, lenient
+from ._unconstrained import describe
 from .transforms import log_density
 
 

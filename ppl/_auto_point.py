@@ -10,10 +10,12 @@ import optax
 from jax import lax
 from jax import numpy as jnp
 
-from ._auto import Family, FullRank
+from ._auto import Family
+from ._auto_normal import FullRank
+from ._coordinates import lenient
 from ._errors import FitError
 from ._target import Target
-from ._unconstrained import lenient, starting_points, to_unconstrained
+from ._unconstrained import starting_points, to_unconstrained
 
 
 class Delta(Family):

@@ -12,10 +12,11 @@ from jax import lax
 
 from ._addresses import Choices, paths
 from ._algorithm import count
+from ._coordinates import lenient
 from ._errors import ChoiceError, DensityError
 from ._extras import require
 from ._target import Target
-from ._unconstrained import Unconstrained, lenient, starting_points, to_unconstrained
+from ._unconstrained import Unconstrained, starting_points, to_unconstrained
 from .transforms import check_key
 
 STATISTICS = {

@@ -364,3 +364,26 @@ def test_misuse_says_what_to_write():
     space = tg.to_unconstrained(POSITIVE)
     with pytest.raises(tg.ChoiceError, match="a vector of 1 coordinates"):
         space.log_prob(jnp.zeros(2))
+
+
+def test_an_observed_marginal_does_not_count_in_the_map():
+    """A chain whose states are summed out, beside a continuous latent: the map's determinant is that of the latent."""
+
+    @tg.gen
+    def state(carry, _):
+        z, p = carry
+        z = tg.sample("z", dist.Bernoulli(probs=jnp.where(z == 1, p, 0.2)))
+        tg.sample("y", dist.Normal(z.astype(float), 1.0))
+        return (z, p), None
+
+    @tg.gen
+    def model():
+        p = tg.sample("p", dist.Beta(2.0, 2.0))
+        tg.sample("chain", tg.marginal(state.scan(length=3), "y", tg.forward_filter())((0, p), None))
+
+    target = tg.Target(model, (), {"chain": {"y": jnp.array([0.1, 1.2, 0.9])}})
+    space = tg.to_unconstrained(target)
+    point = jnp.array([0.4])
+    p = jax.nn.sigmoid(point[0])
+    expected = target.log_prob({"p": p}) + jnp.log(p * (1.0 - p))
+    np.testing.assert_allclose(space.log_prob(point), expected, rtol=1e-5)
