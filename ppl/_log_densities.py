@@ -3,6 +3,10 @@
 numpyro's Bernoulli and binomial in terms of logits take the derivative of max(logits, 0) and |logits| at zero, one by
 one, so the score of an outcome is 0 and 1 there where it must be -1/2 and 1/2: at the very place where networks start
 (seen in numpyro 0.22). The formulas here are y x - softplus(x) and its binomial kin, smooth everywhere.
+
+In terms of probabilities they divide by the smallest float where an outcome of probability zero did not happen, which
+a large objective turns into nan in reverse mode, and their slope there is 0 in place of -1. A Bernoulli whose
+probability is a product with an earlier outcome is such a place.
 """
 
 from __future__ import annotations
@@ -41,22 +45,53 @@ def _log_odds_term(logits: ArrayLike, value: ArrayLike, total: ArrayLike) -> jax
     return jnp.where(finite, k * safe - n * _softplus(safe), certain)
 
 
+def _log_probability_term(probs: ArrayLike, value: ArrayLike, total: ArrayLike) -> jax.Array:
+    """Log of p^value (1 - p)^(total - value); a power that is zero has no part in it, nor in its derivative."""
+    dtype = jnp.result_type(probs, float)
+    p, k, n = (jnp.asarray(a, dtype) for a in (probs, value, total))
+    limits = jnp.finfo(dtype)
+    hit = jnp.where(k != 0.0, jnp.maximum(p, limits.tiny), 1.0)
+    missed = jnp.where(k != n, jnp.minimum(p, 1.0 - limits.eps), 0.0)
+    return k * jnp.log(hit) + (n - k) * jnp.log1p(-missed)
+
+
 class _Bernoulli(dist.BernoulliLogits):
     @validate_sample
     def log_prob(self, value, intermediates=None):
         return _log_odds_term(self.logits, value, 1)
 
 
+class _BernoulliProbs(dist.BernoulliProbs):
+    @validate_sample
+    def log_prob(self, value, intermediates=None):
+        return _log_probability_term(self.probs, value, 1)
+
+
+def _log_ways(total: ArrayLike, value: ArrayLike, dtype: Any) -> jax.Array:
+    n, k = jnp.asarray(total, dtype), jnp.asarray(value, dtype)
+    return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+
+
 class _Binomial(dist.BinomialLogits):
     @validate_sample
     def log_prob(self, value, intermediates=None):
-        dtype = jnp.result_type(self.logits, float)
-        n, k = jnp.asarray(self.total_count, dtype), jnp.asarray(value, dtype)
-        ways = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
-        return ways + _log_odds_term(self.logits, value, n)
+        ways = _log_ways(self.total_count, value, jnp.result_type(self.logits, float))
+        return ways + _log_odds_term(self.logits, value, self.total_count)
 
 
-REPAIRED = {dist.BernoulliLogits: _Bernoulli, dist.BinomialLogits: _Binomial}
+class _BinomialProbs(dist.BinomialProbs):
+    @validate_sample
+    def log_prob(self, value, intermediates=None):
+        ways = _log_ways(self.total_count, value, jnp.result_type(self.probs, float))
+        return ways + _log_probability_term(self.probs, value, self.total_count)
+
+
+REPAIRED = {
+    dist.BernoulliLogits: _Bernoulli,
+    dist.BernoulliProbs: _BernoulliProbs,
+    dist.BinomialLogits: _Binomial,
+    dist.BinomialProbs: _BinomialProbs,
+}
 
 
 def _repair(x: Any) -> Any:

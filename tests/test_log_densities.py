@@ -16,6 +16,8 @@ from tracegrad.transforms import log_density
 CASES = {
     "bernoulli": (lambda x: dist.Bernoulli(logits=x), [0, 1], [0.0, 1.0, -30.0]),
     "relaxed bernoulli value": (lambda x: dist.Bernoulli(logits=x, validate_args=False), [0.3], [0.0, 2.0]),
+    "bernoulli, probability": (lambda x: dist.Bernoulli(x), [0, 1], [0.25, 0.75]),
+    "binomial, probability": (lambda x: dist.Binomial(3, x), [0, 1, 3], [0.25, 0.75]),
     "binomial": (lambda x: dist.Binomial(3, logits=x), [0, 1, 3], [0.0, -2.0]),
     "geometric": (lambda x: dist.Geometric(logits=x), [0, 2], [0.0, 1.0]),
     "negative binomial": (lambda x: dist.NegativeBinomialLogits(2.0, x), [0, 3], [0.0, 1.0]),
@@ -73,6 +75,40 @@ def test_certain_logits():
 
         assert f(jnp.asarray(logit)) == expected
         assert not jnp.isnan(jax.grad(f)(jnp.asarray(logit)))
+
+
+@pytest.mark.parametrize(
+    ("make", "p", "value", "slope"),
+    [
+        (dist.Bernoulli, 0.0, 0, -1.0),
+        (dist.Bernoulli, 1.0, 1, 1.0),
+        (lambda p: dist.Binomial(3, p), 0.0, 0, -3.0),
+        (lambda p: dist.Binomial(3, p), 1.0, 3, 3.0),
+    ],
+)
+def test_certain_probabilities(make, p, value, slope):
+    """Probability 0 and 1: no derivative is nan, however large the objective that multiplies it."""
+
+    def f(p):
+        score = log_density(make(p), jnp.asarray(value))
+        return 1e3 * jnp.exp(score - jax.lax.stop_gradient(score))
+
+    assert jax.grad(f)(jnp.asarray(p)) == pytest.approx(1e3 * slope)
+    assert jnp.isfinite(jax.grad(jax.grad(f))(jnp.asarray(p)))
+
+
+def test_a_chain_of_absences():
+    """Each flip has the probability of the last one's outcome as a factor, which is 0 as soon as one is absent."""
+
+    @tg.gen
+    def chain(w):
+        p, present = jax.nn.sigmoid(w), 1.0
+        for t in range(3):
+            present = tg.sample(f"present{t}", dist.Bernoulli(p * present), estimator=tg.reinforce()).astype(float)
+
+    f = tg.expectation(lambda key, w: 1e3 * sum(map(jnp.sum, chain.simulate(key, w).choices.values())).astype(float))
+    grads = jax.vmap(jax.grad(f, argnums=1), (0, None))(jax.random.split(jax.random.key(0), 100), 0.0)
+    assert jnp.all(jnp.isfinite(grads))
 
 
 def test_reinforce_at_zero_logits_is_unbiased():
