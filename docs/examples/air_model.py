@@ -1,4 +1,4 @@
-"""The model and the variational family of "attend, infer, repeat" (Eslami et al., NeurIPS 2016), and what trains them.
+"""The model and the variational family of "attend, infer, repeat" (Eslami et al., NeurIPS 2016).
 
 A scene is made in three steps. Each decides whether there is one more digit (pres; once there is none there is none
 again), and if so where it is (where) and what it looks like (what). The family looks at the scene and decides the same.
@@ -17,7 +17,7 @@ PRESENT = (0.05, 0.05**2.3, 0.05**5)
 PLACE, SPREAD = (3.0, 0.0, 0.0), (0.2, 1.0, 1.0)
 SCENE = (50, 50)
 
-# ---- one step, and the steps in a loop: `scan`, or Python's ---------------------------------------------------------
+# ---- one step, and the steps in a loop: `scan` or Python's ----------------------------------------------------------
 
 
 def normal(loc, scale, present):
@@ -70,26 +70,47 @@ def positive(x):
     return jax.nn.softplus(x) + 1e-3
 
 
-def repeated(step, state, xs, *, unrolled):
-    """The last state: the same steps as one loop at the address "steps", or one by one at "step0", "step1", ..."""
-    if not unrolled:
+def repeated(step, state, xs, *, scanned):
+    """The last state: the steps as one loop at the address "steps", or one by one at "step0", "step1", "step2"."""
+    if scanned:
         return tg.sample("steps", step.scan(STEPS)(state, xs))[0]
     for t in range(STEPS):
         state, _ = tg.sample(f"step{t}", step(state, None if xs is None else xs[t]))
     return state
 
 
-@tg.gen
-def model(painter, *, unrolled=False):
-    start = jnp.zeros(SCENE), jnp.ones(())
-    mean, _ = repeated(Making(painter).step, start, jnp.asarray(PRESENT), unrolled=unrolled)
-    tg.sample("scene", dist.Normal(mean, NOISE).to_event(2))
-    return mean
+# ---- the model and the family ----------------------------------------------------------------------------------------
 
 
-@tg.gen
-def guide(recogniser, scene, *, unrolled=False):
-    nothing_yet = jnp.zeros(WHERE + WHAT + 1).at[-1].set(1.0)
-    start = (jnp.zeros(HIDDEN), jnp.zeros(HIDDEN)), nothing_yet
-    looking = Looking(recogniser, scene, recogniser.recurrence.see(scene))
-    repeated(looking.step, start, None, unrolled=unrolled)
+def air(*, scanned=False):
+    """The model and the variational family, with the loop of your choice; all else is the same."""
+
+    @tg.gen
+    def model(painter):
+        nothing_yet = jnp.zeros(SCENE), jnp.ones(())
+        mean, _ = repeated(Making(painter).step, nothing_yet, jnp.asarray(PRESENT), scanned=scanned)
+        tg.sample("scene", dist.Normal(mean, NOISE).to_event(2))
+        return mean
+
+    @tg.gen
+    def guide(recogniser, scene):
+        nothing_yet = jnp.zeros(WHERE + WHAT + 1).at[-1].set(1.0)
+        memory = jnp.zeros(HIDDEN), jnp.zeros(HIDDEN)
+        looking = Looking(recogniser, scene, recogniser.recurrence.see(scene))
+        repeated(looking.step, (memory, nothing_yet), None, scanned=scanned)
+
+    return model, guide
+
+
+def present(choices):
+    """Whether there is a digit, step by step: shape (3,), from the choices of a trace."""
+    return choices["steps"]["pres"] if "steps" in choices else _stacked(choices, "pres")
+
+
+def places(choices):
+    """The windows (scale, row, column), step by step: shape (3, 3)."""
+    return choices["steps"]["where"] if "steps" in choices else _stacked(choices, "where")
+
+
+def _stacked(choices, address):
+    return jnp.stack([choices[f"step{t}"][address] for t in range(STEPS)])
