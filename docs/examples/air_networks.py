@@ -18,7 +18,7 @@ SMALLEST_SCALE = 1.0  # a window as large as the scene
 
 def centres(n):
     """The centres of n pixels that divide [-1, 1]."""
-    return (2.0 * jnp.arange(n) + 1.0) / n - 1.0
+    return (2.0 * jnp.arange(float(n)) + 1.0) / n - 1.0
 
 
 def interpolation(points, n):

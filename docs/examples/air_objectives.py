@@ -112,7 +112,7 @@ def importance_weighted(estimators, objective=tg.iwelbo):
 
 
 def reweighted_wake_sleep(*, scanned=False):
-    """The model by the importance weighted bound, the family by the weights of its own draws: no estimator is needed."""
+    """The model by the importance weighted bound, the family by the weights of its draws: no estimator is needed."""
     model, guide = air(scanned=scanned)
 
     def bound(key, params, image):

