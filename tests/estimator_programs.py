@@ -5,6 +5,7 @@ that the exact expectation is in the moments and the characteristic function of 
 the support of a discrete family and a fine grid for a continuous one.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,10 +14,22 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+import tracegrad as tg
 from tracegrad import dist, expectation
-from tracegrad.transforms import log_density, sample
+from tracegrad.transforms import Estimator, log_density, sample
 
 N = 100_000
+
+
+def exported_estimators() -> set[str]:
+    """The names of the exported functions that make gradient estimators, by what they say that they return."""
+    made = set()
+    for name, value in vars(tg).items():
+        annotation = str(inspect.signature(value).return_annotation) if inspect.isfunction(value) else ""
+        returned = getattr(inspect.getmodule(value), annotation, None)
+        if inspect.isclass(returned) and issubclass(returned, Estimator):
+            made.add(name)
+    return made
 
 
 class Family(NamedTuple):

@@ -3,7 +3,6 @@
 `TABLE` drives it; an estimator that is exported and not in the table fails.
 """
 
-import inspect
 import itertools
 
 import jax
@@ -20,6 +19,7 @@ from estimator_programs import (
     counts,
     density,
     exact,
+    exported_estimators,
     h,
     inputs,
     objective,
@@ -28,12 +28,13 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import Estimator, sample, weak_derivative
+from tracegrad.transforms import sample, weak_derivative
 
 KEY = jax.random.key(0)
 
 gamma = density(dist.Gamma, 2.5, 1.5, low=0, high=25)
 normal = density(dist.Normal, 0.5, 0.8, low=-8, high=9)
+four = counts(lambda *logits: dist.Categorical(logits=jnp.stack(logits)), 0.5, -0.4, 0.2, 0.0, most=4)
 odds = counts(lambda w: dist.Bernoulli(logits=w), -0.7, most=2)
 
 
@@ -52,7 +53,11 @@ TABLE = {
     "relax": [(odds, tg.relax(wave)), (categorical, tg.relax(wave))],
     "rebar": [(bernoulli, tg.rebar(h)), (categorical, tg.rebar(wave, temperature=0.7, scale=0.5))],
     "sum_and_sample": [(categorical, tg.sum_and_sample(1)), (categorical, tg.sum_and_sample(2))],
-    "unordered_set": [(categorical, tg.unordered_set(2)), (bernoulli, tg.unordered_set(2))],
+    "unordered_set": [
+        (categorical, tg.unordered_set(2)),
+        (bernoulli, tg.unordered_set(2)),
+        (four, tg.unordered_set(3)),
+    ],
     "enum": [],  # below: not for loops and plates, by design
 }
 ROWS = [pytest.param(*row, id=f"{name}-{i}") for name, rows in TABLE.items() for i, row in enumerate(rows)]
@@ -60,13 +65,7 @@ FORKS = ["local_expectation", "mvd", "arm", "disarm", "sum_and_sample", "unorder
 
 
 def test_every_exported_estimator_is_in_the_table():
-    made = set()
-    for name, value in vars(tg).items():
-        annotation = str(inspect.signature(value).return_annotation) if inspect.isfunction(value) else ""
-        returned = getattr(inspect.getmodule(value), annotation, None)
-        if inspect.isclass(returned) and issubclass(returned, Estimator):
-            made.add(name)
-    assert made == set(TABLE)
+    assert exported_estimators() == set(TABLE)
 
 
 @pytest.mark.parametrize(("family", "estimator"), ROWS)
@@ -117,6 +116,45 @@ def test_elements_of_one_site_exactly(how, event):
         estimate = tg.exact_expectation(tg.expectation(f), cells=2, nodes=4)
         found = jax.grad(estimate, argnums=1)(KEY, p)
         np.testing.assert_allclose(found, jax.grad(lambda p: joint(cost, p))(p), rtol=1e-10)
+
+
+VALUES = np.array([1.0, -2.0, 3.5, 0.7])
+
+
+def categories(estimator):
+    def f(key, w):
+        return jnp.asarray(VALUES, float)[sample(key, dist.Categorical(logits=w), estimator=estimator)]
+
+    return tg.expectation(f)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_unordered_sets_of_any_size_exactly(k):
+    """Four values of odds 3 : 1 : 1 : 1; what is left after each draw is enumerated on sixty cells."""
+    with jax.enable_x64(True):
+        w = jnp.log(jnp.array([3.0, 1.0, 1.0, 1.0]) / 6.0)
+        f = categories(tg.unordered_set(k))
+        if k < 4:  # with four the set is the whole support, and any draw gives the exact gradient
+            f = tg.exact_expectation(f, cells=30 * (k - 1))
+        np.testing.assert_allclose(
+            jax.grad(f, argnums=1)(KEY, w), jax.grad(lambda w: jax.nn.softmax(w) @ jnp.asarray(VALUES))(w), rtol=1e-10
+        )
+
+
+def test_a_larger_set_has_less_variance():
+    w = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
+    found = [variances(categories(e), w) for e in (tg.reinforce(), *map(tg.unordered_set, (2, 3)))]
+    assert found[0] > 1.2 * found[1] > 1.2**2 * found[2]
+    assert variances(categories(tg.unordered_set(4)), w, 200) < 1e-10
+
+
+@pytest.mark.parametrize("p", [[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_values_without_probability_leave_a_set_finite(k, p):
+    """At a sure value, and at a pair of them: d/dlogit of E f."""
+    w = jnp.log(jnp.asarray(p))
+    found = jax.grad(categories(tg.unordered_set(k)), argnums=1)(KEY, jnp.maximum(w, -1e4))
+    np.testing.assert_allclose(found, np.array(p) * (VALUES - np.array(p) @ VALUES), atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["arm", "disarm"])
@@ -380,6 +418,11 @@ def test_a_control_variate_closing_over_traced_arrays_is_refused():
         (tg.sum_and_sample(3), dist.Categorical(logits=jnp.zeros(3)), "leaves none to draw.*local_expectation"),
         (tg.sum_and_sample(1), dist.Poisson(1.0), "no finite support"),
         (tg.unordered_set(2), dist.Poisson(1.0), "no finite support"),
+        (
+            tg.unordered_set(4),
+            dist.Categorical(logits=jnp.zeros(3)),
+            "4 of the 3 values.*local_expect",
+        ),
         (tg.rsvi(), dist.Beta(1.0, 2.0), "no rejection sampler here.*reparam"),
         (tg.mvd(), dist.Beta(1.0, 2.0), "no measure-valued derivative"),
         (tg.local_expectation(), dist.Poisson(1.0), "no finite support"),
@@ -399,7 +442,9 @@ def test_where_an_estimator_does_not_apply_it_says_so(estimator, distribution, m
     [
         lambda: tg.rsvi(-1),
         lambda: tg.sum_and_sample(0),
-        lambda: tg.unordered_set(3),
+        lambda: tg.unordered_set(1),
+        lambda: tg.unordered_set(13),
+        lambda: tg.unordered_set(2.0),
         lambda: tg.relax(3.0),
         lambda: tg.rebar(None),
     ],

@@ -40,6 +40,34 @@ def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return noise(key, Uniform(shape))
 
 
+class Index(eqx.Module):
+    """An index along the leading axis of unnormalised log probabilities, shape (k, *batch): one for each element."""
+
+    logits: jax.Array
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the elements."""
+        return self.logits.shape[1:]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw."""
+        return jax.random.categorical(key, self.logits, axis=0)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """The log probability of each element."""
+        return take(jax.nn.log_softmax(self.logits, axis=0), value)
+
+    def enumerate_support(self) -> jax.Array:
+        """All indices."""
+        return jnp.arange(self.logits.shape[0])
+
+
+def pick(key: jax.Array, logits: jax.Array) -> jax.Array:
+    """An index along the leading axis for each element, on behalf of an estimator: from (k, *batch) to (*batch)."""
+    return noise(key, Index(lax.stop_gradient(logits)))
+
+
 class Finite(NamedTuple):
     """A distribution of finite support, element by element.
 

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from ._distribution import WeakDerivative
 from ._errors import EstimatorError
-from ._finite import count, finite, refuse_infinite, take, uniform
+from ._finite import count, finite, pick, refuse_infinite, take
 from ._kinds import Fork
 
 
@@ -32,18 +32,18 @@ class SumAndSample(Fork):
     def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
         """The k likeliest values with their probabilities, and one of the others, independent of the drawn value."""
         found = finite(distribution)
-        size = found.logp.shape[0]
         order = jnp.argsort(-found.fixed, axis=0)
         summed, rest = order[: self.k], order[self.k :]
         others = jnp.take_along_axis(found.fixed, rest, axis=0)
-        cumulative = jnp.cumsum(jnp.exp(others - jnp.max(others, axis=0, keepdims=True)), axis=0)
-        u = uniform(key, found.batch) * cumulative[-1]
-        drawn = take(rest, jnp.minimum(jnp.sum(u[None] > cumulative, axis=0), size - self.k - 1))
+        drawn = take(rest, pick(key, others))
         mass = jnp.sum(jnp.exp(others), axis=0)
         p = jnp.exp(jnp.take_along_axis(found.logp, summed, axis=0))
         alternatives = found.values[jnp.concatenate([summed, drawn[None]])]
         coefficients = jnp.concatenate([p, (lax.stop_gradient(mass) * found.at(drawn))[None]])
         return WeakDerivative(alternatives.astype(value.dtype), coefficients)
+
+    def __repr__(self):
+        return f"sum_and_sample({self.k})"
 
 
 def sum_and_sample(k: int = 1) -> SumAndSample:
