@@ -256,3 +256,85 @@ def test_sites_inside_loops_and_lanes_are_found():
 
     with pytest.warns(tg.DiscontinuityWarning, match="at 'steps/x'.* gt at "):
         jax.make_jaxpr(jax.grad(batch))(0.3)
+
+
+# ---- other paths ----------------------------------------------------------------------------------------------------
+
+
+def gamma_of(f, estimator):
+    return expectation(lambda key, a: f(sample(key, dist.Gamma(a, 1.0), label="x", estimator=estimator)))
+
+
+def test_the_path_through_accepted_noise_is_looked_at_too():
+    jump = lambda x: x * (x > 1.5).astype(float)  # noqa: E731
+    with pytest.warns(
+        tg.DiscontinuityWarning, match=r"at 'x' reaches a discontinuity: gt.*`rsvi\(..., continuous=True"
+    ):
+        derive(gamma_of(jump, tg.rsvi(2)), 2.0)
+    (row,) = describe_sites(gamma_of(jump, tg.rsvi(2)), KEY, 2.0)
+    assert row.jumps[0].startswith("gt at ")
+    derive(gamma_of(jump, tg.rsvi(2, continuous=True)), 2.0)
+    derive(gamma_of(lambda x: jnp.maximum(x, 1.5), tg.rsvi(2)), 2.0)
+    assert (str(tg.rsvi(2)), str(tg.rsvi(2, continuous=True))) == ("rsvi(2)", "rsvi(2, continuous=True)")
+    with pytest.warns(tg.DiscontinuityWarning):
+        report = tg.check_unbiased(gamma_of(jump, tg.rsvi(2)), 2.0, key=KEY, draws=4_000)
+    assert not report.passed
+
+
+def flip(estimator, f=lambda b: b):
+    return expectation(
+        lambda k, w: f(sample(k, dist.Bernoulli(logits=w), label="b", estimator=estimator).astype(float))
+    )
+
+
+def step_of(z):
+    return 2.0 * (z > 0.7).astype(float)
+
+
+CONTROLS = {
+    "relax": (tg.relax, lambda e, **o: e(step_of, **o), "relax(...)"),
+    "rebar": (tg.rebar, lambda e, **o: e(step_of, temperature=1.0, **o), "rebar(..., temperature=1.0, scale=1.0)"),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_variate_must_be_continuous_in_the_relaxed_draw(name):
+    estimator, make, text = CONTROLS[name]
+    with pytest.warns(
+        tg.DiscontinuityWarning,
+        match=rf"control variate at 'b' has a discontinuity: gt at .*test_sm.*`{name}\(..., continuous=True\)`",
+    ):
+        report = tg.check_unbiased(flip(make(estimator)), 0.3, key=KEY, draws=20_000)
+    assert not report.passed
+    (row,) = describe_sites(flip(make(estimator)), KEY, 0.3)
+    assert row.jumps[0].startswith("gt at ")
+    derive(flip(make(estimator, continuous=True)), 0.3)
+    assert str(make(estimator)) == text
+    assert str(make(estimator, continuous=True)).endswith(", continuous=True)")
+
+
+def test_the_objective_of_a_control_variate_may_jump():
+    """The drawn value has a score; only the control variate has a path."""
+    derive(flip(tg.relax(jax.nn.relu), lambda b: jnp.where(b > 0.5, 1.0, 3.0)), 0.3)
+    many = expectation(lambda k, w: sample(k, dist.Categorical(logits=w), estimator=tg.relax(jnp.max)).astype(float))
+    derive(many, jnp.zeros(3))
+
+
+def test_a_jump_in_a_trained_control_variate_in_a_loop_is_found():
+    def f(key, w, slope):
+        def body(total, k):
+            control = jax.tree_util.Partial(lambda s, z: s * jnp.floor(z), slope)
+            return total + sample(k, dist.Bernoulli(logits=w), label="b", estimator=tg.relax(control)), None
+
+        return lax.scan(body, 0, jax.random.split(key, 2))[0].astype(float)
+
+    with pytest.warns(tg.DiscontinuityWarning, match="control variate at 'b' has a discontinuity: floor"):
+        derive(expectation(f), 0.3, 2.0)
+
+
+def test_doubly_reparameterised_bounds_are_looked_at():
+    guide = tg.gen(lambda m: tg.sample("z", dist.Normal(m, 1.0)))
+    model = tg.gen(lambda: tg.sample("x", dist.Normal(jnp.floor(tg.sample("z", dist.Normal(0.0, 1.0))), 1.0)))
+    bound = tg.dreg(model, guide, {"x": jnp.asarray(0.2)}, n=2)
+    with pytest.warns(tg.DiscontinuityWarning, match="at 'z' reaches a discontinuity: floor"):
+        jax.make_jaxpr(jax.grad(lambda m: bound(KEY, (), (m,))))(jnp.asarray(0.1))

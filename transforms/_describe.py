@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from ._errors import name_of
 from ._interpreter import width
 from ._jax import is_inexact_aval, lane_shape, open_jaxpr, scan_parts, trace, without_lanes
-from ._kinds import Enumerate, Estimator
+from ._kinds import Enumerate, Estimator, Path
 from ._plan import Step, plan_of
 from ._pytree import partition, size
 from ._sample import default_estimator
@@ -79,7 +79,9 @@ def describe_sites(fun: Callable, *args, **kwargs) -> Description:
     for jump in jumps_of(traced.jaxpr, varied, len(traced.jaxpr.outvars)):
         jumps.setdefault(jump.label, []).append(str(jump))
     sites = _sites(traced.jaxpr, 1, ())
-    return Description(r._replace(jumps=tuple(jumps.get(r.label, ())) if r.estimator.pathwise else ()) for r in sites)
+    return Description(
+        r._replace(jumps=tuple(jumps.get(r.label, ())) if isinstance(r.estimator, Path) else ()) for r in sites
+    )
 
 
 def _sites(jaxpr, times: int, where: tuple[str, ...]) -> Iterator[SiteReport]:

@@ -8,6 +8,7 @@ traced and differentiated like any other.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -22,9 +23,6 @@ class Estimator(eqx.Module):
     pathwise: ClassVar[bool] = False
     """Whether the derivative of the plain draw is already the right one."""
 
-    continuous: ClassVar[bool] = False
-    """Whether the user vouches that what follows is continuous in the value, where a path derivative needs that."""
-
     def refuses(self, distribution: Any) -> str | None:
         """Why this estimator cannot serve this distribution, and what to write instead; None where it can."""
         return None
@@ -32,6 +30,21 @@ class Estimator(eqx.Module):
     def __repr__(self):
         given = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if v is not None)
         return f"{type(self).__name__.lower()}({given})"
+
+
+class Path(Estimator):
+    """An estimator that takes derivatives along a path, whole or in part: jumps on the way are missed."""
+
+    continuous: bool = eqx.field(static=True, default=False, kw_only=True)
+    """Whether the user vouches that there are none."""
+
+    def relaxation(self, distribution: Any) -> tuple[Callable, jax.ShapeDtypeStruct] | None:
+        """The function whose path is taken, and what it takes; None where it is what follows the drawn value."""
+        return None
+
+    def vouch(self) -> str:
+        """What to write where there are none."""
+        return f"{type(self).__name__.lower()}(..., continuous=True)"
 
 
 class Drawn(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,9 @@ from jax import numpy as jnp
 from ._contributions import magic_box
 from ._distribution import elementwise, log_density
 from ._errors import EstimatorError
-from ._finite import Finite, count, finite, refuse_infinite, uniform
+from ._finite import Finite, count, elements, finite, refuse_infinite, uniform
 from ._jax import Tracer
-from ._kinds import Direct, Drawn
+from ._kinds import Direct, Drawn, Path
 from ._primitive import auxiliary, noise
 from ._pytree import stop_gradient
 
@@ -49,7 +50,7 @@ def relaxations(found: Finite, index: jax.Array, key: jax.Array) -> tuple[jax.Ar
     return parameter + fixed, relax(found, index, two)[1]
 
 
-class Relax(Direct):
+class Relax(Path, Direct):
     """See `relax`."""
 
     control: Any
@@ -64,20 +65,32 @@ class Relax(Direct):
         found, flat = finite(distribution), elementwise(distribution)
         score = jnp.sum(jnp.asarray(log_density(flat, value), dtype=float))
         z, conditional = relaxations(found, found.which(value), auxiliary(key))
-        difference = self._at(z) - self._at(conditional) * magic_box(score)
-        return Drawn(value, score, control=difference)
+        c = functools.partial(_scalar, self.function(distribution))
+        return Drawn(value, score, control=c(z) - c(conditional) * magic_box(score))
 
-    def _at(self, z: jax.Array) -> jax.Array:
-        c = jnp.asarray(self.control(z))
-        if c.shape != () or not jnp.issubdtype(c.dtype, jnp.floating):
-            raise EstimatorError(
-                f"relax(control): the control variate must be a float scalar, and is {c.dtype}{list(c.shape)} at a "
-                f"relaxed draw of shape {list(z.shape)}. Sum over the elements of the site."
-            )
-        return c.astype(float)
+    def function(self, distribution: Any) -> Callable:
+        """The control variate as a function of the relaxed draw."""
+        return self.control
+
+    def relaxation(self, distribution: Any) -> tuple[Callable, jax.ShapeDtypeStruct]:
+        """The control variate: the value itself carries a score, and what follows it may jump."""
+        shape, values = elements(distribution), count(distribution)
+        z = jax.ShapeDtypeStruct(shape if values == 2 else (*shape, values), jnp.result_type(float))
+        return self.function(distribution), z
 
     def __repr__(self):
-        return "relax(...)"
+        return f"relax(...{', continuous=True' * self.continuous})"
+
+
+def _scalar(control: Callable, z: jax.Array) -> jax.Array:
+    """A control variate at a relaxed draw."""
+    c = jnp.asarray(control(z))
+    if c.shape != () or not jnp.issubdtype(c.dtype, jnp.floating):
+        raise EstimatorError(
+            f"relax(control): the control variate must be a float scalar, and is {c.dtype}{list(c.shape)} at a "
+            f"relaxed draw of shape {list(z.shape)}. Sum over the elements of the site."
+        )
+    return c.astype(float)
 
 
 class Concrete(eqx.Module):
@@ -95,17 +108,15 @@ class Concrete(eqx.Module):
 class Rebar(Relax):
     """See `rebar`."""
 
-    binary: Any = None
-
-    def draw(self, key: jax.Array, distribution: Any) -> Drawn:
-        """As `relax`, with the function of the squashed draw as control variate."""
+    def function(self, distribution: Any) -> Callable:
+        """The function of the squashed draw."""
         squash = jax.nn.sigmoid if count(distribution) == 2 else jax.nn.softmax
         control = self.control
-        squashed = Concrete(lambda z: control.function(squash(z)), control.temperature, control.scale)
-        return Relax(squashed).draw(key, distribution)
+        return Concrete(lambda z: control.function(squash(z)), control.temperature, control.scale)
 
     def __repr__(self):
-        return f"rebar(..., temperature={self.control.temperature!r}, scale={self.control.scale!r})"
+        given = f"temperature={self.control.temperature!r}, scale={self.control.scale!r}"
+        return f"rebar(..., {given}{', continuous=True' * self.continuous})"
 
 
 def _check_function(function: Any, name: str) -> None:
@@ -119,7 +130,7 @@ def _check_function(function: Any, name: str) -> None:
         )
 
 
-def relax(control: Callable) -> Relax:
+def relax(control: Callable, *, continuous: bool = False) -> Relax:
     """RELAX: the score function with a learned control variate c on a relaxation of the draw.
 
         d E f = E[(f(b) - c(z~)) d log p(b) + d c(z) - d c(z~)],   b = H(z),   z~ drawn given b
@@ -131,7 +142,9 @@ def relax(control: Callable) -> Relax:
 
     Args:
         control: c(z), a float scalar in the unit of the objective. Its arrays are differentiated: make it an Equinox
-            module or a `jax.tree_util.Partial`, or a plain function that closes over none.
+            module or a `jax.tree_util.Partial`, or a plain function that closes over none. It must be continuous in z,
+            for its path derivative is taken: where it is not, `expectation` warns. The objective may jump.
+        continuous: you know that c is continuous, whatever operations it goes through: no warning at this site.
 
     Raises:
         EstimatorError: the support is not finite; c is no scalar; c closes over arrays that are being traced.
@@ -149,10 +162,10 @@ def relax(control: Callable) -> Relax:
         ()
     """
     _check_function(control, "relax(control)")
-    return Relax(control)
+    return Relax(control, continuous=continuous)
 
 
-def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0) -> Rebar:
+def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, continuous: bool = False) -> Rebar:
     """REBAR: RELAX with the control variate c(z) = scale f(sigmoid(z / temperature)).
 
     For k > 2 values f receives softmax(z / temperature), shape (*elements, k), in place of a value. Unbiased for every
@@ -163,6 +176,7 @@ def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0) -> Re
             `relax` for what it may close over.
         temperature: a positive float scalar.
         scale: a float scalar.
+        continuous: you know that f is continuous; see `relax`.
 
     Raises:
         EstimatorError: as for `relax`.
@@ -179,4 +193,4 @@ def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0) -> Re
         ()
     """
     _check_function(function, "rebar(function)")
-    return Rebar(Concrete(function, temperature, scale))
+    return Rebar(Concrete(function, temperature, scale), continuous=continuous)

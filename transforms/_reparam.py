@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 
 from ._distribution import reparameterised
-from ._kinds import Direct, Drawn
+from ._kinds import Direct, Drawn, Path
 from ._primitive import noise
 
 
-class Reparam(Direct):
+class Reparam(Path, Direct):
     """See `reparam`."""
 
     pathwise: ClassVar[bool] = True
 
-    vouched: bool = eqx.field(static=True, default=False)
-
-    @property
-    def continuous(self) -> bool:  # type: ignore[override]
-        """Whether the user vouches for what follows."""
-        return self.vouched
-
     def __repr__(self):
-        return "reparam(continuous=True)" if self.vouched else "reparam()"
+        return self.vouch() if self.continuous else "reparam()"
+
+    def vouch(self) -> str:
+        """Without dots: there is no other option."""
+        return "reparam(continuous=True)"
 
     def refuses(self, distribution: Any) -> str | None:
         """Refuse distributions whose sampler has no pathwise derivative."""
@@ -66,4 +62,4 @@ def reparam(*, continuous: bool = False) -> Reparam:
         >>> float(jax.grad(f, argnums=1)(jax.random.key(0), 3.0))
         1.0
     """
-    return Reparam(vouched=continuous)
+    return Reparam(continuous=continuous)

@@ -10,7 +10,7 @@ from jax import lax
 
 from ._distribution import elementwise
 from ._errors import EstimatorError
-from ._kinds import Direct, Drawn
+from ._kinds import Direct, Drawn, Path
 from ._primitive import auxiliary, noise
 from ._pytree import stop_gradient
 
@@ -35,10 +35,13 @@ def accepted_noise(distribution: Any, key: jax.Array, value: jax.Array, augmenta
     raise EstimatorError(f"{type(distribution).__name__} has no rejection sampler here.")
 
 
-class Rsvi(Direct):
+class Rsvi(Path, Direct):
     """See `rsvi`."""
 
     augmentation: int = 1
+
+    def __repr__(self):
+        return f"rsvi({self.augmentation}{', continuous=True' * self.continuous})"
 
     def refuses(self, distribution: Any) -> str | None:
         """Refuse families without a rejection sampler here."""
@@ -57,7 +60,7 @@ class Rsvi(Direct):
         return Drawn(value + (found.value - lax.stop_gradient(found.value)).astype(value.dtype), found.score)
 
 
-def rsvi(augmentation: int = 1) -> Rsvi:
+def rsvi(augmentation: int = 1, *, continuous: bool = False) -> Rsvi:
     """Rejection sampling variational inference: the path through accepted noise, and the score of what is left.
 
         d E f = E[f'(z) d h(eps) + f(z) d (log q(h(eps); theta) + log |dh/deps|)],   z = h(eps; theta), eps as accepted
@@ -65,11 +68,12 @@ def rsvi(augmentation: int = 1) -> Rsvi:
     For the gamma distribution (also chi-squared), in both parameters, with the map of Marsaglia and Tsang. With B
     augmentation steps the sampler is that of shape a + B, whose noise hardly depends on the parameters, and the value
     is brought back by uniforms, z = h prod_i U_i^(1 / (a + i - 1)): the score part vanishes as B grows. Unbiased where
-    the rest of the program is continuous in the value; right to every order. JAX's own gamma sampler has an implicit
-    path (`reparam()`), with less variance.
+    the rest of the program is continuous in the value: where it is not, `expectation` warns, as for `reparam()`. Right
+    to every order. JAX's own gamma sampler has an implicit path (`reparam()`), with less variance.
 
     Args:
         augmentation: B, the number of augmentation steps, at least 0.
+        continuous: you know that the objective is continuous in the value: no warning at this site.
 
     Raises:
         EstimatorError: the family has no rejection sampler here; B is no integer of at least 0.
@@ -86,4 +90,4 @@ def rsvi(augmentation: int = 1) -> Rsvi:
     """
     if not isinstance(augmentation, int) or augmentation < 0:
         raise EstimatorError(f"rsvi(augmentation) takes an integer of at least 0, and got {augmentation!r}.")
-    return Rsvi(augmentation)
+    return Rsvi(augmentation, continuous=continuous)

@@ -1,6 +1,7 @@
 """Where reparameterised draws meet discontinuities, read off the jaxpr.
 
-A path derivative misses the jumps of what follows a draw, and is biased by them: d/dtheta E[1(x > 0)] is not zero.
+A path derivative misses the jumps of what follows a draw, and is biased by them: d/dtheta E[1(x > 0)] is not zero. So
+is that of a control variate on a relaxed draw by the jumps of the control variate.
 The analysis says for each value on which reparameterised draws it depends continuously, and which jumps it carries: a
 jump is born where such a value, moved by a parameter, reaches an operation that is not continuous, and counts where it
 reaches an output.
@@ -13,15 +14,18 @@ than a miss.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import jax
+from jax import numpy as jnp
 
 from ._branches import COMPARISONS, Branches, State, union
 from ._dependence import bits
-from ._errors import DiscontinuityWarning, name_of
-from ._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, scan_parts, source_line
+from ._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, scan_parts, source_line, trace, without_lanes
+from ._jumps import Jump, relaxes, warn
+from ._kinds import Path
 from ._plan import Inlined, Step, inline
 
 STEPS = {"floor", "ceil", "round", "sign", "argmax", "argmin", "rem"}
@@ -37,17 +41,6 @@ CONTINUOUS = set(
 NOTHING: State = (0, 0)
 
 
-class Jump(NamedTuple):
-    """A discontinuity that a reparameterised draw reaches: the draw's label, the operation, and its source line."""
-
-    label: Any
-    operation: str
-    line: str
-
-    def __str__(self):
-        return f"{self.operation} at {self.line}" if self.line else self.operation
-
-
 # ---- is there anything to look at? ----------------------------------------------------------------------------------
 
 _looks: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -58,8 +51,10 @@ def _look(jaxpr) -> tuple[bool, bool]:
     if jaxpr not in _looks:
         path = steps = False
         for eqn in jaxpr.eqns:
-            path = path or _pathwise(eqn)
-            steps = steps or eqn.primitive.name in COMPARISONS or _is_step(eqn)
+            kind = _path_of(eqn)
+            path = path or kind is not None
+            # What a control variate does is not in the jaxpr.
+            steps = steps or eqn.primitive.name in COMPARISONS or _is_step(eqn) or (kind is not None and relaxes(kind))
             if not _opaque(eqn):
                 for inner in _inside(eqn):
                     below = _look(inner)
@@ -78,11 +73,28 @@ def _opaque(eqn) -> bool:
     return eqn.params.get("name") in CONTINUOUS or eqn.primitive.name.startswith("custom_")
 
 
-def _pathwise(eqn) -> bool:
+def _path_of(eqn) -> Path | None:
+    """The estimator of a draw that takes derivatives along a path, and is not vouched for."""
     if eqn.primitive.name != "sample":
-        return False
+        return None
     kind = eqn.params["site"].prototype()
-    return kind is not None and kind.pathwise and not kind.continuous
+    return kind if isinstance(kind, Path) and not kind.continuous else None
+
+
+def _relaxation(eqn) -> Any:
+    """The jaxpr of a draw's control variate: from the operands of one lane and a relaxed draw."""
+    site, lanes = eqn.params["site"], eqn.params["lanes"]
+    avals = without_lanes([v.aval for v in eqn.invars], lanes)[1:]
+
+    def relaxed_shape(*arrays):
+        distribution, estimator = site.restore(arrays)
+        return jnp.zeros_like(estimator.relaxation(distribution)[1])
+
+    def run(z, *arrays):
+        distribution, estimator = site.restore(arrays)
+        return estimator.relaxation(distribution)[0](z)
+
+    return trace(run, jax.eval_shape(relaxed_shape, *avals), *avals).jaxpr
 
 
 def _is_step(eqn) -> bool:
@@ -103,7 +115,9 @@ class _Analysis:
 
     def __init__(self):
         self.draws: dict[int, int] = {}
-        self.labels: list[Any] = [None]
+        self.paths: list[tuple[Any, Any]] = [(None, None)]
+        self.relaxed: dict[int, Any] = {}
+        self.always = 0
         self.jumps: dict[Any, tuple[int, int, str, str]] = {}
         self.flats: dict[int, tuple[Any, Inlined, dict]] = {}
         self.callers: dict[int, tuple] = {}
@@ -182,22 +196,32 @@ class _Analysis:
             if bit & jumps:
                 draws[name, line] = draws.get((name, line), 0) | path & ~1
         pairs = sorted((i, where) for where, path in draws.items() for i in bits(path))
-        return tuple(dict.fromkeys(Jump(self.labels[i], *where) for i, where in pairs))
+        found = (Jump(self.paths[i][0], *where, self.paths[i][1]) for i, where in pairs)
+        return tuple({jump[:3]: jump for jump in found}.values())
 
     # ---- rules ----
 
     def _sample(self, eqn, states):
         """A path goes through a pathwise draw and through noise; a score or a fork sees only the parameters' jumps."""
         path, jump = union(states)
-        kind = eqn.params["site"].prototype()
-        if _pathwise(eqn):
+        site, kind = eqn.params["site"], _path_of(eqn)
+        if kind is not None:
             if id(eqn) not in self.draws:
-                self.draws[id(eqn)] = len(self.labels)
-                self.labels.append(eqn.params["site"].label)
+                self.draws[id(eqn)] = len(self.paths)
+                self.paths.append((site.label, kind))
             path |= 1 << self.draws[id(eqn)]
-        elif kind is not None:
+            if relaxes(kind):
+                self._control(eqn, path, states)
+                path = 0
+        elif site.estimator is not None:
             path = 0
         return [(path, jump)] * len(eqn.outvars)
+
+    def _control(self, eqn, path, states):
+        """The jumps of a control variate on a relaxed draw, which are a part of every objective."""
+        if id(eqn) not in self.relaxed:
+            self.relaxed[id(eqn)] = _relaxation(eqn)
+        self.always |= union(self.run(self.relaxed[id(eqn)], [(path, 0), *states[1:]], eqn))[1]
 
     def _scan(self, eqn, states):
         scan = scan_parts(eqn)
@@ -250,28 +274,10 @@ def jumps_of(jaxpr: Any, varied: Sequence[bool], outputs: int) -> tuple[Jump, ..
     if asked not in known:
         analysis = _Analysis()
         outs = analysis.run(jaxpr, [(int(v), 0) for v in varied])
-        known[asked] = analysis.carried(union(outs[:outputs])[1])
+        known[asked] = analysis.carried(union(outs[:outputs])[1] | analysis.always)
     return known[asked]
 
 
-_registry: dict = {}
-
-
 def warn_of_jumps(jaxpr: Any, varied: Sequence[bool], outputs: int) -> None:
-    """Warn of each site whose path derivative misses a jump; at the line of the jump, once under default filters."""
-    seen = set()
-    for jump in jumps_of(jaxpr, varied, outputs):
-        if jump.label in seen:
-            continue
-        seen.add(jump.label)
-        file, _, rest = jump.line.partition(":")
-        number = rest.partition(":")[0]
-        warnings.warn_explicit(
-            f"The reparameterised sample at {name_of(jump.label)} reaches a discontinuity: {jump}. A path derivative "
-            "misses jumps, so the gradient may be biased. Write `estimator=reinforce()` at that site, or "
-            "`reparam(continuous=True)` if you know that the objective is continuous in its value.",
-            DiscontinuityWarning,
-            file or "tracegrad",
-            int(number) if number.isdigit() else 1,
-            registry=_registry,
-        )
+    """Warn of each site whose path derivative misses a jump, once."""
+    warn(jumps_of(jaxpr, varied, outputs))
