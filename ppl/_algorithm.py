@@ -21,8 +21,10 @@ import numpyro.distributions as dist
 from jax import lax
 from jax import numpy as jnp
 
-from ._addresses import Choices, show
+from ._addresses import Choices, Path, show
 from ._errors import DensityError
+from ._generative import GenerativeFunction
+from ._operations import Given, Operation, Outcome
 from ._rules import draw_at
 from ._target import Target
 from .transforms import RandomKeyError
@@ -36,11 +38,16 @@ class Estimate(NamedTuple):
 
 
 class Retained(NamedTuple):
-    """Latents with their log gamma, and the log density of the observed alone, from one visit of the program."""
+    """Latents with their log gamma, and the log density of the observed alone, from one visit of the program.
+
+    Densities inside the program may be estimates, and the run that made the latents is part of theirs: an algorithm
+    uses these numbers, and what it recorded of the visit, and does not weigh the latents again.
+    """
 
     latents: Choices
     log_gamma: jax.Array
     log_observed: jax.Array
+    record: Any = None
 
 
 class Algorithm(eqx.Module):
@@ -48,6 +55,19 @@ class Algorithm(eqx.Module):
 
     indices: ClassVar[tuple[str, ...]] = ()
     """Addresses, beside those of the target, at which the algorithm draws indices of its own."""
+
+    def visit(
+        self,
+        function: GenerativeFunction,
+        operation: Operation,
+        key: Any,
+        given: Given,
+        path: Path,
+        args: tuple,
+        kwargs,
+    ) -> tuple[Outcome, Any]:
+        """The visit that makes or weighs latents to be retained, and what the algorithm records of it."""
+        return function.visit(operation, key, given, path, args, kwargs), None
 
     @abc.abstractmethod
     def estimate(self, key: Any, target: Target) -> Estimate:
@@ -86,6 +106,11 @@ def each(fn: Callable, xs: Any, chunk_size: int | None) -> Any:
 def log_mean_exp(xs: jax.Array) -> jax.Array:
     """Log mean exp along the leading axis."""
     return jax.nn.logsumexp(xs, axis=0) - jnp.log(float(xs.shape[0]))
+
+
+def effective_size(log_weights: jax.Array) -> jax.Array:
+    """The effective sample size of Kong, (sum w)^2 / sum w^2, between 1 and n."""
+    return jnp.exp(2.0 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2.0 * log_weights))
 
 
 def choose(key: jax.Array, logits: jax.Array, target: Target, address: str = "index") -> jax.Array:

@@ -54,6 +54,34 @@ def chain_of(target: Target, what: str) -> Chain:
     return Chain(function.function, target.path, jax.tree.map(jnp.asarray, init), xs, target.observed, length)
 
 
+class Recorded(GenerativeFunction):
+    """A step of a chain; what it discards is its log density, its weight and the carry after it."""
+
+    step: GenerativeFunction
+
+    @property
+    def name(self) -> str:
+        """The name of the step."""
+        return self.step.name
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit the step and record it."""
+        out = self.step.visit(operation, key, given, path, args, kwargs)
+        after = out.retval[0] if isinstance(out.retval, tuple) else None  # `scan` refuses the other.
+        return out._replace(discarded=(out.logp, out.weight, after))
+
+
+def recorded(
+    function: GenerativeFunction, operation: Operation, key: Any, given: Given, path: Path, args: tuple, kwargs: dict
+) -> tuple[Outcome, Any]:
+    """Visit a scan; with the outcome, each step's log density, weight and carry, stacked. Of no scan there are none."""
+    if not (isinstance(function, Combined) and isinstance(function.combinator, Scan)):
+        return function.visit(operation, key, given, path, args, kwargs), None
+    chain = Combined(Recorded(function.function), function.combinator)
+    out = chain.visit(operation, key, given, path, args, kwargs)
+    return out._replace(discarded={}), out.discarded
+
+
 def first(stacked: Any) -> Any:
     """What the first step is given."""
     return jax.tree.map(lambda x: x[0], stacked)

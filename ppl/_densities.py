@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from ._addresses import Path, Selection, as_selection, nest, paths, show
+from ._addresses import Path, Selection, as_selection, merge, nest, paths, show
 from ._algorithm import Algorithm, Retained
 from ._errors import AddressError, DensityError
 from ._estimated import Estimated
@@ -62,10 +62,11 @@ class Marginal(Estimated):
     def draw(self, key, path, args, kwargs):
         """Draw jointly, and estimate the density of the kept choices with the rest retained."""
         run, given = jax.random.split(key)
-        out = self.function.visit(Joint(self.keep, path), run, Given(), path, args, kwargs)
+        joint = Joint(self.keep, path)
+        out, record = self.algorithm.visit(self.function, joint, run, Given(), path, args, kwargs)
         kept, rest = self._kept(out.choices), self._kept(out.choices, of=~self.keep)
         target = Target(self.function, args, kept, kwargs, path)
-        retained = Retained(rest, out.logp, out.weight)
+        retained = Retained(rest, out.logp, out.weight, record)
         return kept, self.algorithm.estimate_given(given, target, retained)
 
     def weigh(self, key, choices, path, args, kwargs):
@@ -111,8 +112,11 @@ class Normalized(Estimated):
         target = self._at(path, args, kwargs)
         run, given = (None, None) if key is None else jax.random.split(key)
         observed = Selection(tuple(p for p, _ in paths(target.observed)))
-        out = target.visit(Weighing(observed, path), run, choices)
-        log_z = self.algorithm.estimate_given(given, target, Retained(choices, out.logp, out.weight))
+        joint = Given(merge(target.observed, choices))
+        out, record = self.algorithm.visit(
+            target.function, Weighing(observed, path), run, joint, path, target.args, target.kwargs
+        )
+        log_z = self.algorithm.estimate_given(given, target, Retained(choices, out.logp, out.weight, record))
         return out.logp - log_z
 
     def shapes(self, path, args, kwargs):

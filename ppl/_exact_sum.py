@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ._addresses import Choices, Path, nest, paths, show
+from ._addresses import Choices, Path, lookup, nest, paths, show
 from ._algorithm import Algorithm, Estimate, Retained, choose, count, each
 from ._errors import DensityError
 from ._operations import At, Given, Operation, Visit
 from ._target import Target
-from .transforms import RandomKeyError, elementwise, log_density, support
+from .transforms import elementwise, log_density, support
 
 LIMIT = 1 << 20
 
@@ -91,10 +91,7 @@ class Exact(Algorithm):
         keys = None if key is None else jax.random.split(key, joint.total)
 
         def value(at):
-            key, index = at
-            given = Given(target.observed, joint.numbers(index))
-            out = target.function.visit(AtNumbers(), key, given, target.path, target.args, target.kwargs)
-            return out.logp, out.choices
+            return _value(target, joint, *at)
 
         log_gammas = each(lambda at: value(at)[0], (keys, jnp.arange(joint.total)), self.chunk_size)
 
@@ -106,14 +103,17 @@ class Exact(Algorithm):
         return Estimate(jax.nn.logsumexp(log_gammas), draw)
 
     def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
-        """The same sum: there is nothing to retain, where the densities in it are exact."""
-        try:
-            return self.estimate(None, target).log_z
-        except RandomKeyError as error:
-            raise DensityError(
-                f"exact: a density inside {target.function.name} is itself an estimate, and the sum over its values "
-                f"would not keep the retained one. Use `importance(n)`, which does. ({error})"
-            ) from error
+        """The same sum; the retained value keeps its gamma, which may be an estimate."""
+        joint = self._joint(target)
+        keys = None if key is None else jax.random.split(key, joint.total)
+
+        def term(at):
+            log_gamma, choices = _value(target, joint, *at)
+            latents = target.without_observed(choices)
+            same = [jnp.all(x == lookup(retained.latents, p).astype(x.dtype)) for p, x in paths(latents)]
+            return jnp.where(jnp.all(jnp.stack(same)), retained.log_gamma, log_gamma)
+
+        return jax.nn.logsumexp(each(term, (keys, jnp.arange(joint.total)), self.chunk_size))
 
     def _joint(self, target):
         target.latents()
@@ -127,12 +127,20 @@ class Exact(Algorithm):
         return joint
 
 
+def _value(target: Target, joint: Joint, key: Any, index: Any) -> tuple[jax.Array, Choices]:
+    """Log gamma and the choices of one joint value."""
+    given = Given(target.observed, joint.numbers(index))
+    out = target.function.visit(AtNumbers(), key, given, target.path, target.args, target.kwargs)
+    return out.logp, out.choices
+
+
 def exact(*, chunk_size: int | None = None) -> Exact:
     """Sum over all joint values of finite latents: Ẑ = Z = sum_u gamma(u), to rounding error.
 
-    The density needs no key and has no variance; a draw of `normalize` is an exact draw from the posterior, its joint
-    value one sample at the address "index". The work is the product of the supports: for a Markov chain use
-    `forward_filter()`, and for independent lanes marginalise one lane and `vmap` it.
+    The density needs no key and has no variance, unless a density inside the program is itself an estimate. A draw of
+    `normalize` is an exact draw from the posterior, its joint value one sample at the address "index". The work is the
+    product of the supports: for a Markov chain use `forward_filter()`, and for independent lanes marginalise one lane
+    and `vmap` it.
 
     Args:
         chunk_size: run at most about this many joint values at a time; None runs all in one `vmap`.

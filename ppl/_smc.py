@@ -9,10 +9,20 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ._addresses import Choices, Selection, check_known, merge, paths
-from ._algorithm import Algorithm, Estimate, Retained, at_index, choose, count, each, log_mean_exp, split
-from ._chain import Chain, chain_of, first, later
-from ._densities import Weighing
+from ._addresses import Choices, check_known, merge
+from ._algorithm import (
+    Algorithm,
+    Estimate,
+    Retained,
+    at_index,
+    choose,
+    count,
+    each,
+    effective_size,
+    log_mean_exp,
+    split,
+)
+from ._chain import Chain, chain_of, first, later, recorded
 from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._importance import checked_proposal
@@ -20,11 +30,10 @@ from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
 from ._resampling import RESAMPLING
 from ._rules import draw_at
 from ._target import Target, splat
-from .transforms import RandomKeyError
 
 
 class Particles(NamedTuple):
-    """Particles after a step: carries, log gamma so far, log weight of the step, choices of the step."""
+    """Particles after a step: carries, log gamma so far, log weight since resampling, choices of the step."""
 
     carries: Any
     log_gammas: jax.Array
@@ -39,8 +48,13 @@ class Smc(Algorithm):
     proposal: GenerativeFunction | None
     proposal_args: tuple
     resampling: str = eqx.field(static=True)
+    ess_threshold: float | None = eqx.field(static=True)
     chunk_size: int | None = eqx.field(static=True)
     indices: ClassVar[tuple[str, ...]] = ("index", "ancestor")
+
+    def visit(self, function, operation, key, given, path, args, kwargs):
+        """The visit, step by step on record."""
+        return recorded(function, operation, key, given, path, args, kwargs)
 
     def estimate(self, key: Any, target: Target) -> Estimate:
         """The product of mean weights; a draw is one particle at the end, with its ancestors."""
@@ -56,28 +70,41 @@ class Smc(Algorithm):
                 f"smc: with {self.resampling} resampling the estimate of Z is unbiased, but with a retained path 1/Ẑ "
                 "is not one of 1/Z. Use resampling='multinomial' where a density is needed."
             )
-        last, history = self._run(key, target, chain_of(target, "smc"), retained.latents)
+        last, history = self._run(key, target, chain_of(target, "smc"), (retained.latents, retained.record))
         return log_mean_exp(last.log_weights) + (0.0 if history is None else history[1].sum())
 
-    def _run(self, key, target, chain: Chain, kept: Choices | None):
+    def _run(self, key, target, chain: Chain, kept: tuple[Choices, Any] | None):
         """All steps: the particles after the last, and of those before (choices, log mean weights, ancestors)."""
         start, rest = split(key, 2, target, "smc")
         steps = (*chain.stacked, kept)
         carries = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.n, *x.shape)), chain.init)
-        particles = self._advance(start, chain, carries, jnp.zeros((self.n,)), first(steps))
+        zeros = jnp.zeros((self.n,))
+        particles = self._advance(start, chain, carries, zeros, zeros, first(steps))
         if chain.length == 1:
             return particles, None
 
         def body(particles, at):
             key, step = at
             move, pick = jax.random.split(key)
-            ancestors = self._ancestors(pick, target, particles.log_weights, fixed=kept is not None)
+            ancestors, log_mean, log_weights = self._selected(pick, target, particles, fixed=kept is not None)
             carries, log_gammas = at_index((particles.carries, particles.log_gammas), ancestors)
-            past = particles.choices, log_mean_exp(particles.log_weights), ancestors
-            return self._advance(move, chain, carries, log_gammas, step), past
+            past = particles.choices, log_mean, ancestors
+            return self._advance(move, chain, carries, log_gammas, log_weights, step), past
 
         particles = jax.tree.map(jnp.asarray, particles)
         return lax.scan(body, particles, (jax.random.split(rest, chain.length - 1), later(steps)))
+
+    def _selected(self, key, target, particles: Particles, *, fixed):
+        """Ancestors, the factor of Ẑ that is complete with them, and the weights that are carried on; all logs."""
+        log_weights = particles.log_weights
+        log_mean, none = log_mean_exp(log_weights), jnp.zeros_like(log_weights)
+        if self.ess_threshold is None:
+            return self._ancestors(key, target, log_weights, fixed=fixed), log_mean, none
+        low = effective_size(log_weights) < self.ess_threshold * self.n
+        # Where none are needed they are drawn evenly, which has no score.
+        drawn = self._ancestors(key, target, jnp.where(low, log_weights, none), fixed=fixed)
+        same = jnp.arange(self.n, dtype=drawn.dtype)
+        return jnp.where(low, drawn, same), jnp.where(low, log_mean, 0.0), jnp.where(low, none, log_weights)
 
     def _ancestors(self, key, target, log_weights, *, fixed):
         path = (*target.path, "ancestor")
@@ -90,7 +117,7 @@ class Smc(Algorithm):
         law = law.base_dist.expand((self.n - 1,))
         return jnp.concatenate([zero, draw_at(path, key, law)])
 
-    def _advance(self, key, chain, carries, log_gammas, step) -> Particles:
+    def _advance(self, key, chain, carries, log_gammas, log_weights, step) -> Particles:
         """Move every particle by one step; the retained one, if any, is the first."""
         x, observed, kept = step
         keys = jax.random.split(key, self.n)
@@ -105,8 +132,8 @@ class Smc(Algorithm):
                 return self._move(at[0], at[1], chain, x, observed)
 
             moves.append(each(move, (keys, carries), self.chunk_size))
-        after, logp, log_weights, choices = jax.tree.map(lambda *xs: jnp.concatenate(xs), *moves)
-        return Particles(after, log_gammas + logp, log_weights, choices)
+        after, logp, gained, choices = jax.tree.map(lambda *xs: jnp.concatenate(xs), *moves)
+        return Particles(after, log_gammas + logp, log_weights + gained, choices)
 
     def _move(self, key, carry, chain, x, observed):
         """A fresh draw of one step: the next carry, log gamma, log weight and choices."""
@@ -120,20 +147,13 @@ class Smc(Algorithm):
         return out.retval, out.logp, out.logp - drawn.logp, drawn.choices
 
     def _keep(self, key, chain, carry, x, observed, kept):
-        """The same of the retained step."""
-        selection = Selection(tuple(p for p, _ in paths(observed)))
-        try:
-            out = chain.visit(Weighing(selection, chain.path), None, Given(merge(kept, observed)), carry, x)
-        except RandomKeyError as error:
-            raise DensityError(
-                f"smc: a density inside {chain.step.name} is itself an estimate, and the weights of a retained path "
-                f"would need the run that made it. Use `importance(n)`, which keeps it. ({error})"
-            ) from error
+        """The same of the retained step, as it was made: a density in it may be an estimate."""
+        choices, (logp, log_observed, after) = kept
         if self.proposal is None:
-            return out.retval, out.logp, out.weight, kept
-        density = self._propose(self.proposal, Assess(), key, chain, carry, x, observed, kept)
-        check_known(kept, density.choices, self.proposal.name, "the latents of the step")
-        return out.retval, out.logp, out.logp - density.logp, kept
+            return after, logp, log_observed, choices
+        density = self._propose(self.proposal, Assess(), key, chain, carry, x, observed, choices)
+        check_known(choices, density.choices, self.proposal.name, "the latents of the step")
+        return after, logp, logp - density.logp, choices
 
     def _propose(
         self, proposal: GenerativeFunction, operation: Operation, key, chain, carry, x, observed, latents
@@ -164,15 +184,16 @@ def smc(
     proposal_args: Any = (),
     *,
     resampling: str = "multinomial",
+    ess_threshold: float | None = None,
     chunk_size: int | None = None,
 ) -> Smc:
-    """Sequential Monte Carlo with n particles over a `scan`, resampling at every step.
+    """Sequential Monte Carlo with n particles over a `scan`, resampling at every step or where it is due.
 
     w_t^k = gamma_t(z_t^k | z_{t-1}) / r(z_t^k | z_{t-1}), and Ẑ = prod_t 1/n sum_k w_t^k with E[Ẑ] = Z. With a retained
     path (conditional SMC) E[1/Ẑ | path] = 1/Z. Without a proposal each step is drawn as the program draws it, and
     weighed by its observed choices (the bootstrap filter). Ancestors are samples at the address "ancestor" beside those
     of the steps, and the path that `normalize` returns is one at "index": score function by default, so the derivative
-    of log Ẑ is that of its expectation, ancestors included.
+    of log Ẑ is that of its expectation, ancestors included. Densities inside a step may be estimates themselves.
 
     Args:
         n: the number of particles.
@@ -181,6 +202,11 @@ def smc(
         proposal_args: a tuple.
         resampling: "multinomial", or "systematic", which has less variance and no conditional form: Ẑ is unbiased, and
             a density that would need a retained path is refused.
+        ess_threshold: resample only where the effective sample size (sum w)^2 / sum w^2 is below this share of n, and
+            else carry the weights on; between 0 (never: importance sampling of paths) and 1; None resamples at every
+            step. Both laws hold, as the rule sees the weights alone. The rule is a step in the weights, so where those
+            have reparameterised values in them a derivative through it is not of the expectation: give such steps
+            `reinforce()`, or leave it None.
         chunk_size: run at most about this many particles at a time; None runs all in one `vmap`.
 
     Returns:
@@ -190,7 +216,7 @@ def smc(
         DensityError: on use, where the program is not a scan or the density asked for is not to be had.
 
     Source: Gordon, Salmond and Smith, 1993 (bootstrap filter); Andrieu, Doucet and Holenstein, Particle Markov Chain
-    Monte Carlo Methods, 2010 (conditional SMC).
+    Monte Carlo Methods, 2010 (conditional SMC); Del Moral, Doucet and Jasra, On Adaptive Resampling Strategies, 2012.
 
     Example:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
@@ -207,4 +233,6 @@ def smc(
     if chunk_size is not None:
         count("smc", "chunk_size", chunk_size)
     checked = checked_proposal("smc", proposal)
-    return Smc(count("smc", "n", n), checked, splat(proposal_args), resampling, chunk_size)
+    if ess_threshold is not None and not 0.0 <= ess_threshold <= 1.0:
+        raise DensityError(f"smc: ess_threshold is a share of n between 0 and 1, and got {ess_threshold!r}.")
+    return Smc(count("smc", "n", n), checked, splat(proposal_args), resampling, ess_threshold, chunk_size)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from ._addresses import Choices, merge, paths, show
-from ._algorithm import at_index, count, each, log_mean_exp
+from ._algorithm import at_index, count, each, effective_size, log_mean_exp
 from ._errors import AddressError
 from ._extras import require
 from ._generative import GenerativeFunction
@@ -41,7 +41,7 @@ class WeightedDraws(eqx.Module):
     @property
     def ess(self) -> jax.Array:
         """The effective sample size of Kong, (sum w)^2 / sum w^2, between 1 and n."""
-        return jnp.exp(2.0 * jax.nn.logsumexp(self.log_weights) - jax.nn.logsumexp(2.0 * self.log_weights))
+        return effective_size(self.log_weights)
 
     def psis(self) -> tuple[jax.Array, float]:
         """Pareto smoothed log weights, normalised, shape (n,), and the shape k-hat of the tail.

@@ -15,7 +15,10 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
+from tracegrad._addresses import merge
+from tracegrad._densities import Weighing
 from tracegrad._importance import Importance
+from tracegrad._operations import Given
 from tracegrad._smc import Smc
 from tracegrad.transforms import sample
 
@@ -66,13 +69,38 @@ close = tg.gen(lambda: tg.sample("u", dist.Bernoulli(probs=0.75)))  # its weight
 blurred_half = tg.gen(
     lambda: tg.sample("u", dist.Bernoulli(probs=jnp.where(tg.sample("a", dist.Bernoulli(probs=0.5)) == 1, 0.25, 0.5)))
 )
+
+
+@tg.gen
+def blurred_step(state, _):
+    """A step whose latent and observed choices both have estimated densities, two deep."""
+    z = tg.sample("z", tg.marginal(pair, "x", tg.importance(1))(jnp.where(state == 1, 0.75, 0.5)))["x"]
+    tg.sample("y", tg.marginal(pair, "x", tg.importance(1))(jnp.where(z == 1, 0.75, 0.25)))
+    return z, None
+
+
+@tg.gen
+def blurred_proposal(observed, state, _):
+    tg.sample("z", tg.marginal(pair, "x", tg.importance(1))(0.5))
+
+
 chain = step.scan(length=2)
+blurred_chain, blurred_once = blurred_step.scan(length=2), blurred_step.scan(length=1)
 posterior_target = tg.Target(pair, (0.75,), {"x": 1})
 chain_target = tg.Target(chain, (0,), {"y": jnp.array([1, 0])})
+blurred_target = tg.Target(blurred_chain, (0,), {"y": {"x": jnp.array([1, 0])}})
 
 
 def steps(address):
     return [{address: np.array(v)} for v in itertools.product((0, 1), repeat=2)]
+
+
+def nested_steps(address):
+    return [{address: {"x": v}} for v in (s[address] for s in steps(address))]
+
+
+def one_step(address):
+    return [{address: {"x": np.array([v])}} for v in (0, 1)]
 
 
 def bits(address):
@@ -105,6 +133,15 @@ MARGINALS = {
     "smc 1": (tg.marginal(chain, "y", tg.smc(1)), (0,), steps("y")),
     "smc 2": (tg.marginal(chain, "y", tg.smc(2)), (0,), steps("y")),
     "smc 2, proposal": (tg.marginal(chain, "y", tg.smc(2, step_proposal)), (0,), steps("y")),
+    "smc 1, adaptive": (tg.marginal(chain, "y", tg.smc(1, ess_threshold=0.9)), (0,), steps("y")),
+    "smc 2, adaptive": (tg.marginal(chain, "y", tg.smc(2, step_proposal, ess_threshold=0.9)), (0,), steps("y")),
+    "smc 1 over marginals": (tg.marginal(blurred_chain, "y", tg.smc(1)), (0,), nested_steps("y")),
+    "smc 2 over marginals, proposal": (
+        tg.marginal(blurred_once, "y", tg.smc(2, blurred_proposal)),
+        (0,),
+        one_step("y"),
+    ),
+    "exact over a marginal": (tg.marginal(outer, "inner", tg.exact()), (0.75,), [{"inner": v} for v in bits("x")]),
 }
 
 POSTERIORS = {
@@ -123,6 +160,9 @@ POSTERIORS = {
     "importance 3": (posterior(tg.importance(3)), (), bits("u")),
     "exact": (posterior(tg.exact()), (), bits("u")),
     "smc 2": (posterior(tg.smc(2), chain_target), (), steps("z")),
+    "smc 2, adaptive": (posterior(tg.smc(2, ess_threshold=0.9), chain_target), (), steps("z")),
+    "smc 1 over marginals": (posterior(tg.smc(1), blurred_target), (), nested_steps("z")),
+    "exact over a marginal": (posterior(tg.exact(), tg.Target(outer, (0.75,), {"inner": {"x": 1}})), (), bits("y")),
 }
 
 
@@ -169,10 +209,14 @@ def inverse_masses(q, args, values, cells=4):
 # ---- the two laws ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*MARGINALS, *POSTERIORS])
+DENSITIES = {f"marginal: {name}": v for name, v in MARGINALS.items()}
+DENSITIES |= {f"normalize: {name}": v for name, v in POSTERIORS.items()}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
 @pytest.mark.usefixtures("double")
 def test_the_two_laws(name):
-    q, args, values = {**MARGINALS, **POSTERIORS}[name]
+    q, args, values = DENSITIES[name]
     inverse, frequency = inverse_masses(q, args, values)
     np.testing.assert_allclose(inverse, 1.0, rtol=1e-9)
     np.testing.assert_allclose(frequency.sum(), 1.0, rtol=1e-9)
@@ -210,9 +254,14 @@ class RetainedPathDropped(Smc):
         return self.estimate(key, target).log_z
 
 
-class AncestorsOfRetainedRedrawn(Smc):
-    def _ancestors(self, key, target, log_weights, *, fixed):
-        return super()._ancestors(key, target, log_weights, fixed=False)
+class RetainedStepsWeighedAnew(Smc):
+    """Fresh estimates of the densities in the retained steps, where those of the run that made them are due."""
+
+    def _keep(self, key, chain, carry, x, observed, kept):
+        choices, (_, _, after) = kept
+        selection = tg.select(*observed)
+        out = chain.visit(Weighing(selection, chain.path), key, Given(merge(choices, observed)), carry, x)
+        return after, out.logp, out.weight, choices
 
 
 def mutant(cls, algorithm):
@@ -226,7 +275,7 @@ def mutant(cls, algorithm):
         (mutant(RetainedDropped, tg.importance(3)), pair, "x", (0.75,), bits("x")),
         (mutant(JointScore, tg.importance(3)), pair, "x", (0.75,), bits("x")),
         (mutant(RetainedPathDropped, tg.smc(2)), chain, "y", (0,), steps("y")),
-        (mutant(AncestorsOfRetainedRedrawn, tg.smc(2, step_proposal)), chain, "y", (0,), steps("y")),
+        (mutant(RetainedStepsWeighedAnew, tg.smc(1)), blurred_once, "y", (0,), one_step("y")),
     ],
 )
 def test_mutants_break_a_law(algorithm, function, address, args, values):
@@ -316,19 +365,53 @@ def test_a_chain_inside_a_program():
 # ---- unbiased through lax.scan, by statistics: K = 3 ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", [tg.smc(3), tg.smc(3, step_proposal), tg.smc(3, resampling="systematic")])
-def test_smc_with_three_particles(algorithm):
-    """Three steps: E[Ẑ] = Z and E[1{x = v} / w] = 1, |z| < 4.5 at 4e4 draws."""
-    longer = step.scan(length=3)
-    q, ys = tg.marginal(longer, "y", algorithm), jnp.array([1, 0, 1])
-    log_z, _ = tg.marginal(longer, "y", tg.forward_filter()).assess({"y": ys}, 0)
-    keys = jax.random.split(KEY, 40_000)
-    ratio = jnp.exp(jax.jit(jax.vmap(lambda k: q.assess({"y": ys}, 0, key=k)[0]))(keys) - log_z)
-    assert abs(ratio.mean() - 1.0) < 4.5 * ratio.std() / 4e4**0.5
-    made = jax.jit(jax.vmap(tg.normalize(tg.Target(longer, (0,), {"y": ys}), algorithm).simulate))(keys)
-    for v in itertools.product((0, 1), repeat=3):
-        hits = jnp.where(jnp.all(made.choices["z"] == jnp.array(v)[None], axis=1), jnp.exp(-made.logp), 0.0)
-        assert abs(hits.mean() - 1.0) < 4.5 * hits.std() / 4e4**0.5
+THREE_PARTICLES = {
+    "plain": (step, tg.smc(3)),
+    "proposal": (step, tg.smc(3, step_proposal)),
+    "systematic": (step, tg.smc(3, resampling="systematic")),
+    "adaptive": (step, tg.smc(3, ess_threshold=0.7)),
+    "over marginals": (blurred_step, tg.smc(3)),
+    "over marginals, proposal, adaptive": (blurred_step, tg.smc(3, blurred_proposal, ess_threshold=0.7)),
+}
+
+
+def check_mean(x, mean):
+    """|z| < 4.5 at 4e4 draws."""
+    assert abs(x.mean() - mean) < 4.5 * x.std() / len(x) ** 0.5
+
+
+@pytest.mark.parametrize("name", THREE_PARTICLES)
+def test_smc_with_three_particles(name):
+    """Three steps, on both sides: E[Ẑ] = Z, and E[1{x = v} / w] = 1 for the posterior and for the marginal."""
+    inner, algorithm = THREE_PARTICLES[name]
+    nested, longer, ys = inner is blurred_step, inner.scan(length=3), (1, 0, 1)
+    observed = {"y": {"x": jnp.array(ys)} if nested else jnp.array(ys)}
+    posterior = tg.normalize(tg.Target(longer, (0,), observed), algorithm)
+    filtered = tg.marginal(longer, "y", algorithm)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        one, two, three = jax.random.split(key, 3)
+        forward = () if algorithm.resampling == "systematic" else (filtered.simulate(two, 0),)
+        return filtered.assess(observed, 0, key=one)[0], (posterior.simulate(three), *forward)
+
+    log_w, made = run(jax.random.split(KEY, 40_000))
+    check_mean(jnp.exp(log_w), likelihood_of(ys, nested=nested))
+    for trace, address in zip(made, "zy", strict=False):
+        path = trace.choices[address]["x"] if nested else trace.choices[address]
+        for v in itertools.product((0, 1), repeat=3):
+            check_mean(jnp.where(jnp.all(path == jnp.array(v)[None], axis=1), jnp.exp(-trace.logp), 0.0), 1.0)
+
+
+def likelihood_of(ys, *, nested):
+    """p(y) by a sum over the states in NumPy; p(x = 1) of `pair` is p / 2 + 1 / 4."""
+    move = np.array([0.5, 0.625]) if nested else np.array([0.25, 0.75])
+    emit = np.array([0.375, 0.625]) if nested else np.array([0.25, 0.75])
+    alpha = np.array([1.0, 0.0])
+    for y in ys:
+        alpha = np.array([alpha @ (1.0 - move), alpha @ move]) * (emit if y else 1.0 - emit)
+    return alpha.sum()
 
 
 # ---- every operation ------------------------------------------------------------------------------------------------
@@ -416,16 +499,7 @@ REFUSED = {
         tg.DensityError,
         "systematic",
     ),
-    "estimates in a sum": (
-        lambda: tg.marginal(outer, "inner", tg.exact()).simulate(KEY, 0.5),
-        tg.DensityError,
-        "importance",
-    ),
-    "estimates in a retained path": (
-        lambda: tg.marginal(estimated_chain.scan(2), "in", tg.smc(2)).simulate(KEY, 0),
-        tg.DensityError,
-        "importance",
-    ),
+    "threshold": (lambda: tg.smc(2, ess_threshold=2.0), tg.DensityError, "between 0 and 1"),
     "estimates in a filter": (
         lambda: tg.marginal(estimated_chain.scan(2), "in", tg.forward_filter()).assess(
             {"in": {"x": [0, 1]}}, 0, key=KEY
