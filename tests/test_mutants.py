@@ -116,6 +116,7 @@ PROGRAMS = {
     "mvd in a branch": lambda: language("cond", BERNOULLI, tg.mvd()),
     "two addresses": lambda: language("straight", BERNOULLI, tg.mvd()),
     "particles": lambda: particles(tg.reinforce()),
+    "particles under mvd": lambda: particles(tg.mvd()),
 }
 
 
@@ -213,6 +214,10 @@ def _other_neighbour(original):
     return lambda values, alternatives, shape, number: original(values, alternatives, shape, number + 1)
 
 
+def _other_lane(original):
+    return lambda *args: original(*args[:-1], jnp.roll(args[-1], 1))
+
+
 def _same_key(original):
     return lambda self, address: self.key
 
@@ -275,11 +280,19 @@ MUTANTS = {
     ),
     "an alternative in the wrong lane": (
         "mvd in a plate",
-        wrapped("transforms._modes:replace_one", _other_neighbour),
+        wrapped("transforms._replaying:replace_lanes", _other_lane),
+    ),
+    "versions without their base": (
+        "particles under mvd",
+        wrapped("transforms._versions:_diagonal", lambda original: lambda *args: jnp.ones_like(original(*args))),
+    ),
+    "versions of a product missed": (
+        "particles under mvd",
+        wrapped("transforms._dependence:after", _blind_to("mul")),
     ),
     "an alternative in the wrong step": (
         "mvd in a scan",
-        wrapped("transforms._modes:replace_one", _other_neighbour),
+        wrapped("transforms._replaying:replace_one", _other_neighbour),
     ),
     "one key for all addresses": ("two addresses", wrapped("_function:Frame._key", _same_key)),
     "one key for all lanes": ("reinforce in a plate", wrapped("_combinators:_split", _shared_keys)),

@@ -133,3 +133,21 @@ def replace_one(values, alternatives, shape: ForkShape, number: Any) -> list:
         return jnp.where(mask, chosen, value)
 
     return [one(v, a) for v, a in zip(values, alternatives, strict=True)]
+
+
+def replace_lanes(values, alternatives, shape: ForkShape, axis: int, number: Any, on: jax.Array) -> list:
+    """The values with an alternative in place in every lane along `axis` that is `on`.
+
+    `number` counts the alternatives of one lane; the values are as they are where it is none of this site's.
+    """
+    others = [1 if i == axis else n for i, n in enumerate(shape.elements)]
+    n = size(others)
+    which = jnp.clip(number // n, 0, shape.alternatives - 1)
+    here = (jnp.arange(n) == number % n).reshape(others) & (number >= 0) & (number < n * shape.alternatives)
+    here = here & on.reshape([-1 if i == axis else 1 for i in range(len(others))])
+
+    def one(value, alternative):
+        chosen = lax.dynamic_index_in_dim(alternative, which, axis=0, keepdims=False)
+        return jnp.where(here.reshape(here.shape + (1,) * (value.ndim - here.ndim)), chosen, value)
+
+    return [one(v, a) for v, a in zip(values, alternatives, strict=True)]

@@ -117,10 +117,7 @@ class Analysis:
         return [whole] * len(step.writes)
 
     def _sample(self, step, inputs):
-        lanes, parts = step.eqn.params["lanes"], []
-        for i, d in enumerate(inputs):
-            mapped = [k for k, lane in enumerate(reversed(lanes)) if lane.mapped[i]]
-            parts.append(dep.move(d, dict(enumerate(mapped)).get))
+        lanes, parts = step.eqn.params["lanes"], dep.after(step.eqn, inputs)[:1]
         shape = score_of(step)
         if shape is not None:
             ranks = [len(v.aval.shape) for v in step.writes if v.aval.shape[: len(shape)] == shape]

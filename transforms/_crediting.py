@@ -14,8 +14,9 @@ from ._credit import CreditPlan
 from ._dependence import Dependence
 from ._interpreter import RULES, walk
 from ._jax import Literal, closed_consts, scan_parts
-from ._modes import Estimating, Options, estimate
+from ._modes import Estimating, estimate
 from ._plan import read
+from ._replaying import Options
 
 
 class Crediting(Estimating):

@@ -235,20 +235,54 @@ def _dot(eqn, inputs):
 
 
 def _gather(eqn, inputs):
-    numbers = eqn.params["dimension_numbers"]
-    out_rank = len(_shape(eqn.outvars[0]))
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    shape, out_rank = _shape(eqn.invars[0]), len(_shape(eqn.outvars[0]))
     batch = [a for a in range(out_rank) if a not in numbers.offset_dims]
-    indices_rank = len(_shape(eqn.invars[1])) - 1
-    indices = {a: batch[a] for a in range(indices_rank)}
-    paired = dict(
-        zip(
-            getattr(numbers, "operand_batching_dims", ()),
-            getattr(numbers, "start_indices_batching_dims", ()),
-            strict=True,
-        )
-    )
-    operand = {a: batch[b] for a, b in paired.items()}
+    indices = {a: batch[a] for a in range(len(_shape(eqn.invars[1])) - 1)}
+    dims, index_dims = numbers.operand_batching_dims, numbers.start_indices_batching_dims
+    operand = {a: batch[b] for a, b in zip(dims, index_dims, strict=True)}
+    window = [a for a in range(len(shape)) if a not in (*numbers.collapsed_slice_dims, *dims)]
+    operand |= {a: b for a, b in zip(window, numbers.offset_dims, strict=True) if sizes[a] == shape[a]}
     return union([move(inputs[0], operand.get), move(inputs[1], indices.get)])
+
+
+def _scatter(eqn, inputs):
+    numbers = eqn.params["dimension_numbers"]
+    shape, updates = _shape(eqn.invars[0]), _shape(eqn.invars[2])
+    dims, index_dims = numbers.operand_batching_dims, numbers.scatter_indices_batching_dims
+    batch = [a for a in range(len(updates)) if a not in numbers.update_window_dims]
+    window = [a for a in range(len(shape)) if a not in (*numbers.inserted_window_dims, *dims)]
+    whole = {b: a for a, b in zip(window, numbers.update_window_dims, strict=True) if updates[b] == shape[a]}
+    indices = dict(zip(index_dims, dims, strict=True))
+    update = whole | {batch[b]: a for b, a in indices.items()}
+    return union([inputs[0], move(inputs[1], indices.get), move(inputs[2], update.get)])
+
+
+def _stack(eqn, inputs):
+    axis = eqn.params["axis"]
+    return move(union(inputs), lambda a: a + (a >= axis))
+
+
+def _split(eqn, inputs):
+    axis = eqn.params["axis"]
+    return [move(inputs[0], lambda a: None if a == axis else a)] * len(eqn.outvars)
+
+
+def _sort(eqn, inputs):
+    dimension = eqn.params["dimension"]
+    return [move(union(inputs), lambda a: None if a == dimension else a)] * len(eqn.outvars)
+
+
+def _update_slice(eqn, inputs):
+    shape, update = _shape(eqn.invars[0]), _shape(eqn.invars[1])
+    slices = move(inputs[1], lambda a: a if shape[a] == update[a] else None)
+    return union([inputs[0], slices, *map(mixed, inputs[2:])])
+
+
+def _convolution(eqn, inputs):
+    numbers = eqn.params["dimension_numbers"]
+    batch = {numbers.lhs_spec[0]: numbers.out_spec[0]} if eqn.params["batch_group_count"] == 1 else {}
+    return union([move(inputs[0], batch.get), mixed(inputs[1])])
 
 
 def _scan(eqn, inputs):
@@ -267,6 +301,20 @@ def _scan(eqn, inputs):
     return [*carry, *[move(d, lambda a: a + 1) for d in outs[m:]]]
 
 
+def _cond(eqn, inputs):
+    branches = [through(open_jaxpr(b), [NOTHING] * len(closed_consts(b)), inputs[1:]) for b in eqn.params["branches"]]
+    return [union([mixed(inputs[0]), *outs]) for outs in zip(*branches, strict=True)]
+
+
+def _draw(eqn, inputs):
+    """A draw depends on its operands lane by lane."""
+    lanes, parts = list(reversed(eqn.params["lanes"])), []
+    for i, d in enumerate(inputs):
+        mapped = [k for k, lane in enumerate(lanes) if lane.mapped[i]]
+        parts.append(move(d, dict(enumerate(mapped)).get))
+    return union(parts)
+
+
 RULES: dict[str, Callable] = {
     **dict.fromkeys(REDUCTIONS, _reduction),
     **dict.fromkeys(CUMULATIVE, _cumulative),
@@ -280,5 +328,13 @@ RULES: dict[str, Callable] = {
     "rev": _rev,
     "dot_general": _dot,
     "gather": _gather,
+    **dict.fromkeys(["scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max"], _scatter),
+    "stack": _stack,
+    "split": _split,
+    "sort": _sort,
+    "dynamic_update_slice": _update_slice,
+    "conv_general_dilated": _convolution,
     "scan": _scan,
+    "cond": _cond,
+    "sample": _draw,
 }

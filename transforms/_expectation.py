@@ -14,10 +14,11 @@ from ._crediting import Crediting
 from ._errors import ObjectiveError, RandomKeyError
 from ._interpreter import walk
 from ._jax import lane_shape, make_primitive, trace, vmapped
-from ._modes import Estimating, Options, Replaying, estimate
+from ._modes import Estimating, estimate
 from ._plan import plan_of, samples
 from ._primitive import check_key
 from ._pytree import is_inexact, partition
+from ._replaying import Options, Replaying
 from ._smoothness import warn_of_jumps
 
 

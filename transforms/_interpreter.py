@@ -62,7 +62,19 @@ class Mode(abc.ABC):
         return read(env, plan.outputs)
 
     def before_fork(self, plan: Plan, env: dict, index: int) -> None:  # noqa: B027  (nothing to do by default)
-        """Called before the first forking step of a walk."""
+        """Called before each forking step of a program."""
+
+    def width(self, step: Step) -> int:
+        """By how much a step moves the cursor."""
+        return width(step)
+
+    def width_of(self, jaxpr: Any) -> int:
+        """By how much a body moves the cursor."""
+        return width_of(jaxpr)
+
+    def advance(self, cursor: Any, step: Step) -> Any:
+        """The cursor after a forking step."""
+        return cursor - self.width(step)
 
     def zero(self) -> Any:
         """The record of nothing."""
@@ -88,10 +100,9 @@ class Mode(abc.ABC):
 def walk(plan: Plan, env: dict, mode: Mode, start: int = 0, cursor: Any = None, *, top: bool = True):
     """Run a plan from a step on, and return its outputs and the record of its draws.
 
-    `top` says that what follows the plan is nothing, so that an enumerated site may run the rest of it many times.
+    `top` says that what follows the plan is nothing, so that the rest of it may run many times.
     """
     records: list = []
-    forked = False
     env.update(plan.constants)
     for index in range(start, len(plan.steps)):
         step = plan.steps[index]
@@ -99,9 +110,8 @@ def walk(plan: Plan, env: dict, mode: Mode, start: int = 0, cursor: Any = None, 
             step.run(env)
             continue
         operands = read(env, step.reads)
-        wide = width(step)
-        if wide and not forked:
-            forked = True
+        forks = width(step) > 0
+        if forks and top:
             mode.before_fork(plan, env, index)
         if step.name == "sample" and mode.enumerates(step.eqn.params["site"]):
             site = _check_enumerable(step, top=top)
@@ -115,8 +125,8 @@ def walk(plan: Plan, env: dict, mode: Mode, start: int = 0, cursor: Any = None, 
         values, record = mode.rule(step.name)(step, operands, mode, cursor)
         env.update(zip(step.writes, values, strict=True))
         records.append(record)
-        if cursor is not None and wide:
-            cursor = cursor - wide
+        if cursor is not None and forks:
+            cursor = mode.advance(cursor, step)
     return mode.complete(plan, env), mode.join(records)
 
 
@@ -196,7 +206,7 @@ def _scan(step, operands, mode, cursor):
     scan = scan_parts(step.eqn)
     consts, init = operands[: scan.num_consts], operands[scan.num_consts :][: scan.num_carry]
     xs = operands[scan.num_consts + scan.num_carry :]
-    wide = width_of(scan.body)
+    wide = 0 if cursor is None else mode.width_of(scan.body)
 
     def body(carry, x):
         xs, t = x

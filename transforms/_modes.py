@@ -1,11 +1,11 @@
-"""The two ways that an expectation runs its program: for the estimate with its derivative, and for values alone.
+"""How an expectation runs its program for the estimate with its derivative.
 
     estimate = sum_i box_i-weighted outputs + control variates + forks
 
 Direct sites give score terms: the outputs are multiplied by the magic box of their sum. Forking sites give
-alternatives with coefficients that are zero in value: `Replaying` runs the program again from the first of them with
-one alternative put in place, all by one `vmap` over their numbers, and what the objective changes by multiplies the
-coefficient. Enumerated sites run the rest of the program under `vmap` over their support.
+alternatives with coefficients that are zero in value: the program runs again with alternatives put in place
+(`_forking`), and what the objective changes by multiplies the coefficient. Enumerated sites run the rest of the
+program under `vmap` over their support.
 """
 
 from __future__ import annotations
@@ -16,29 +16,14 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ._contributions import direct, enumerated, fork, fork_shape, magic_box, replace_one
+from ._contributions import direct, enumerated, fork, magic_box
 from ._errors import ObjectiveError
-from ._first_order import fork_sum
+from ._forking import FEW, Forked, add_forks
 from ._interpreter import Mode, walk
 from ._kinds import Direct, Fork
-from ._parts import some
 from ._plan import Plan
-from ._primitive import auxiliary, rebind
-from ._pytree import is_inexact, stop_gradient, weighted_sum
-
-
-class Options(NamedTuple):
-    """How an expectation is estimated.
-
-    `objectives` is the number of leading outputs that are objectives (the rest are auxiliary); `chunk_size` bounds
-    how many alternatives run at a time; `forks` draws that many alternatives at random in place of all; `credit` lets
-    scores multiply only what depends on their draws.
-    """
-
-    objectives: int
-    chunk_size: int | None = None
-    forks: int | None = None
-    credit: bool = True
+from ._pytree import stop_gradient
+from ._replaying import Options, average
 
 
 class Ledger(NamedTuple):
@@ -52,40 +37,6 @@ class Ledger(NamedTuple):
     coefficients: jax.Array | None = None
 
 
-def _average(outs, probabilities, objectives):
-    """Sum outputs along their leading axis with probabilities."""
-    for y in outs:
-        if not is_inexact(y):
-            raise ObjectiveError(
-                f"An auxiliary output of type {y.dtype} depends on a site under enum(), whose values are averaged "
-                "over; only floating-point outputs can be. Return it as a float, or choose another estimator there."
-            )
-    sums = [weighted_sum(probabilities, y) for y in outs]
-    return [*sums[:objectives], *map(lax.stop_gradient, sums[objectives:])]
-
-
-class Replaying(Mode):
-    """Values alone, no derivative: draws are noise, and alternative number `cursor` (if any) is put in place."""
-
-    def __init__(self, options: Options):
-        self.options = options
-
-    def draw(self, site, operands, lanes, cursor):
-        """Draw; at a forking site put the alternative in place if it is one of this site's."""
-        if cursor is None or not isinstance(site.prototype(), Fork):
-            n = 1 + site.distribution.count
-            lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
-            return rebind(operands[:n], site._replace(label=(), estimator=None), lanes), None
-        values, alternatives, _ = fork(site, operands, lanes)
-        shape = fork_shape(site, operands, lanes)
-        return replace_one(values, alternatives, shape, cursor), None
-
-    def enumerate(self, site, operands, resume):
-        """Sum the rest of the program over the support."""
-        values, probabilities = enumerated(site, operands)
-        return _average(jax.vmap(resume)(values), probabilities, self.options.objectives)
-
-
 class Estimating(Mode):
     """Values with derivatives: every site by its estimator."""
 
@@ -93,7 +44,7 @@ class Estimating(Mode):
         self.options = options
         self.key = key
         self.witness = witness
-        self.replay: tuple | None = None
+        self.forked: list[Forked] = []
 
     def zero(self):
         """No score, no control variate, no fork."""
@@ -131,9 +82,9 @@ class Estimating(Mode):
         )
 
     def before_fork(self, plan, env, index):
-        """Remember where the first alternative is named: replays start there."""
-        if self.replay is None:
-            self.replay = (index, {v: env[v] for v in plan.reads_from(index)})
+        """Remember where alternatives are named: replays start there."""
+        few = len(self.forked) < FEW
+        self.forked.append(Forked(index, {v: env[v] for v in plan.reads_from(index)} if few else None))
 
     def draw(self, site, operands, lanes, cursor):
         """Draw by the site's estimator."""
@@ -158,7 +109,7 @@ class Estimating(Mode):
     def enumerate(self, site, operands, resume):
         """Sum the estimates of the rest of the program over the support."""
         values, probabilities = enumerated(site, operands)
-        return _average(jax.vmap(resume)(values), probabilities, self.options.objectives)
+        return average(jax.vmap(resume)(values), probabilities, self.options.objectives)
 
     def finish(self, plan, env, start, cursor):
         """The estimate of the rest of the program."""
@@ -181,29 +132,6 @@ def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:
         ys = [y * magic_box(ledger.score).astype(y.dtype) for y in ys]
     if ledger.control is not None:
         ys = [y + ledger.control.astype(y.dtype) for y in ys]
-    if mode.replay is not None:
-        ys = _add_forks(ys, plan, mode, start, ledger.coefficients)
+    if mode.forked:
+        ys = add_forks(ys, plan, mode, start, ledger.coefficients)
     return [*ys, *map(stop_gradient, outs[n:])]
-
-
-def _add_forks(ys, plan, mode, start, coefficients):
-    """Add what each alternative changes, times its coefficient."""
-    options, (index, env) = mode.options, mode.replay
-    env = {v: stop_gradient(x) for v, x in env.items()}
-    total = coefficients.shape[0]
-    numbers = jnp.arange(total)
-    if options.forks is not None and options.forks < total:
-        numbers = some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
-        coefficients = coefficients[numbers] * (total / options.forks)
-
-    def replay(number):
-        return walk(plan, dict(env), Replaying(options), index, number)[0][: options.objectives]
-
-    if options.chunk_size is None:
-        replayed = jax.vmap(replay)(numbers)
-    else:
-        replayed = lax.map(replay, numbers, batch_size=min(options.chunk_size, total))
-    return [
-        y + fork_sum(stop_gradient(ls) - stop_gradient(y)[None], coefficients.astype(y.dtype), mode.witness)
-        for y, ls in zip(ys, replayed, strict=True)
-    ]

@@ -68,6 +68,7 @@ class Step:
     reads: list
     writes: list
     width: int | None = None
+    numbering: dict | None = None
 
     @property
     def name(self) -> str:

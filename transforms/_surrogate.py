@@ -18,10 +18,11 @@ from ._first_order import fork_sum
 from ._interpreter import walk
 from ._jax import evaluate_with, inner_jaxprs, trace
 from ._kinds import Direct
-from ._modes import Estimating, Options, Replaying
+from ._modes import Estimating
 from ._plan import plan_of
 from ._primitive import Site
 from ._pytree import partition, stop_gradient
+from ._replaying import Options, Replaying
 
 
 class Scored(NamedTuple):
