@@ -39,8 +39,8 @@ def steps(key, w, estimator, sites=2):
 
 def long(key, w, estimator):
     z = 0.0 * w
-    for i, key in enumerate(jax.random.split(key, 6)):
-        z = flip(key, jax.nn.sigmoid(z * w - 0.1 * i), estimator)
+    for i, k in enumerate(jax.random.split(key, 6)):
+        z = flip(k, jax.nn.sigmoid(z * w - 0.1 * i), estimator)
     return z * w
 
 
@@ -148,8 +148,8 @@ MATRIX = jnp.full((64, 64), 0.01)
 
 def heavy(key, w, estimator, sites):
     z = jnp.full(64, w)
-    for key in jax.random.split(key, sites):
-        a = flip(key, jax.nn.sigmoid(z.mean()), estimator)
+    for k in jax.random.split(key, sites):
+        a = flip(k, jax.nn.sigmoid(z.mean()), estimator)
         z = jnp.tanh(MATRIX @ z + a)
     return z.sum()
 
