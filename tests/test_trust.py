@@ -1,5 +1,7 @@
 """Tools of trust: choosing estimators on an objective, describing, checking and comparing them."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
+from tracegrad.transforms import Direct, Drawn, log_density, noise, outcome_sum, sample
 
 KEY = jax.random.key(3)
 
@@ -95,7 +98,7 @@ def test_the_check_compares_with_enumeration_and_with_given_values():
     report = tg.check_unbiased(flips, 0.4, key=KEY, draws=20_000)
     assert isinstance(report, tg.BiasReport)
     assert report.passed
-    assert report.reference == "exact enumeration"
+    assert report.reference == "exact enumeration of 2 outcomes"
 
     def exact(w):
         return 3.0 * jax.nn.sigmoid(w) + w
@@ -147,3 +150,112 @@ def test_the_reference_keeps_a_site_that_the_score_function_cannot_serve():
     report = tg.check_unbiased(program, jnp.asarray(0.2), key=KEY, draws=20_000)
     assert report.passed
     assert "score function" in report.reference
+
+
+# ---- exact enumeration, wherever the sites are ----------------------------------------------------------------------
+
+
+@tg.gen
+def lane(w, x):
+    return tg.sample("b", dist.Bernoulli(logits=w * x)).astype(float)
+
+
+@tg.gen
+def chain(w):
+    """Five draws: a chain of two in a loop, a plate of two of which one value decides, and one in a branch."""
+    state, _ = tg.sample("steps", step.scan()(0.0, w * jnp.array([1.0, -0.5])))
+    a, b = tg.sample("lanes", lane.vmap(in_axes=(None, 0))(w, jnp.array([2.0, 0.3])))
+    other = tg.gen(lambda w, x: 0.7 + w)
+    c = tg.sample("branch", tg.cond(a > 0.5, lane, other)(w, jnp.asarray(0.4)))
+    return (state + a * b + 2.0 * c) ** 2
+
+
+def _p(b, logit):
+    return jax.nn.sigmoid(logit) if b else jax.nn.sigmoid(-logit)
+
+
+def chain_by_hand(w):
+    total = 0.0
+    for s, t, a, b, c in itertools.product((0, 1), repeat=5):
+        p = _p(s, w) * _p(t, -0.5 * w + s) * _p(a, 2.0 * w) * _p(b, 0.3 * w) * _p(c, 0.4 * w)
+        total = total + p * (t + a * b + 2.0 * (c if a else 0.7 + w)) ** 2
+    return total
+
+
+def on_chain(estimators, program=chain):
+    return tg.expectation(lambda key, w: program.with_estimators(estimators).simulate(key, w).retval)
+
+
+def test_sites_in_loops_plates_and_branches_are_enumerated():
+    with jax.enable_x64(True):
+        mean = outcome_sum(on_chain({"**/b": tg.mvd()}))
+        w = jnp.asarray(0.4)
+        (value, outcomes), slope = jax.value_and_grad(mean, argnums=1, has_aux=True)(KEY, w)
+        assert outcomes == 32
+        np.testing.assert_allclose(value, chain_by_hand(w), rtol=1e-12)
+        np.testing.assert_allclose(slope, jax.grad(chain_by_hand)(w), rtol=1e-12)
+
+
+def test_the_check_says_what_it_compares_with_and_why():
+    f = on_chain({"**/b": tg.local_expectation()})
+    report = tg.check_unbiased(f, 0.4, key=KEY, draws=4_000)
+    assert report.passed
+    assert report.reference == "exact enumeration of 32 outcomes"
+    over = tg.check_unbiased(f, 0.4, key=KEY, draws=4_000, limit=31)
+    assert over.passed
+    assert over.reference == (
+        "the score function at every site (enumeration: 32 combinations of values are over the limit of 31)"
+    )
+
+
+def test_the_check_sees_a_bias_of_a_site_in_a_loop():
+    """A baseline that is a multiple of the drawn value itself, in a loop and in a plate."""
+
+    class Selfish(Direct):
+        def draw(self, key, distribution):
+            value = noise(key, jax.tree.map(jax.lax.stop_gradient, distribution))
+            return Drawn(value, log_density(distribution, value), 4.0 * value.astype(float))
+
+    for pattern in ("steps/z", "lanes/b"):
+        report = tg.check_unbiased(on_chain({pattern: Selfish()}), 0.4, key=KEY, draws=20_000)
+        assert not report.passed
+        assert "exact enumeration" in report.reference
+
+
+@pytest.mark.parametrize("make", [lambda f: tg.leave_one_out(f, 2), "dreg"])
+def test_an_objective_that_states_its_own_gradient_needs_to_be_told_the_truth(make):
+    f = make(flips) if callable(make) else _bound()
+    with pytest.raises(tg.EstimatorError, match="states its own gradient.*`exact=lambda"):
+        tg.check_unbiased(f, 0.4, key=KEY, draws=1_000)
+    if callable(make):
+        assert tg.check_unbiased(f, 0.4, key=KEY, draws=4_000, exact=lambda w: 3.0 * jax.nn.sigmoid(w) + w).passed
+
+
+def _bound():
+    guide = tg.gen(lambda m: tg.sample("z", dist.Normal(m, 1.0)))
+    model = tg.gen(lambda: tg.sample("x", dist.Normal(tg.sample("z", dist.Normal(0.0, 1.0)), 1.0)))
+    return lambda key, m: tg.dreg(model, guide, {"x": 0.2}, n=2)(key, (), (m,))
+
+
+def _twice(key, w):
+    return sample(key, dist.Bernoulli(w)).astype(float) * sample(key, dist.Bernoulli(w)).astype(float)
+
+
+def _key_of_a_draw(key, w):
+    b = sample(key, dist.Bernoulli(w))
+    return sample(jax.random.fold_in(key, b), dist.Bernoulli(w)).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda key, w: sample(key, dist.Normal(w, 1.0)), "the support at an unnamed site is not finite"),
+        (_twice, "a key is drawn from twice, or depends on what was drawn"),
+        (_key_of_a_draw, "a key is drawn from twice, or depends on what was drawn"),
+        (lambda key, w: w * jax.random.uniform(key), "random numbers of its own"),
+        (tg.leave_one_out(_twice, 2), "states its own gradient"),
+    ],
+)
+def test_what_cannot_be_enumerated_says_why(f, message):
+    with pytest.raises(tg.EstimatorError, match=message):
+        outcome_sum(f)(KEY, 0.5)

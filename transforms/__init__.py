@@ -41,8 +41,10 @@ from ._leave_one_out import lanes_of as lanes_of
 from ._leave_one_out import leave_one_out as leave_one_out
 from ._local_expectation import local_expectation as local_expectation
 from ._mvd import mvd as mvd
+from ._outcome_sum import outcome_sum as outcome_sum
 from ._outcomes import StandardNoise as StandardNoise
 from ._outcomes import standard_noise as standard_noise
+from ._own_gradient import states_gradient as states_gradient
 from ._primitive import check_key as check_key
 from ._primitive import noise as noise
 from ._primitive import value_struct as value_struct

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from jax import numpy as jnp
 from ._errors import EstimatorError, ObjectiveError
 from ._interpreter import walk
 from ._jax import inner_jaxprs, trace
-from ._outcomes import LAWS, Collecting, Dissolving, Outcomes, Table, make_grid
+from ._outcomes import LAWS, Collecting, Dissolving, Outcomes, Table, draw_on, make_grid
 from ._plan import plan_of, samples_in
 from ._primitive import check_key
 from ._pytree import partition, stop_gradient
@@ -33,22 +34,22 @@ RAW = {"random_bits", "random_gamma", "random_unwrap", "threefry2x32"}
 CHUNK = 1 << 15
 
 
-def _refuse(jaxpr):
+def refuse_unknown(jaxpr: Any, what: str = "exact_expectation") -> None:
     """Refuse what cannot be enumerated."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         if name in RAW:
             raise EstimatorError(
-                f"exact_expectation: the program makes random numbers of its own (JAX primitive '{name}'), which "
+                f"{what}: the program makes random numbers of its own (JAX primitive '{name}'), which "
                 "cannot be enumerated. Draw through `sample` in a program, through `noise` in an estimator."
             )
         if name == "while" and samples_in(eqn):
             raise EstimatorError(
-                "exact_expectation: a draw is inside a `while_loop`, whose number of draws is not known. Use "
+                f"{what}: a draw is inside a `while_loop`, whose number of draws is not known. Use "
                 "`lax.scan` or `lax.fori_loop` with a fixed number of steps, or test by statistics."
             )
         for inner in inner_jaxprs(eqn):
-            _refuse(inner)
+            refuse_unknown(inner, what)
 
 
 def _dissolve(fun, operands):
@@ -61,11 +62,12 @@ def _dissolve(fun, operands):
 
     operands = [*traced.consts, *operands]
     written = trace(run, *operands)
-    _refuse(written.jaxpr)
+    refuse_unknown(written.jaxpr)
     return plan_of(written.jaxpr), [*written.consts, *operands], jax.tree.structure(traced.out)
 
 
-def _known(x):
+def known(x: Any) -> np.ndarray:
+    """An array that is not traced."""
     try:
         return np.asarray(x)
     except jax.errors.JAXTypeError as error:
@@ -80,12 +82,12 @@ def _tabulate(plan, operands, grid):
 
     @jax.jit
     def collect(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(grid))[1]
+        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(functools.partial(draw_on, grid)))[1]
 
     record = collect(*map(stop_gradient, operands))
     if record is None:
         return Table(np.zeros((1, 1), np.uint32), np.zeros(1, int)), []
-    words, about = map(_known, record)
+    words, about = map(known, record)
     words, where = np.unique(words, axis=0, return_inverse=True)
     laws, counts = np.zeros(len(words), int), np.zeros(len(words), int)
     for i, (count, law) in zip(where.ravel(), about, strict=True):
@@ -115,7 +117,7 @@ def _combinations(laws, grid, limit):
 
 
 def _check(off, cells):
-    worst = float(_known(off))
+    worst = float(known(off))
     if math.isinf(worst):
         raise EstimatorError(
             "exact_expectation: a key depends on what was drawn, so the draws are not known beforehand. Derive keys "

@@ -71,7 +71,8 @@ class Draw(NamedTuple):
     at: Callable[[jax.Array], tuple[Any, jax.Array]]
 
 
-def _draw(distribution: Any, grid: Grid) -> Draw:
+def draw_on(grid: Grid, distribution: Any) -> Draw:
+    """A draw by cells of the unit interval or nodes of a quadrature."""
     flat = elementwise(distribution)
     values = support(flat)
     if values is not None:
@@ -132,17 +133,20 @@ class Dissolving(Mode):
 
 
 class Collecting(Mode):
-    """Finds the keys that are drawn from: (key words, count, law) of every draw, both sides of every branch."""
+    """Finds the keys that are drawn from: (key words, count, law) of every draw, both sides of every branch.
 
-    def __init__(self, grid: Grid):
-        self.grid = grid
+    `look` says what a distribution draws.
+    """
+
+    def __init__(self, look: Callable[[Any], Draw]):
+        self.look = look
 
     def draw(self, site, operands, lanes, cursor):
         """Any outcome, and a record of the keys."""
         found: list[Draw] = []
 
         def one(key, *arrays):
-            found.append(_draw(site.restore(arrays)[0], self.grid))
+            found.append(self.look(site.restore(arrays)[0]))
             return jax.tree.leaves(found[-1].at(jnp.zeros((found[-1].elements,), int))[0])
 
         values = vmapped(one, lanes)(*operands)
@@ -186,7 +190,7 @@ class Outcomes(Mode):
 
         def one(key, *arrays):
             hits = jnp.all(jnp.asarray(self.table.words) == bits_of_key(key)[None], axis=-1)
-            drawn = _draw(site.restore(arrays)[0], self.grid)
+            drawn = draw_on(self.grid, site.restore(arrays)[0])
             start = jnp.asarray(self.table.starts)[jnp.argmax(hits)]
             value, off = drawn.at(self.codes[start + jnp.arange(drawn.elements)])
             return jax.tree.leaves(value), jnp.where(jnp.any(hits), off, jnp.inf)
