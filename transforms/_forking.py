@@ -16,15 +16,20 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ._errors import name_of
 from ._first_order import fork_sum
 from ._interpreter import walk, width
+from ._kinds import Fork
 from ._numbering import numbering, numbering_of_steps
 from ._parts import some
-from ._plan import Plan
+from ._plan import Plan, Step, sites_in
 from ._primitive import auxiliary
 from ._pytree import stop_gradient
 from ._replaying import Replaying, ReplayingLanes
 from ._versions import versions
+
+NAMED = 4
+"""How many sites a message names."""
 
 FEW = 4
 """How many forking steps are run from where they are."""
@@ -77,12 +82,25 @@ def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Arr
         for group in _groups(plan, forked):
             run = _alone if group.numbers.shape[1] == 1 else _lane_by_lane
             changes.append((coefficients[group.past + group.numbers.ravel()], run(plan, options, group)))
+    who = _who(plan)
     for coefficient, replayed in changes:
         ys = [
-            y + fork_sum(stop_gradient(ls) - stop_gradient(y)[None], coefficient.astype(y.dtype), mode.witness)
+            y + fork_sum(stop_gradient(ls) - stop_gradient(y)[None], coefficient.astype(y.dtype), mode.witness, who)
             for y, ls in zip(ys, replayed, strict=True)
         ]
     return ys
+
+
+def _who(plan):
+    """The forking sites, for a second derivative to be refused by."""
+    eqns = [step.eqn for step in plan.steps if isinstance(step, Step)]
+    sites = [site for site in sites_in(eqns) if isinstance(site.prototype(), Fork)]
+    names = list(dict.fromkeys(f"{site.prototype()} at {name_of(site.label)}" for site in sites))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (
+        f"{', '.join(names[:NAMED])}{more}, which compare alternatives and give first derivatives only. For higher "
+        "orders choose `reinforce()`, `reparam()` or `enum()` there."
+    )
 
 
 def _alone(plan, options, group):

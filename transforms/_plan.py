@@ -8,6 +8,7 @@ made once per jaxpr, in one pass, so a program of n sites has O(n) steps.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,6 +109,15 @@ def samples(jaxpr: Any) -> bool:
     if jaxpr not in _sampling:
         _sampling[jaxpr] = any(map(samples_in, jaxpr.eqns))
     return _sampling[jaxpr]
+
+
+def sites_in(eqns: Iterable[Any]) -> Iterator[Any]:
+    """The sites of equations that are samples with an estimator, or hold some, at any depth."""
+    for eqn in eqns:
+        if eqn.primitive.name == "sample" and eqn.params["site"].estimator is not None:
+            yield eqn.params["site"]
+        for inner in inner_jaxprs(eqn):
+            yield from sites_in(inner.eqns)
 
 
 def samples_in(eqn: Any) -> bool:

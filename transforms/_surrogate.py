@@ -6,7 +6,7 @@ Each takes a function that may sample and returns one that does not: what is lef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +16,10 @@ from jax import numpy as jnp
 from ._errors import EstimatorError, name_of
 from ._first_order import fork_sum
 from ._interpreter import walk
-from ._jax import evaluate_with, inner_jaxprs, trace
+from ._jax import evaluate_with, trace
 from ._kinds import Direct
 from ._modes import Estimating
-from ._plan import plan_of
-from ._primitive import Site
+from ._plan import plan_of, sites_in
 from ._pytree import partition, stop_gradient
 from ._replaying import Options, Replaying
 
@@ -35,15 +34,6 @@ class Scored(NamedTuple):
     value: Any
     score: jax.Array
     control: jax.Array
-
-
-def sites_of(jaxpr: Any) -> Iterator[Site]:
-    """Every sample site of a jaxpr, at any depth."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "sample" and eqn.params["site"].estimator is not None:
-            yield eqn.params["site"]
-        for inner in inner_jaxprs(eqn):
-            yield from sites_of(inner)
 
 
 def _traced(fun, args, kwargs):
@@ -72,7 +62,7 @@ def scored(fun: Callable, what: str = "scored") -> Callable:
 
     def run(key, *args, **kwargs):
         jaxpr, operands, tree = _traced(fun, (key, *args), kwargs)
-        for site in sites_of(jaxpr):
+        for site in sites_in(jaxpr.eqns):
             if not isinstance(site.prototype(), Direct):
                 raise EstimatorError(
                     f"{what}: the sample at {name_of(site.label)} has the estimator {site.prototype()}, which compares "
@@ -123,7 +113,7 @@ def held(fun: Callable) -> Callable:
 
 def check_pathwise(what: str, fun: Callable, *args: Any) -> None:
     """Refuse a function with a draw that is not reparameterised."""
-    for site in sites_of(_traced(fun, args, {})[0]):
+    for site in sites_in(_traced(fun, args, {})[0].eqns):
         if not site.prototype().pathwise:
             raise EstimatorError(
                 f"{what}: the sample at {name_of(site.label)} has the estimator {site.prototype()}, and the gradient "
@@ -135,4 +125,8 @@ def check_pathwise(what: str, fun: Callable, *args: Any) -> None:
 def with_surrogate(value: jax.Array, surrogate: jax.Array) -> jax.Array:
     """The value, with the derivative of the surrogate, which has itself no derivative (asking is an error)."""
     surrogate = jnp.asarray(surrogate, dtype=value.dtype)
-    return lax.stop_gradient(value) + fork_sum(jnp.ones((1,), value.dtype), surrogate[None], [surrogate])
+    who = (
+        "the surrogate of an objective that states its own gradient (dreg, vargrad, sticking_the_landing, ...), which "
+        "has first derivatives only. For higher orders write the objective as it is, `elbo` or `iwelbo`."
+    )
+    return lax.stop_gradient(value) + fork_sum(jnp.ones((1,), value.dtype), surrogate[None], [surrogate], who)
