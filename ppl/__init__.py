@@ -88,6 +88,7 @@ from .transforms import disarm as disarm
 from .transforms import enum as enum
 from .transforms import exact_expectation as exact_expectation
 from .transforms import expectation as expectation
+from .transforms import hide_frames as _hide_frames
 from .transforms import leave_one_out as leave_one_out
 from .transforms import local_expectation as local_expectation
 from .transforms import mvd as mvd
@@ -100,3 +101,5 @@ from .transforms import sum_and_sample as sum_and_sample
 from .transforms import unordered_set as unordered_set
 
 __version__ = _version("tracegrad")
+
+_hide_frames(__path__[0])

@@ -2,15 +2,17 @@
 
 The steps run inside the compiled program, many to a dispatch; between dispatches the progress is shown and the values
 are checked. The key of a step is folded from the run's key and the step's number, and so are the minibatches, so a
-run does not depend on how its steps are grouped.
+run does not depend on how its steps are grouped, nor on where it was left and taken up again.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,14 +23,14 @@ from jax import numpy as jnp
 
 from ._errors import FitError
 from ._progress import Progress
-from .transforms import check_key
+from .transforms import check_key, nonfinite
 
 MOST_STEPS = 1000
 SECONDS = 0.5
 
 
 class Fit(eqx.Module):
-    """What `fit` returns.
+    """What `fit` returns, and what it can go on from.
 
     Attributes:
         params: the parameters after the last step, of the structure that was given.
@@ -66,13 +68,16 @@ def _check_data(data, batch_size):
     return size
 
 
-def _objective_of(objective, static, scale, *, stateful, maximize):
-    """The loss, and with it the objective and the next state, of the arrays among the parameters."""
-    extra = {"scale": scale} if "scale" in inspect.signature(objective).parameters else {}
+def _objective_of(objective, static, scale, given, *, stateful, maximize):
+    """The loss, and with it the objective and the next state, of the arrays among the parameters.
+
+    The first `given` arguments of the objective are the key, the parameters and the batch, whatever their names.
+    """
+    extra = {"scale": scale} if "scale" in list(inspect.signature(objective).parameters)[given:] else {}
 
     def loss(arrays, key, batch, state):
-        given = {"state": state} if stateful else {}
-        value = objective(key, eqx.combine(arrays, static), *batch, **extra, **given)
+        own = {"state": state} if stateful else {}
+        value = objective(key, eqx.combine(arrays, static), *batch, **extra, **own)
         if stateful:
             if not isinstance(value, tuple) or len(value) != 2:
                 raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
@@ -88,26 +93,30 @@ def _objective_of(objective, static, scale, *, stateful, maximize):
     return loss
 
 
-def _make_run(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
+class _Now(NamedTuple):
+    """What changes from step to step."""
+
+    arrays: Any
+    opt_state: Any
+    state: Any
+
+
+def _make_run(loss: Callable, optimizer: optax.GradientTransformationExtraArgs) -> Callable:
     """The jitted loop: `count` steps from `start`, with the objective of each."""
-    optimizer = optax.with_extra_args_support(optimizer)
 
     def step(i, carry, key, start, indices, data):
-        params, opt_state, values, state = carry
-        key = jax.random.fold_in(key, start + i)
-        batch = () if data is None else (jax.tree.map(lambda x: x[indices[i]], data),)
-        (value, (objective, after)), grads = jax.value_and_grad(loss, has_aux=True)(params, key, batch, state)
+        now, values = carry
+        at = _call(loss, key, start + i, now, indices[i], data)
+        (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes types of its own
             updates, opt_state = optimizer.update(
-                grads, opt_state, params, value=value, grad=grads, value_fn=lambda p: loss(p, key, batch, state)[0]
+                grads, now.opt_state, now.arrays, value=value, grad=grads, value_fn=lambda arrays: at(arrays)[0]
             )
-        return optax.apply_updates(params, updates), opt_state, values.at[i].set(objective), after
+        return _Now(optax.apply_updates(now.arrays, updates), opt_state, state), values.at[i].set(objective)
 
     @jax.jit
-    def run(params, opt_state, key, start, count, values, state, indices, data):
-        return lax.fori_loop(
-            0, count, lambda i, c: step(i, c, key, start, indices, data), (params, opt_state, values, state)
-        )
+    def run(now, key, start, count, values, indices, data):
+        return lax.fori_loop(0, count, lambda i, carry: step(i, carry, key, start, indices, data), (now, values))
 
     return run
 
@@ -124,17 +133,20 @@ def fit(
     state: Any = None,
     maximize: bool = False,
     progress: bool = True,
+    callback: Callable[[Fit], Any] | None = None,
+    every: int | None = None,
 ) -> Fit:
     """Optimise parameters by stochastic gradients.
 
     Args:
         objective: `objective(key, params)`, or `objective(key, params, batch)` with data; it returns a scalar. Its
-            derivative is taken with JAX, so a program that samples goes through `expectation`. An argument named
-            `scale`, if it has one, receives len(data) / batch_size: what a sum over the batch is to be multiplied by.
-        params: a pytree; its floating-point arrays are trained, the rest is left as it is.
+            derivative is taken with JAX, so a program that samples goes through `expectation`. A further argument
+            named `scale`, if it has one, receives len(data) / batch_size: the factor of a sum over the batch.
+        params: a pytree; its floating-point arrays are trained, the rest is left as it is. Or the `Fit` of an earlier
+            call, to go on from: with the same key and data, the run is the one that was never left.
         optimizer: an optax optimiser.
         key: one typed key.
-        steps: the number of steps.
+        steps: the number of steps (further steps, after an earlier `Fit`).
         data: a pytree of arrays with the examples along their leading axis, or None.
         batch_size: examples in a minibatch; None takes all data at every step. Each pass over the data has an order
             of its own, and every example is used equally often.
@@ -144,12 +156,15 @@ def fit(
         maximize: whether to ascend; otherwise the objective is minimised.
         progress: whether to show a line with the objective (mean and standard error over the latest steps) and the
             rate.
+        callback: called with the `Fit` so far, to look at held-out data, to save it, ...; returning True ends the run.
+        every: how many steps lie between two calls of `callback`; None calls it after the last step only.
 
     Returns:
         A `Fit`: params, history (the objective itself at each step, shape (steps,)), opt_state, state.
 
     Raises:
-        FitError: arguments that do not fit together, or an objective that is no longer finite, with the step.
+        FitError: arguments that do not fit together; or an objective or a gradient that is no longer finite, with the
+            step, the operation and the sample site that it comes from.
 
     Example:
         >>> import jax, optax, tracegrad as tg
@@ -164,8 +179,9 @@ def fit(
         True
     """
     check_key(key, "fit")
-    if not isinstance(steps, int) or steps < 1:
-        raise FitError(f"fit: steps must be a positive integer, and is {steps!r}.")
+    _check_counts(steps, callback, every)
+    earlier = params if isinstance(params, Fit) else None
+    params = params if earlier is None else earlier.params
     params = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float | np.ndarray) else x, params)
     arrays, static = eqx.partition(params, eqx.is_inexact_array)
     if not jax.tree.leaves(arrays):
@@ -176,33 +192,79 @@ def fit(
     batch = size if batch_size is None else batch_size
     data = jax.tree.map(jnp.asarray, data)
 
-    state = jax.tree.map(jnp.asarray, state)
-    loss = _objective_of(objective, static, size / batch, stateful=state is not None, maximize=maximize)
-    run, most = _make_run(loss, optimizer), min(steps, MOST_STEPS)
-    opt_state, values = optimizer.init(arrays), jnp.zeros((most,))
+    optimizer = optax.with_extra_args_support(optimizer)
+    if earlier is None:
+        now = _Now(arrays, optimizer.init(arrays), jax.tree.map(jnp.asarray, state))
+    else:
+        now = _Now(arrays, earlier.opt_state, earlier.state if state is None else jax.tree.map(jnp.asarray, state))
+    given = 2 if data is None else 3
+    loss = _objective_of(objective, static, size / batch, given, stateful=now.state is not None, maximize=maximize)
+    run, most = _make_run(loss, optimizer), min(steps, every or steps, MOST_STEPS)
+    values, indices = jnp.zeros((most,)), np.zeros((most, batch), np.int32)
+    begun = 0 if earlier is None else len(earlier.history)
     step_key, data_key = jax.random.split(key)
-    batches = _minibatches(data_key, size, batch)
-    indices = np.zeros((most, batch), np.int32)
-    bar, history, done, count = Progress(steps, show=progress), np.zeros(steps), 0, 1
-    while done < steps:
-        count = min(count, steps - done, most)
+    batches = itertools.islice(_minibatches(data_key, size, batch), begun if data is not None else 0, None)
+    history = np.concatenate([np.zeros(0) if earlier is None else earlier.history, np.zeros(steps)])
+    bar, done, end, count = Progress(steps, show=progress), begun, begun + steps, 1
+
+    def result():
+        return Fit(eqx.combine(now.arrays, static), jnp.asarray(history[:done]), now.opt_state, now.state)
+
+    while done < end:
+        call_at = end if every is None else min(end, done - (done - begun) % every + every)
+        count = min(count, call_at - done, most)
         if data is not None:
             indices[:count] = [next(batches) for _ in range(count)]
-        begun = time.perf_counter()
-        arrays, opt_state, values, state = run(arrays, opt_state, step_key, done, count, values, state, indices, data)
+        clock, before = time.perf_counter(), now
+        now, values = run(before, step_key, done, count, values, indices, data)
         history[done : done + count] = latest = np.asarray(values[:count])
-        _check_finite(latest, done)
+        if not (np.isfinite(latest).all() and _finite(now.arrays)):
+            again = functools.partial(run, before, step_key, done, values=values, indices=indices, data=data)
+            raise _went_bad(again, functools.partial(_call, loss, step_key), latest, done, indices, data)
         done += count
-        bar.update(done, latest)
-        if time.perf_counter() - begun < SECONDS:
+        bar.update(done - begun, latest)
+        if time.perf_counter() - clock < SECONDS:
             count *= 2
-    return Fit(eqx.combine(arrays, static), jnp.asarray(history), opt_state, state)
+        if callback is not None and done == call_at and callback(result()) is True:
+            bar.close()
+            break
+    return result()
 
 
-def _check_finite(values, done):
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise FitError(
-            f"fit: the objective is {values[bad[0]]} at step {done + int(bad[0])}. Look for a density at a value "
-            "outside its support, a scale that reached zero, or a learning rate that is too high."
-        )
+def _check_counts(steps, callback, every):
+    for name, given in (("steps", steps), ("every", every)):
+        if given is not None and (not isinstance(given, int) or given < 1):
+            raise FitError(f"fit: {name} must be a positive integer, and is {given!r}.")
+    if every is not None and callback is None:
+        raise FitError("fit: `every` is given without a `callback` to call.")
+
+
+def _finite(arrays):
+    return all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(arrays))
+
+
+def _call(loss, key, step, now, indices, data):
+    """The loss of the arrays at a step."""
+    batch = () if data is None else (jax.tree.map(lambda x: x[indices], data),)
+    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), batch, now.state)
+
+
+def _went_bad(again, loss_at, values, done, indices, data):
+    """The error for an objective or a gradient that is not finite: found by running up to it once more."""
+    n = next((i for i in range(len(values)) if not np.isfinite(values[i])), len(values))
+    while n and not _finite(again(count=n)[0].arrays):
+        n -= 1
+    now, step = again(count=n)[0], done + n
+    loss = loss_at(step, now, indices[n % len(indices)], data)
+    if n < len(values) and not np.isfinite(values[n]):
+        came = nonfinite(lambda arrays: loss(arrays)[0], now.arrays)
+        what = f"the objective is {values[n]}"
+    else:
+        came = nonfinite(jax.grad(lambda arrays: loss(arrays)[0]), now.arrays)
+        grads = jax.grad(lambda arrays: loss(arrays)[0])(now.arrays)
+        bad = [jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(grads) if not _finite(x)]
+        what = f"the gradient of params{bad[0]} is not finite" if bad else "the optimiser's update is not finite"
+    return FitError(
+        f"fit: {what} at step {step}{'' if came is None else f', first in {came}'}. Look for a density at a value "
+        "outside its support, a scale that reached zero, or a learning rate that is too high."
+    )

@@ -23,7 +23,7 @@ from jax import numpy as jnp
 
 from ._addresses import Choices, Path, Selection, show
 from ._errors import AddressError, ChoiceError
-from .transforms import log_density, sample, value_struct
+from .transforms import log_density, sample, site_scope, value_struct
 
 
 class Given(NamedTuple):
@@ -99,7 +99,8 @@ class Operation:
         value = self.taken(at.path, given)
         if value is None and self.exact:
             raise missing(at.path, _kind(at.distribution))
-        visit = at.draw() if value is None else at.take(value)
+        with site_scope(at.path):
+            visit = at.draw() if value is None else at.take(value)
         replaced = given.previous is not None and value is not given.previous
         return visit._replace(
             weight=visit.logp if self.weighs(at.path, drawn=value is None) else None,

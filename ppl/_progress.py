@@ -44,3 +44,8 @@ class Progress:
     def _rate(self, done, now):
         then, begun = self.first or (done, now)
         return f"  {(done - then) / (now - begun):.4g} steps/s" if done > then else ""
+
+    def close(self) -> None:
+        """End the line of a run that stops early."""
+        if self.show and self.live:
+            print(file=sys.stderr)

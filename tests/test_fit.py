@@ -4,9 +4,12 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax import lax
 from jax import numpy as jnp
 
 import tracegrad as tg
+from tracegrad import dist
+from tracegrad.transforms import nonfinite
 
 KEY = jax.random.key(2)
 DATA = jnp.arange(10.0)
@@ -98,13 +101,105 @@ def test_arguments_that_do_not_fit_are_refused():
         run(key=0)
 
 
-def test_an_objective_that_is_no_longer_finite_stops_the_run():
-    with pytest.raises(tg.FitError, match="the objective is nan at step 3"):
-        tg.fit(
-            lambda key, x: jnp.where(x < -2.5, jnp.nan, x),
-            0.0,
-            optax.sgd(1.0),
-            key=KEY,
-            steps=50,
-            progress=False,
-        )
+def run_into_trouble(objective, params, rate=1.0, steps=50):
+    tg.fit(objective, params, optax.sgd(rate), key=KEY, steps=steps, progress=False)
+
+
+def test_an_objective_that_is_no_longer_finite_stops_the_run_at_its_step_and_line():
+    def objective(key, x):
+        return jnp.log(x + 2.5) + x
+
+    with pytest.raises(tg.FitError, match=r"the objective is nan at step 3, first in `log` \(.*test_fit.py:\d+"):
+        run_into_trouble(lambda key, x: jnp.where(x < 0.0, objective(key, x) * 0.0 + x, x), 0.0)
+
+
+def test_a_density_that_is_no_longer_finite_is_named_by_its_site():
+    @tg.gen
+    def model(scale):
+        tg.sample("x", dist.Normal(0.0, scale))
+
+    @tg.gen
+    def nested(scale):
+        tg.sample("inner", model(scale))
+
+    def objective(key, scale):
+        return scale + 0.0 * nested.assess({"inner": {"x": 0.0}}, scale)[0]
+
+    with pytest.raises(tg.FitError, match="the objective is nan at step 1, first in .* at the site 'inner/x'"):
+        run_into_trouble(objective, jnp.asarray(1.0))
+
+
+def test_a_density_in_a_loop_under_expectation_is_named_by_its_site():
+    @tg.gen
+    def step(c, _):
+        return tg.sample("w", dist.Normal(c, jnp.abs(c))) * 0.0, None
+
+    @tg.gen
+    def chain(c):
+        tg.sample("steps", step.scan(3)(c, None))
+
+    objective = tg.expectation(lambda key, c: chain.simulate(key, c).logp)
+    with pytest.raises(tg.FitError, match="at step 0, first in .* at the site 'w'|at the site 'steps/w'"):
+        run_into_trouble(objective, jnp.asarray(1.0))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_objective():
+    def objective(key, params):
+        return jnp.sqrt(params["a"]) + params["b"] ** 2
+
+    with pytest.raises(
+        tg.FitError, match=r"the gradient of params\['a'\] is not finite at step 0, first in `div` .*:\d+"
+    ):
+        run_into_trouble(objective, {"a": jnp.asarray(0.0), "b": jnp.asarray(1.0)}, steps=1)
+
+
+def noisy_slope(key, x, batch):
+    return (x - batch.mean() + jax.random.normal(key)) ** 2
+
+
+def test_a_run_that_was_left_goes_on_as_if_it_had_not_been():
+    options = {"key": KEY, "data": DATA, "batch_size": 2, "progress": False}
+    whole = tg.fit(noisy_slope, 1.0, optax.adam(0.1), steps=12, **options)
+    part = tg.fit(noisy_slope, 1.0, optax.adam(0.1), steps=5, **options)
+    rest = tg.fit(noisy_slope, part, optax.adam(0.1), steps=7, **options)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_callback_sees_the_run_and_may_end_it():
+    seen = []
+
+    def look(so_far):
+        seen.append((len(so_far.history), float(so_far.params)))
+        return len(seen) == 3
+
+    options = {"key": KEY, "data": DATA, "batch_size": 2, "progress": False}
+    ended = tg.fit(noisy_slope, 1.0, optax.adam(0.1), steps=50, callback=look, every=4, **options)
+    whole = tg.fit(noisy_slope, 1.0, optax.adam(0.1), steps=12, **options)
+    assert [steps for steps, _ in seen] == [4, 8, 12]
+    np.testing.assert_array_equal(ended.history, whole.history)
+    assert seen[-1][1] == float(whole.params)
+    tg.fit(noisy_slope, 1.0, optax.adam(0.1), steps=6, callback=look, every=4, **options)
+    assert [steps for steps, _ in seen[3:]] == [4, 6]
+
+
+def test_a_callback_that_is_never_called_is_refused():
+    with pytest.raises(tg.FitError, match="without a `callback`"):
+        tg.fit(quadratic, {"x": 0.0}, optax.sgd(0.1), key=KEY, steps=2, every=1)
+    with pytest.raises(tg.FitError, match="every must be a positive integer, and is 0"):
+        tg.fit(quadratic, {"x": 0.0}, optax.sgd(0.1), key=KEY, steps=2, every=0, callback=print)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: lax.scan(lambda c, y: (jnp.log(c), y), x, None, 4)[0], "`log`"),
+        (lambda x: lax.cond(x > 0.0, lambda x: x / (x - x), lambda x: x, x), "`div`"),
+        (lambda x: jnp.where(x > 0.0, jnp.log(-x), 0.0) - jnp.exp(1000.0 * x), "`log`"),
+        (lambda x: jnp.where(x > 0.0, x, jnp.log(-x)), None),
+        (jax.checkpoint(lambda x: jnp.arcsin(2.0 * x)), "`asin`"),
+    ],
+)
+def test_where_a_number_that_is_not_finite_comes_from(function, words):
+    found = nonfinite(function, 1.0)
+    assert found is None if words is None else found.startswith(words)

@@ -30,6 +30,7 @@ from ._errors import RandomKeyError as RandomKeyError
 from ._errors import TracegradError as TracegradError
 from ._exact import exact_expectation as exact_expectation
 from ._expectation import expectation as expectation
+from ._jax import hide_frames as hide_frames
 from ._jax import trace_state as trace_state
 from ._kinds import Direct as Direct
 from ._kinds import Drawn as Drawn
@@ -41,6 +42,8 @@ from ._leave_one_out import lanes_of as lanes_of
 from ._leave_one_out import leave_one_out as leave_one_out
 from ._local_expectation import local_expectation as local_expectation
 from ._mvd import mvd as mvd
+from ._nonfinite import nonfinite as nonfinite
+from ._nonfinite import site_scope as site_scope
 from ._outcome_sum import outcome_sum as outcome_sum
 from ._outcomes import StandardNoise as StandardNoise
 from ._outcomes import standard_noise as standard_noise
@@ -67,3 +70,5 @@ from ._surrogate import held as held
 from ._surrogate import scored as scored
 from ._surrogate import with_surrogate as with_surrogate
 from ._unordered_set import unordered_set as unordered_set
+
+hide_frames(__path__[0])

@@ -218,6 +218,16 @@ def source_line(eqn: Any) -> str:
     return "" if line.startswith("<unknown>") else line
 
 
+def hide_frames(folder: str) -> None:
+    """Leave the files of a folder out of source lines."""
+    source_info_util.register_exclusion(folder)
+
+
+def scopes_of(eqn: Any) -> str:
+    """The name scopes that an equation was traced in, outermost first."""
+    return str(eqn.source_info.name_stack)
+
+
 class Scan(NamedTuple):
     """The parts of a `scan` equation: its body, options, and how many operands are constants and carries."""
 
