@@ -12,7 +12,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ._jax import lane_shape, vmapped, without_lanes
+from ._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
 from ._primitive import Site, auxiliary, noise
 from ._pytree import size, stop_gradient
 
@@ -67,9 +67,15 @@ def _anonymous(site: Site) -> Site:
     return site._replace(label=())
 
 
+def _spread(values, operands):
+    """Values that vary along the mesh axes that the operands vary along, as those of the primitive do."""
+    return vary(values, varying_axes(operands))
+
+
 def direct(site: Site, operands, lanes):
     """Values, scores, baselines and controls (None where there are none) of a direct site, with its lanes in front."""
-    return vmapped(_direct(_anonymous(site)), lanes)(*operands)
+    values, *rest = vmapped(_direct(_anonymous(site)), lanes)(*operands)
+    return (_spread(values, operands), *rest)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -88,12 +94,14 @@ def score_shape(site: Site, avals, lanes) -> tuple[int, ...] | None:
 
 def fork(site: Site, operands, lanes):
     """Values, alternatives and zero-valued coefficients of a forking site; lanes come after the alternatives' axis."""
-    return vmapped(_fork(_anonymous(site)), lanes, out_axes=(0, 1, 1))(*operands)
+    values, *rest = vmapped(_fork(_anonymous(site)), lanes, out_axes=(0, 1, 1))(*operands)
+    return (_spread(values, operands), *rest)
 
 
 def enumerated(site: Site, operands):
     """The support of an enumerated site, and its probabilities."""
-    return _enumerated(_anonymous(site))(*operands)
+    values, probabilities = _enumerated(_anonymous(site))(*operands)
+    return _spread(values, operands), probabilities
 
 
 class ForkShape(NamedTuple):

@@ -13,7 +13,7 @@ from ._contributions import magic_box
 from ._credit import CreditPlan
 from ._dependence import Dependence
 from ._interpreter import RULES, walk
-from ._jax import Literal, closed_consts, scan_parts
+from ._jax import Literal, closed_consts, scan_parts, vary, varying_axes
 from ._modes import Estimating, estimate
 from ._plan import read
 from ._replaying import Options
@@ -123,6 +123,7 @@ class Crediting(Estimating):
         linked = credit.carries
         start = [self.boxed_start(step.reads[n + i], init[i], credit.inits[i]) for i in linked]
         past = [jnp.zeros(shape, float) for shape in credit.shapes]
+        axes = varying_axes(operands, outer, start)
 
         def run(carry, xs):
             raw, past, boxed = carry
@@ -133,10 +134,10 @@ class Crediting(Estimating):
             now = mode.sources[len(outer) + len(past) :]
             late = len(linked)
             past = [p + s for p, s in zip(past, now, strict=True)]
-            return (outs[:m], past, tail[:late]), (outs[m:], tail[late:], now, record)
+            return (outs[:m], *vary((past, tail[:late]), axes)), (outs[m:], tail[late:], now, record)
 
         state, (ys, tail_ys, now, record) = lax.scan(
-            run, (init, past, start), xs, scan.length, reverse=scan.reverse, unroll=scan.unroll
+            run, (init, *vary((past, start), axes)), xs, scan.length, reverse=scan.reverse, unroll=scan.unroll
         )
         self.sources.extend(now)
         outs = [*state[0], *ys]

@@ -21,7 +21,7 @@ from jax import numpy as jnp
 
 from ._contributions import fork_shape
 from ._errors import EstimatorError, NoRuleError, name_of
-from ._jax import closed_consts, make_forward_only, open_jaxpr, scan_parts
+from ._jax import closed_consts, make_forward_only, open_jaxpr, scan_parts, vary, varying_axes
 from ._kinds import Enumerate, Fork
 from ._plan import Assign, Plan, Segment, Step, plan_of, read, samples
 from ._pytree import is_inexact
@@ -222,12 +222,12 @@ def _scan(step, operands, mode, cursor):
 
 def _cond(step, operands, mode, cursor):
     branches = step.eqn.params["branches"]
-    wide = width(step)
+    wide, axes = width(step), varying_axes(operands)
 
     def make(branch):
         def run(*args):
             outs, record = inner(branch, list(args), mode, cursor)
-            return outs, mode.pad(record, wide)
+            return outs, vary(mode.pad(record, wide), axes)
 
         return run
 
@@ -255,14 +255,16 @@ def _while(step, operands, mode, cursor):
     n, m = params["cond_nconsts"], params["body_nconsts"]
     cond_consts, body_consts, init = operands[:n], operands[n : n + m], operands[n + m :]
 
+    axes = varying_axes(operands)
+
     def cond(state):
         return inner(params["cond_jaxpr"], [*cond_consts, *state[0]], mode, None)[0][0]
 
     def body(state):
         outs, record = inner(params["body_jaxpr"], [*body_consts, *state[0]], mode, None)
-        return outs, mode.join([state[1], record])
+        return outs, vary(mode.join([state[1], record]), axes)
 
-    outs, record = lax.while_loop(cond, body, (init, mode.zero()))
+    outs, record = lax.while_loop(cond, body, (init, vary(mode.zero(), axes)))
     return jax.tree.map(lambda x: _forward_only(x) if is_inexact(x) else x, (outs, record))
 
 

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jax import numpy as jnp
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 Literal = jex_core.Literal
 DropVar = jex_core.DropVar
@@ -73,7 +75,7 @@ def make_primitive(
     primitive.def_impl(run)
 
     def abstract(*avals, lanes, **params):
-        return [ShapedArray(shape, dtype) for shape, dtype in shapes(avals, lanes, **params)]
+        return _results(avals, shapes(avals, lanes, **params))
 
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
@@ -111,6 +113,41 @@ def make_primitive(
         return primitive.bind(*operands, lanes=lanes, **params)
 
     return bind
+
+
+def _results(avals, shapes) -> list:
+    """The avals of results: under `shard_map` they vary along every mesh axis that an operand varies along."""
+    varying = [a for a in avals if _varying(a)]
+    if not varying:
+        return [ShapedArray(shape, dtype) for shape, dtype in shapes]
+    along = frozenset().union(*(a.mat.varying for a in varying))
+    mat = varying[0].mat.update(varying=along, unreduced=frozenset(), reduced=frozenset())
+    mesh = varying[0].sharding.mesh
+
+    def aval(shape, dtype):
+        sharding = NamedSharding(mesh, PartitionSpec(*[None] * len(shape)))
+        return ShapedArray(shape, dtype, sharding=sharding, manual_axis_type=mat)
+
+    return [aval(shape, dtype) for shape, dtype in shapes]
+
+
+def varying_axes(*trees: Any) -> frozenset:
+    """The mesh axes along which any array varies, inside `shard_map`; none outside of it."""
+    return frozenset().union(*(_varying(jax.typeof(x)) for x in jax.tree.leaves(trees)))
+
+
+def _varying(aval) -> frozenset:
+    return getattr(getattr(aval, "mat", None), "varying", frozenset())
+
+
+def vary(tree: Any, axes: frozenset) -> Any:
+    """The same arrays, varying along these mesh axes too: carries and branches must agree in this."""
+
+    def one(x):
+        missing = axes - _varying(jax.typeof(x))
+        return lax.pcast(x, tuple(sorted(missing)), to="varying") if missing else x
+
+    return jax.tree.map(one, tree) if axes else tree
 
 
 def _zero_like(primal):
