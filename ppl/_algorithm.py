@@ -99,8 +99,8 @@ def split(key: Any, n: int, target: Target, what: str) -> jax.Array:
 
 
 def each(fn: Callable, xs: Any, chunk_size: int | None) -> Any:
-    """`fn` of every entry of `xs`, by one `vmap`, or by a loop over chunks of it."""
-    return jax.vmap(fn)(xs) if chunk_size is None else lax.map(fn, xs, batch_size=chunk_size)
+    """`fn` of every entry of `xs`, by one `vmap`, or by a loop over chunks of it, run again for their derivative."""
+    return jax.vmap(fn)(xs) if chunk_size is None else lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
 
 
 def log_mean_exp(xs: jax.Array) -> jax.Array:

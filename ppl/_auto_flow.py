@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jax import numpy as jnp
 
 from ._auto import POINT, Family
+from ._auto_normal import start_scale
 from ._coordinates import lenient
 from ._errors import DensityError
 from ._extras import require
@@ -25,13 +26,13 @@ class Flow(Family):
 
     make: Callable = eqx.field(static=True)
     rest: Any
-    scale: float = eqx.field(static=True)
+    scale: float | None = eqx.field(static=True)
 
     def start(self, key):
         """Near zero, narrow, with the flow's own initial weights."""
         weights, _ = eqx.partition(_made(self.make, key, self.space), eqx.is_inexact_array)
         size, dtype = self.space.size, self.space.dtype
-        log_scale = jnp.full((size,), jnp.log(self.scale), dtype)
+        log_scale = jnp.full((size,), jnp.log(start_scale(self.space, self.scale)), dtype)
         return {"loc": jnp.zeros((size,), dtype), "log_scale": log_scale, "flow": weights}
 
     def draw(self, key, params, path):
@@ -84,7 +85,13 @@ def spline_flow(key: jax.Array, base: Any) -> Any:
     )
 
 
-def flow(target: Target, make: Callable | None = None, *, scale: float = 0.1) -> Flow:
+def flow(
+    target: Target,
+    make: Callable | None = None,
+    *,
+    around: Mapping | None = None,
+    scale: float | None = None,
+) -> Flow:
     """A normalising flow on the unconstrained space: q(u) with u = loc + exp(log_scale) F(noise), F by flowjax.
 
     A choice that is assessed goes through the inverse of F, which takes d passes in an autoregressive flow; the
@@ -95,7 +102,8 @@ def flow(target: Target, make: Callable | None = None, *, scale: float = 0.1) ->
         make: `make(key, base) -> flow`, with one of flowjax's constructors inside, where base is flowjax's standard
             normal of d dimensions; None takes two masked autoregressive layers of rational quadratic splines. Build
             flows with `invert=False`, so that drawing is the fast side.
-        scale: the scale outside the flow at the start.
+        around: a normal to start from, as for `mean_field`: the flow then starts near it, whatever its correlations.
+        scale: the scale outside the flow at the start; None is 0.1, with `around` 1.
 
     Returns:
         A family, of the parameters {"loc": (d,), "log_scale": (d,), "flow": the flow's floating-point arrays}.
@@ -116,7 +124,7 @@ def flow(target: Target, make: Callable | None = None, *, scale: float = 0.1) ->
         >>> bool(trace.choices["z"] > 0.0)
         True
     """
-    space = describe(target)
+    space = describe(target).around(around)
     if space.size == 0:
         raise DensityError("flow: the target has no continuous latent. Write `auto.mean_field(target)`.")
     make = spline_flow if make is None else make

@@ -15,14 +15,19 @@ from ._auto import POINT, Family
 from ._errors import DensityError
 from ._rules import draw_at
 from ._target import Target
-from ._unconstrained import describe
+from ._unconstrained import Unconstrained, cholesky_factor, describe
 from .transforms import log_density
+
+
+def start_scale(space: Unconstrained, scale: float | None) -> float:
+    """The standard deviations at the start: a tenth, or with a normal to start from those of that normal."""
+    return scale if scale is not None else 0.1 if space.normal is None else 1.0
 
 
 class Distributed(Family):
     """A family whose point has a distribution of numpyro's."""
 
-    scale: float = eqx.field(static=True)
+    scale: float | None = eqx.field(static=True)
 
     @abc.abstractmethod
     def distribution(self, params: Mapping) -> Any:
@@ -39,27 +44,22 @@ class Distributed(Family):
         return log_density(self.distribution(params), point)
 
     def _loc_and_scale(self, key):
-        loc = self.scale * jax.random.normal(key, (self.space.size,), self.space.dtype)
-        return {"loc": loc, "log_scale": jnp.full(loc.shape, jnp.log(self.scale), loc.dtype)}
+        scale = start_scale(self.space, self.scale)
+        noise = jax.random.normal(key, (self.space.size,), self.space.dtype)
+        loc = scale * noise if self.space.normal is None else jnp.zeros_like(noise)
+        return {"loc": loc, "log_scale": jnp.full(loc.shape, jnp.log(scale), loc.dtype)}
 
 
 class MeanField(Distributed):
     """See `mean_field`."""
 
     def start(self, key):
-        """Near zero, and narrow."""
+        """Near zero and narrow, or at the normal to start from."""
         return self._loc_and_scale(key)
 
     def distribution(self, params):
         """Independent normals."""
         return dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
-
-
-def lower_triangular(params: Mapping) -> jax.Array:
-    """The Cholesky factor of the covariance: exp(log_scale) times a unit lower triangular matrix by rows."""
-    size = params["loc"].shape[0]
-    unit = jnp.tril(params["lower"], -1) + jnp.eye(size, dtype=params["loc"].dtype)
-    return jnp.exp(params["log_scale"])[:, None] * unit
 
 
 class FullRank(Distributed):
@@ -72,7 +72,7 @@ class FullRank(Distributed):
 
     def distribution(self, params):
         """A normal by its Cholesky factor."""
-        return dist.MultivariateNormal(params["loc"], scale_tril=lower_triangular(params))
+        return dist.MultivariateNormal(params["loc"], scale_tril=cholesky_factor(params))
 
 
 class LowRank(Distributed):
@@ -83,7 +83,11 @@ class LowRank(Distributed):
     def start(self, key):
         """Near zero, narrow, with small random factors."""
         one, two = jax.random.split(key)
-        factor = 0.1 * self.scale * jax.random.normal(two, (self.space.size, self.rank), self.space.dtype)
+        factor = (
+            0.1
+            * start_scale(self.space, self.scale)
+            * jax.random.normal(two, (self.space.size, self.rank), self.space.dtype)
+        )
         return self._loc_and_scale(one) | {"factor": factor}
 
     def distribution(self, params):
@@ -91,7 +95,7 @@ class LowRank(Distributed):
         return dist.LowRankMultivariateNormal(params["loc"], params["factor"], jnp.exp(2.0 * params["log_scale"]))
 
 
-def mean_field(target: Target, *, scale: float = 0.1) -> MeanField:
+def mean_field(target: Target, *, around: Mapping | None = None, scale: float | None = None) -> MeanField:
     """Independent normals on the unconstrained space, and independent categoricals for discrete latents.
 
     On a normal posterior with covariance S and precision P the best fit has the right mean and the standard deviations
@@ -99,7 +103,10 @@ def mean_field(target: Target, *, scale: float = 0.1) -> MeanField:
 
     Args:
         target: a `Target`; its latents are continuous, or discrete of finite support.
-        scale: standard deviations at the start, in unconstrained coordinates.
+        around: parameters of a normal to start from, as `auto.laplace(target).init(key)` gives them. The point is then
+            counted from its mean in units of its Cholesky factor, so that one learning rate suits all coordinates; so
+            are "loc" and the scales among the parameters.
+        scale: standard deviations at the start, in those coordinates; None is 0.1, with `around` 1.
 
     Returns:
         A family: `init(key)` gives {"loc": (d,), "log_scale": (d,)} and "logits" where a latent is discrete; `guide` is
@@ -126,15 +133,16 @@ def mean_field(target: Target, *, scale: float = 0.1) -> MeanField:
         >>> bool(family.guide.simulate(jax.random.key(2), result.params).choices["scale"] > 0.0)
         True
     """
-    return MeanField(describe(target), scale)
+    return MeanField(describe(target).around(around), scale)
 
 
-def full_rank(target: Target, *, scale: float = 0.1) -> FullRank:
+def full_rank(target: Target, *, around: Mapping | None = None, scale: float | None = None) -> FullRank:
     """A normal of any covariance on the unconstrained space; d (d + 3) / 2 parameters for d coordinates.
 
     Args:
         target: a `Target`; discrete latents of finite support get independent categoricals.
-        scale: standard deviations at the start.
+        around: a normal to start from, as for `mean_field`.
+        scale: standard deviations at the start; None is 0.1, with `around` 1.
 
     Returns:
         A family, of the parameters {"loc": (d,), "log_scale": (d,), "lower": (d, d)}: the Cholesky factor of the
@@ -153,16 +161,17 @@ def full_rank(target: Target, *, scale: float = 0.1) -> FullRank:
         >>> bool(trace.choices["z"] > 0.0)
         True
     """
-    return FullRank(describe(target), scale)
+    return FullRank(describe(target).around(around), scale)
 
 
-def low_rank(target: Target, rank: int, *, scale: float = 0.1) -> LowRank:
+def low_rank(target: Target, rank: int, *, around: Mapping | None = None, scale: float | None = None) -> LowRank:
     """A normal with covariance W W' + D on the unconstrained space: W of shape (d, rank), D diagonal.
 
     Args:
         target: a `Target`; discrete latents of finite support get independent categoricals.
         rank: the number of columns of W.
-        scale: standard deviations at the start.
+        around: a normal to start from, as for `mean_field`.
+        scale: standard deviations at the start; None is 0.1, with `around` 1.
 
     Returns:
         A family, of the parameters {"loc": (d,), "log_scale": (d,), "factor": (d, rank)}.
@@ -180,4 +189,4 @@ def low_rank(target: Target, rank: int, *, scale: float = 0.1) -> LowRank:
     """
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise DensityError(f"low_rank: rank must be a positive int, and is {rank!r}.")
-    return LowRank(describe(target), scale, rank)
+    return LowRank(describe(target).around(around), scale, rank)

@@ -10,12 +10,13 @@ import optax
 from jax import lax
 from jax import numpy as jnp
 
+from ._algorithm import at_index, count
 from ._auto import Family
 from ._auto_normal import FullRank
 from ._coordinates import lenient
 from ._errors import FitError
 from ._target import Target
-from ._unconstrained import starting_points, to_unconstrained
+from ._unconstrained import cholesky_factor, starting_points, to_unconstrained
 
 
 class Delta(Family):
@@ -66,10 +67,15 @@ def delta(target: Target) -> Delta:
     return Delta(to_unconstrained(target))
 
 
+NEAR = 0.1
+"""How near to a mode, in standard deviations, a search must end."""
+
+
 class Laplace(FullRank):
     """See `laplace`."""
 
     steps: int = eqx.field(static=True)
+    starts: int = eqx.field(static=True)
 
     def start(self, key):
         """The mode and the curvature there: nothing is left to fit."""
@@ -77,9 +83,23 @@ class Laplace(FullRank):
         @jax.jit  # At once, so that a trial step to where nothing is finite is a number and no error.
         def found(key):
             with lenient():
-                return _curved(*_mode(self.space.log_prob, starting_points(self.space, key), self.steps))
+                normals, masses = jax.vmap(self._normal)(jax.random.split(key, self.starts), jnp.arange(self.starts))
+                return at_index(normals, jnp.argmax(jnp.where(jnp.isfinite(masses), masses, -jnp.inf)))
 
         return _checked(found(key))
+
+    def _normal(self, key, i):
+        """The normal at the mode that one start leads to, and the log of the mass under it, up to a constant."""
+        uniform, prior = jax.random.split(key)
+        drawn = self.space.unconstrain(self.space.target.draw(prior)[0])
+        drawn = jnp.where(jnp.isfinite(self.space.log_prob(drawn)), drawn, jnp.zeros_like(drawn))
+        start = jnp.where(i % 2 == 0, starting_points(self.space, uniform), drawn)
+        params = _curved(*_mode(self.space.log_prob, start, self.steps))
+        log_prob, slope = jax.value_and_grad(self.space.log_prob)(params["loc"])
+        # Newton's decrement: how far away, in standard deviations, the mode is that the slope still points to.
+        there = jnp.sum((slope @ cholesky_factor(params)) ** 2) < NEAR**2
+        params["log_scale"] = jnp.where(there, params["log_scale"], jnp.nan)
+        return params, log_prob + jnp.sum(params["log_scale"])
 
 
 def _mode(log_prob, start, steps):
@@ -122,21 +142,25 @@ def _checked(params):
     finite = jnp.isfinite(params["log_scale"])
     if not isinstance(finite, jax.core.Tracer) and not bool(jnp.all(finite)):
         raise FitError(
-            "laplace: the log density is not curved downwards in every direction at the point that was found, so there "
-            "is no normal there. Look for latents that the data say nothing about, or start from another key."
+            "laplace: the log density is not curved downwards in every direction at the point that was found, or has "
+            "no mode there, so there is no normal. Look for latents that the data say nothing about, write a hierarchy "
+            "whose scale may reach zero in non-centred form, or start from another key."
         )
     return params
 
 
-def laplace(target: Target, *, steps: int = 500) -> Laplace:
+def laplace(target: Target, *, starts: int = 4, steps: int = 500) -> Laplace:
     """Laplace's approximation: a normal at the mode on the unconstrained space, with the curvature there.
 
     The covariance is the inverse of minus the Hessian of log gamma(T(u)) + log |det dT(u)|. `init(key)` finds the mode,
-    by L-BFGS from a random point and one Newton step, so no fit is needed; the parameters are those of `full_rank`, and
-    can be fitted further.
+    by L-BFGS and one Newton step, so no fit is needed; of the modes that several starts lead to it takes the one with
+    the greatest mass under its normal. The parameters are those of `full_rank`: they can be fitted further, and every
+    family takes them as `around`.
 
     Args:
         target: a `Target` with continuous latents.
+        starts: how many points to start from, in turns uniform in (-2, 2) on the unconstrained space and drawn from the
+            program; they run side by side.
         steps: at most this many steps of L-BFGS.
 
     Returns:
@@ -156,4 +180,4 @@ def laplace(target: Target, *, steps: int = 500) -> Laplace:
         >>> bool(abs(params["loc"][0] - 1.0) < 1e-3), bool(abs(params["log_scale"][0] + 0.3466) < 1e-3)
         (True, True)
     """
-    return Laplace(to_unconstrained(target), 0.1, steps)
+    return Laplace(to_unconstrained(target), None, count("laplace", "steps", steps), count("laplace", "starts", starts))

@@ -12,6 +12,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from ._addresses import Choices, Path, check_known, lookup, nest, paths, show
@@ -27,6 +28,8 @@ class Unconstrained(eqx.Module):
 
     target: Target
     sites: tuple[tuple[Path, Site], ...] = eqx.field(static=True)
+    normal: tuple[jax.Array, jax.Array] | None = None
+    """A mean and a Cholesky factor: a point is then counted from that mean, in units of that factor."""
 
     @property
     def size(self) -> int:
@@ -46,6 +49,8 @@ class Unconstrained(eqx.Module):
                 f"A point of the unconstrained space is a vector of {self.size} coordinates, and got the shape "
                 f"{list(jnp.shape(point))}."
             )
+        if self.normal is not None:
+            point = self.normal[0] + self.normal[1] @ point
         out, start = {}, 0
         for path, site in self.sites:
             if not site.discrete:
@@ -56,7 +61,10 @@ class Unconstrained(eqx.Module):
     def ravel(self, coordinates: Mapping) -> jax.Array:
         """A point from coordinates by address."""
         parts = [jnp.ravel(lookup(coordinates, p)).astype(self.dtype) for p, s in self.sites if not s.discrete]
-        return jnp.concatenate(parts) if parts else jnp.zeros((0,), self.dtype)
+        point = jnp.concatenate(parts) if parts else jnp.zeros((0,), self.dtype)
+        if self.normal is None:
+            return point
+        return jax.scipy.linalg.solve_triangular(self.normal[1], point - self.normal[0], lower=True)
 
     def log_prob(self, point: jax.Array) -> jax.Array:
         """Log gamma(T(point)) + log |det dT|, a scalar in nats."""
@@ -74,17 +82,49 @@ class Unconstrained(eqx.Module):
     def forward(self, coordinates: Mapping) -> tuple[Choices, jax.Array, jax.Array]:
         """Choices, log gamma and log |det dT| at coordinates (and indices) by address."""
         out = self._visit(Constrain(self.target), coordinates)
-        return self.target.without_observed(out.choices), out.logp, out.weight
+        return self.target.without_observed(out.choices), out.logp, out.weight + self._log_det
 
     def backward(self, choices: Mapping) -> tuple[Choices, jax.Array]:
         """Coordinates (and indices) by address, and log |det dT| at them."""
         out = self._visit(Unconstrain(self.target), choices)
         check_known(choices, out.choices, self.target.function.name, "the choices")
-        return out.discarded, out.weight
+        return out.discarded, out.weight + self._log_det
+
+    @property
+    def _log_det(self) -> Any:
+        return 0.0 if self.normal is None else jnp.sum(jnp.log(jnp.diagonal(self.normal[1])))
+
+    def around(self, params: Mapping | None) -> Unconstrained:
+        """The space counted from the mean of a normal, in units of its Cholesky factor; of None the space itself.
+
+        Args:
+            params: as of `auto.laplace`, `auto.full_rank` or `auto.mean_field`: "loc" and "log_scale", both (d,), and
+                perhaps "lower", (d, d).
+        """
+        if params is None:
+            return self
+        shapes = {name: np.shape(params[name]) for name in ("loc", "log_scale", "lower") if name in params}
+        wanted = {"loc": (self.size,), "log_scale": (self.size,), "lower": (self.size,) * 2}
+        if {"loc", "log_scale"} - set(shapes) or any(shapes[name] != wanted[name] for name in shapes):
+            raise DensityError(
+                f"`around` is the parameters of a normal on these {self.size} coordinates, {{'loc': ({self.size},), "
+                f"'log_scale': ({self.size},)}} and 'lower' where it is correlated, and got the shapes {shapes}. Write "
+                "`around=auto.laplace(target).init(key)`."
+            )
+        params = jax.tree.map(lambda x: jnp.asarray(x, self.dtype), {name: params[name] for name in shapes})
+        return Unconstrained(self.target, self.sites, (params["loc"], cholesky_factor(params)))
 
     def _visit(self, operation, latents):
         with isolated():
             return self.target.visit(operation, None, latents)
+
+
+def cholesky_factor(params: Mapping) -> jax.Array:
+    """The Cholesky factor of a covariance: exp(log_scale) times a unit lower triangular matrix, row by row."""
+    unit = jnp.eye(params["loc"].shape[0], dtype=params["loc"].dtype)
+    if "lower" in params:
+        unit = unit + jnp.tril(params["lower"], -1)
+    return jnp.exp(params["log_scale"])[:, None] * unit
 
 
 def describe(target: Target) -> Unconstrained:

@@ -90,10 +90,15 @@ def test_low_rank_recovers_a_normal_posterior_of_its_rank():
     check_normal(params := fitted(family), cholesky(family, params))
 
 
+@functools.cache
+def laplace_normal():
+    return auto.laplace(TARGET).init(KEY)
+
+
 def test_laplace_is_exact_on_a_normal_posterior():
     """Then every importance weight is the evidence."""
     family = auto.laplace(TARGET)
-    params = family.init(KEY)
+    params = laplace_normal()
     np.testing.assert_allclose(params["loc"], MEAN, atol=1e-4)
     np.testing.assert_allclose(family.distribution(params).covariance_matrix, COVARIANCE, atol=1e-5)
     found = tg.importance_sampling(TARGET, family.guide, params, key=KEY, n=100)
@@ -387,3 +392,42 @@ def test_an_observed_marginal_does_not_count_in_the_map():
     p = jax.nn.sigmoid(point[0])
     expected = target.log_prob({"p": p}) + jnp.log(p * (1.0 - p))
     np.testing.assert_allclose(space.log_prob(point), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [auto.mean_field, auto.full_rank])
+def test_around_laplace_a_family_starts_at_the_posterior(make):
+    """On a normal posterior: every weight is the evidence before any step, correlations and all."""
+    family = make(TARGET, around=laplace_normal())
+    found = tg.importance_sampling(TARGET, family.guide, family.init(KEY), key=KEY, n=100)
+    np.testing.assert_allclose(found.log_weights, LOG_EVIDENCE, atol=1e-3)
+
+
+def test_around_a_normal_the_density_is_that_of_the_draws():
+    """Around a correlated normal, simulate and assess agree, and the points map back."""
+    with jax.enable_x64(True):
+        target = tg.Target(tg.gen(lambda: tg.sample("z", dist.Gamma(2.0, 1.0).expand([3]))))
+        normal = auto.full_rank(target).init(KEY)
+        normal = {**normal, "lower": jnp.full((3, 3), 0.7), "log_scale": jnp.array([0.3, -0.5, 0.1])}
+        family = auto.low_rank(target, 1, around=normal)
+        params = perturbed(family)
+        trace = family.guide.simulate(KEY, params)
+        assert float(family.guide.assess(trace.choices, params)[0]) == pytest.approx(float(trace.logp), abs=1e-6)
+        point = jnp.array([0.1, -0.4, 2.0])
+        np.testing.assert_allclose(family.space.unconstrain(family.space.constrain(point)), point, atol=1e-6)
+
+
+def test_around_takes_the_parameters_of_a_normal():
+    with pytest.raises(tg.DensityError, match=r"auto\.laplace"):
+        auto.full_rank(TARGET, around={"loc": jnp.zeros(2)})
+
+
+@pytest.mark.slow
+def test_laplace_takes_the_mode_with_the_most_mass():
+    """Of two, nine tenths of the mass in one, whichever a start is near to: a single start ends in the other."""
+    far = dist.MixtureSameFamily(
+        dist.Categorical(probs=jnp.array([0.1, 0.9])), dist.Normal(jnp.array([-6.0, 6.0]), 1.0)
+    )
+    target = tg.Target(tg.gen(lambda: tg.sample("z", far)))
+    modes = {n: jax.vmap(auto.laplace(target, starts=n).init)(jax.random.split(KEY, 10))["loc"][:, 0] for n in (1, 12)}
+    np.testing.assert_allclose(modes[12], 6.0, atol=1e-3)
+    assert np.any(np.asarray(modes[1]) < 0.0)

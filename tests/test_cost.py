@@ -5,7 +5,7 @@ The times of the same programs are printed by tests/benchmarks.
 
 import jax
 import pytest
-from benchmarks import chains, vae
+from benchmarks import chains, particles, vae
 from jax import numpy as jnp
 
 import tracegrad as tg
@@ -94,3 +94,17 @@ def test_enumerated_flips_do_not_copy_the_rest_of_the_program():
 def test_particles_are_a_vmap():
     counts = {chains.equations(chains.particles(n), *chains.arguments(3)) for n in (5, 50, 500)}
     assert len(counts) == 1
+
+
+# ---- particles ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("optimised")
+def test_particles_cost_no_code_memory_in_proportion_and_in_chunks_less():
+    make = particles.objectives()
+    few, many = (particles.cost_of(*make["IWHVI"](n)) for n in (50, 500))
+    assert few["equations"] == many["equations"]
+    assert many["code"] <= 1.1 * few["code"]
+    assert many["memory"] <= 12.0 * few["memory"]
+    chunked = particles.cost_of(*make["IWHVI in chunks of 5"](500))
+    assert chunked["memory"] <= 0.5 * many["memory"]
