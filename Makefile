@@ -11,11 +11,12 @@ BIN := $(VENV)/bin
 # The two folders and every file in them, for targets that must notice a new one.
 SOURCES = $(shell find ppl transforms -name '*.py')
 
-.PHONY: help demo test all-tests lint types docs notebooks benchmarks dist format clean
+.PHONY: help demo air test all-tests lint types docs notebooks benchmarks dist format clean
 .PRECIOUS: $(VENV)/.has-%
 
 help:
 	@echo 'make demo        train a variational autoencoder on real digits and draw docs/images/vae.png'
+	@echo 'make air         attend, infer, repeat, by every estimator: hours. AIR="--quick", or "--methods mvd --epochs 10"'
 	@echo 'make test        the tests that are not marked slow'
 	@echo 'make all-tests   the slow ones too'
 	@echo 'make lint        ruff: rules and format'
@@ -29,6 +30,10 @@ help:
 
 demo: $(VENV)/.has-demo
 	$(BIN)/python docs/examples/vae.py
+
+# AIR: options of docs/examples/air.py. The results go to build/air.
+air: $(VENV)/.has-demo
+	$(BIN)/python docs/examples/air.py $(AIR)
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m pytest $(TESTFLAGS) -m 'not slow'

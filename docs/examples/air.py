@@ -22,7 +22,7 @@ import numpy as np
 import optax
 from air_model import air, places, present
 from air_objectives import METHODS, UNROLLED_ONLY, parameters
-from air_scenes import digits, make_scenes
+from air_scenes import digits, make_scenes, mixed
 from air_variance import variance_table
 
 import tracegrad as tg
@@ -128,10 +128,12 @@ def run(options):
     best = max(last, key=lambda name: last[name].accuracy)
     print(summarise(reports, best))
     air_plots.curves(reports, options.output / "curves.png")
-    shown = held_out._replace(images=held_out.images[:10], counts=held_out.counts[:10], boxes=held_out.boxes[:10])
-    seen = jnp.asarray(shown.images)
-    bits, windows, means, _ = map(np.asarray, infer(trained[best], seen, jax.random.key(0)))
-    air_plots.scenes(shown, bits, windows, means, options.output / "scenes.png")
+    chosen = mixed(held_out.counts)
+    found = infer(trained[best], jnp.asarray(held_out.images), jax.random.key(0))
+    bits, windows, means = (np.asarray(x)[chosen] for x in found[:3])
+    air_plots.scenes(
+        held_out.images[chosen], held_out.counts[chosen], bits, windows, means, options.output / "scenes.png"
+    )
     if options.variance:
         start = parameters(jax.random.key(options.seed))
         critic = trained.get("reinforce-critic", trained[best])["critic"]

@@ -27,15 +27,15 @@ def curves(reports, output=None):
     return _save(figure, output)
 
 
-def scenes(shown, bits, windows, means, output=None):
+def scenes(images, counts, bits, windows, means, output=None):
     """Scenes with the windows that were attended to, step by step in red, green and blue; below what was painted."""
-    n = len(shown.images)
+    n = len(images)
     figure, rows = plt.subplots(2, n, figsize=(1.3 * n, 2.9), layout="constrained", squeeze=False)
     for i in range(n):
-        rows[0, i].imshow(shown.images[i], cmap="gray", vmin=0, vmax=255)
+        rows[0, i].imshow(images[i], cmap="gray", vmin=0, vmax=255)
         rows[1, i].imshow(means[i], cmap="gray", vmin=0, vmax=1)
-        rows[0, i].set_title(f"{shown.counts[i]} digits", fontsize=8)
-        rows[1, i].set_title(f"{int(bits[i].sum())} found", fontsize=8)
+        rows[0, i].set_title(f"of {counts[i]}", fontsize=8)
+        rows[1, i].set_title(f"found {int(bits[i].sum())}", fontsize=8)
         for present, where, colour in zip(bits[i], windows[i], COLOURS, strict=True):
             if present:
                 top, left, side = window(where)

@@ -89,3 +89,8 @@ def _boxes(placed):
 
     ink = placed > 0
     return np.concatenate([extent(ink.any(axis=-1)), extent(ink.any(axis=-2))], axis=-1)
+
+
+def mixed(counts, numbers=(2, 3, 5)):
+    """The indices of the first few scenes with no digit, with one and with two: so many of each."""
+    return np.concatenate([np.flatnonzero(counts == k)[:n] for k, n in enumerate(numbers)])

@@ -29,8 +29,12 @@ def variances(name, params, images, *, draws, key):
         keys = jax.random.split(key, 8)
         settled = method.state.update(jnp.mean(jax.vmap(lambda k: METHODS["mvd"].objective()(k, params, images))(keys)))
 
+    arrays, static = eqx.partition(params, eqx.is_array)
+
     def of_heads(key, heads):
-        filled = with_heads(params, heads)
+        # Behind the barrier XLA does not see constants: it would multiply them as it compiles, slowly.
+        held = eqx.combine(jax.lax.optimization_barrier(arrays), static)
+        filled = with_heads(held, heads)
         return objective(key, filled, images) if method.state is None else objective(key, filled, images, settled)[0]
 
     heads = {site: HEADS[site](params) for site in HEADS}

@@ -118,8 +118,8 @@ def main():
                 ]
             )
     show_table(
-        "A gradient step of attend, infer, repeat, batch 64: median (minimum) ms over 30 steps. The limit is XLA's count "
-        "of operations over the rate of a 1024 x 1024 product.",
+        "A gradient step of attend, infer, repeat, batch 64: median (minimum) ms over 30 steps. The limit is XLA's "
+        "count of operations over the rate of a 1024 x 1024 product.",
         ["method", "ms", "of published", "trace + compile, s", "of published", "equations", "GFlop", "limit, ms", "MB"],
         rows,
     )
