@@ -14,7 +14,7 @@ from ._addresses import Choices, Path, lookup, nest, paths, show
 from ._algorithm import Algorithm
 from ._errors import DensityError
 from ._generative import GenerativeFunction
-from ._operations import Given, Outcome, missing
+from ._operations import Given, Outcome, Project, missing
 from ._rules import chosen
 from .transforms import RandomKeyError
 
@@ -50,7 +50,8 @@ class Estimated(GenerativeFunction):
             raise missing((*path, *lacking[0]), self.name)
         if not lacking:
             choices = nest({p: _as(value, lookup(at.shapes, p)) for p, value in taken.items()})
-            logp = self.weigh(key, choices, path, args, kwargs)
+            unasked = isinstance(operation, Project) and not any(self._weighed(operation, choices, path, drawn=False))
+            logp = jnp.zeros(()) if unasked else self.weigh(key, choices, path, args, kwargs)
             return self._outcome(operation, choices, logp, at.replaced(taken), path, drawn=False)
         if len(lacking) < len(taken):
             raise self._partial(path, [p for p in taken if p not in lacking], lacking)
@@ -58,7 +59,7 @@ class Estimated(GenerativeFunction):
         return self._outcome(operation, choices, logp, at.replaced(taken), path, drawn=True)
 
     def _outcome(self, operation, choices, logp, discarded, path, *, drawn) -> Outcome:
-        counts = {operation.weighs((*path, *p), drawn=drawn) for p, _ in paths(choices)}
+        counts = self._weighed(operation, choices, path, drawn=drawn)
         if len(counts) > 1:
             raise DensityError(
                 f"{self.name} at {show(path)}: the operation weighs some of its choices and not others, and its "
@@ -66,6 +67,9 @@ class Estimated(GenerativeFunction):
             )
         weight = logp if counts == {True} else jnp.zeros_like(logp)
         return Outcome(choices, choices, logp, weight, discarded)
+
+    def _weighed(self, operation, choices, path, *, drawn):
+        return {operation.weighs((*path, *p), drawn=drawn) for p, _ in paths(choices)}
 
     def _partial(self, path, have, lacking):
         return DensityError(

@@ -16,7 +16,7 @@ from jax import numpy as jnp
 
 from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, show
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, visit_branch
-from ._errors import AddressError, ChoiceError
+from ._errors import AddressError, ChoiceError, DensityError
 from ._operations import (
     Assess,
     Generate,
@@ -29,7 +29,7 @@ from ._operations import (
     Update,
 )
 from ._rules import Overrides, isolated, override
-from .transforms import check_key
+from .transforms import RandomKeyError, check_key
 
 
 class Call(eqx.Module):
@@ -213,18 +213,31 @@ class GenerativeFunction(eqx.Module):
         Returns:
             (trace, log_weight, discarded): the weight is p(t'; args') q(old selected) / (p(t; args) q(new selected)),
             so what the kept choices gained; discarded are the old choices that were replaced or are gone.
+
+        Raises:
+            DensityError: a density among the kept choices is an estimate.
         """
         check_key(key, f"{self.name}.regenerate")
         selection = as_selection(selection)
         out = self._visit(Regenerate(selection), key, None, trace.choices, args, kwargs, "the trace")
         gone = difference(trace.choices, out.choices)
-        kept = self.project(trace, ~selection)
+        try:
+            kept = self.project(trace, ~selection)
+        except RandomKeyError as error:
+            raise DensityError(
+                f"{self.name}.regenerate: a density among the choices that are kept is itself an estimate, and the "
+                "trace holds one of its whole density, none of that part. Select those choices too, or draw new values "
+                f"and write `update(key, trace, values, ...)`, which weighs by the trace's own estimate. ({error})"
+            ) from error
         return self._trace(out, args, kwargs), out.weight - kept, {**out.discarded, **gone}
 
-    def project(self, trace: Trace, selection: Any) -> jax.Array:
-        """The log density of the selected choices of a trace, each given what came before it: a scalar in nats."""
+    def project(self, trace: Trace, selection: Any, *, key: jax.Array | None = None) -> jax.Array:
+        """The log density of the selected choices of a trace, each given what came before it: a scalar in nats.
+
+        With a key, densities among them may be estimates; then the exponential's expectation is the density.
+        """
         operation = Project(as_selection(selection))
-        return self._visit(operation, None, trace.choices, None, trace.args, trace.kwargs, "the trace").weight
+        return self._visit(operation, key, trace.choices, None, trace.args, trace.kwargs, "the trace").weight
 
     def _visit(self, operation, key, constraints, previous, args, kwargs, what):
         if constraints is not None and not isinstance(constraints, Mapping):

@@ -441,6 +441,22 @@ def test_operations_on_a_program_with_a_marginal_inside():
     np.testing.assert_allclose(weight, gained - kept, atol=1e-5)
 
 
+@pytest.mark.usefixtures("double")
+def test_operations_on_a_program_whose_density_is_an_estimate():
+    """Part of it is projected, exactly where that part is exact; the rest is an estimate of the right mean."""
+    made, _ = outer.generate(KEY, {"inner": {"x": 1}, "y": 1}, 0.75)
+    np.testing.assert_allclose(outer.project(made, "y"), np.log(0.75), rtol=1e-6)
+    mean = exactly(lambda key: jnp.exp(outer.project(made, "inner", key=key)))
+    np.testing.assert_allclose(mean, 0.625, rtol=1e-9)
+    with pytest.raises(tg.RandomKeyError, match="needs a key"):
+        outer.project(made, "inner")
+    again, weight, discarded = outer.regenerate(KEY, made, "inner", 0.75)
+    np.testing.assert_allclose(weight, np.log(0.75 if int(again.choices["inner"]["x"]) else 0.5) - np.log(0.75))
+    assert set(discarded) == {"inner"}
+    with pytest.raises(tg.DensityError, match="Select those choices too"):
+        outer.regenerate(KEY, made, "y", 0.75)
+
+
 def test_estimators_are_chosen_by_address():
     q = tg.marginal(pair, "x", tg.importance(2)).with_estimators({"u": tg.mvd(), "x": tg.local_expectation()})
     assert q.simulate(KEY, 0.75).choices["x"].shape == ()
