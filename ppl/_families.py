@@ -6,6 +6,7 @@ Measure-valued derivatives are in `_weak_derivatives`.
 from __future__ import annotations
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
@@ -41,6 +42,16 @@ def _(distribution):
         return None
     values = distribution.enumerate_support(expand=False)
     return jnp.reshape(values, (values.shape[0], *distribution.event_shape))
+
+
+@support.register(dist.MultinomialProbs)
+@support.register(dist.MultinomialLogits)
+def _(distribution):
+    # One trial is a one-hot draw; the vectors of more trials are too many to list.
+    n = distribution.total_count
+    if isinstance(n, jax.Array) or np.any(np.asarray(n) != 1):
+        return None
+    return jnp.eye(distribution.event_shape[-1], dtype=int)
 
 
 @elementwise.register(dist.Independent)

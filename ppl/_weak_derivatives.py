@@ -103,6 +103,23 @@ def _(distribution, key, value):
     return _weak(value, _pair(other, jnp.where(success, -n, n), p))
 
 
+@weak_derivative.register(dist.MultinomialProbs)
+@weak_derivative.register(dist.MultinomialLogits)
+def _(distribution, key, value):
+    """d/dp_c: n f(Y + e_c), Y ~ Mult(n - 1, p): the draw without one of its trials, which is of category c instead.
+
+    The drawn value is itself Y + e_j with j ~ p, so it serves as the negative part, and j needs no alternative. With
+    one trial, a one-hot draw, it is the local expectation.
+    """
+    p = jnp.asarray(distribution.probs, dtype=float)
+    k, n = p.shape[-1], jnp.asarray(distribution.total_count, dtype=float)
+    trial = noise(key, dist.CategoricalProbs(lax.stop_gradient(value.astype(p.dtype)) / n[..., None]))
+    others = jnp.stack([(trial + c) % k for c in range(1, k)], axis=-1)
+    steps = jax.nn.one_hot(others, k, dtype=value.dtype) - jax.nn.one_hot(trial, k, dtype=value.dtype)[..., None, :]
+    coefficients = n[..., None] * jnp.take_along_axis(jnp.broadcast_to(p, value.shape), others, axis=-1)
+    return WeakDerivative(value[None] + jnp.moveaxis(steps, -2, 0), jnp.moveaxis(coefficients, -1, 0))
+
+
 # ---- counts ---------------------------------------------------------------------------------------------------------
 
 

@@ -142,4 +142,4 @@ def check(family, estimator):
 
 
 bernoulli = counts(lambda p: dist.Bernoulli(probs=p), 0.3, most=2)
-categorical = counts(lambda *logits: dist.Categorical(logits=jnp.stack(logits)), 0.5, -0.4, 0.2, most=3)
+categorical = counts(lambda *logits: dist.Categorical(logits=jnp.stack(logits, -1)), 0.5, -0.4, 0.2, most=3)

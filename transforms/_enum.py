@@ -9,6 +9,7 @@ from jax import numpy as jnp
 
 from ._distribution import batch_shape, elementwise, finite_support, log_density_at_support, support
 from ._kinds import Enumerate
+from ._primitive import value_struct
 from ._pytree import size
 
 LIMIT = 65536
@@ -39,6 +40,7 @@ class Enum(Enumerate):
         flat = elementwise(distribution)
         values, batch = finite_support(flat), batch_shape(flat)
         logp = log_density_at_support(flat, values)
+        values = values.astype(value_struct(flat).dtype)
         k, n = values.shape[0], size(batch)
         if n == 1:
             return jnp.reshape(values, (k, *batch, *values.shape[1:])), jnp.reshape(logp, (k,))

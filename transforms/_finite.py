@@ -91,7 +91,7 @@ class Finite(NamedTuple):
         """Which support point each element is, shape (*batch_shape)."""
         spread = jnp.reshape(self.values, (self.values.shape[0], *(1 for _ in self.batch), *self.values.shape[1:]))
         event = tuple(range(1 + len(self.batch), spread.ndim))
-        return jnp.argmax(jnp.all(spread == value[None], axis=event), axis=0)
+        return jnp.argmax(jnp.all(spread.astype(value.dtype) == value[None], axis=event), axis=0)
 
     def at(self, index: jax.Array) -> jax.Array:
         """Something of the shape (k, *batch_shape), the log probabilities here, at an index for each element."""

@@ -32,7 +32,7 @@ class LocalExpectation(Fork):
         values, batch = finite_support(flat), batch_shape(flat)
         k, event = values.shape[0], tuple(range(1 + len(batch), values.ndim + len(batch)))
         spread = jnp.reshape(values, (k, *(1 for _ in batch), *values.shape[1:]))
-        drawn = jnp.argmax(jnp.all(spread == value[None], axis=event), axis=0)
+        drawn = jnp.argmax(jnp.all(spread.astype(value.dtype) == value[None], axis=event), axis=0)
         others = (drawn[None] + jnp.reshape(jnp.arange(1, k), (k - 1, *(1 for _ in batch)))) % k
         probabilities = jnp.exp(log_density_at_support(flat, values))
         return WeakDerivative(values[others].astype(value.dtype), jnp.take_along_axis(probabilities, others, axis=0))
