@@ -348,7 +348,12 @@ SCORED = ["reinforce", "local_expectation", "enum", "unordered_set", "sum_and_sa
 HOT = [(name, how) for name in ONE_HOT for how in ([*SCORED, "mvd"] if name.startswith("multi") else SCORED)]
 
 
-@pytest.mark.parametrize(("name", "how"), HOT)
+QUICK = {("multinomial, probs", "local_expectation"), ("multinomial, logits", "mvd"), ("of one's own", "enum")}
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [pytest.param(*row, marks=[] if row in QUICK else [pytest.mark.slow]) for row in HOT]
+)
 def test_one_hot_draws_exactly(name, how):
     """Two one-hot vectors of three categories as the elements of one site, against the sum over both."""
     weights = np.array([[1.0, -2.0, 3.5], [0.5, 2.5, -1.0]])

@@ -85,7 +85,9 @@ def expectation(
 
     `g = expectation(f)` has the signature and, in distribution, the value of `f`: an unbiased estimate of E[f(key,
     *args)]. Its JAX derivative is an unbiased estimate of the derivative of that expectation, by the estimator of each
-    sample site. `g` is an ordinary JAX function: `jit`, `vmap`, `grad`, `jvp`, `jacrev`, `scan`, ... apply to it.
+    sample site. `g` is an ordinary JAX function: `jit`, `vmap`, `grad`, `jvp`, `jacrev`, `scan`, ... apply to it, and
+    so do sharded arrays and `shard_map`: give every device keys of its own. With `check_vma=True`, its default, the
+    derivative in arguments that are the same on all devices comes summed over them, as that of any function does.
 
     Args:
         fun: `f(key, *args)`, returning a float array or a pytree of them, in any units. Arguments are pytrees; their
