@@ -68,7 +68,7 @@ class Recorded(GenerativeFunction):
         """Visit the step and record it."""
         out = self.step.visit(operation, key, given, path, args, kwargs)
         after = out.retval[0] if isinstance(out.retval, tuple) else None  # `scan` refuses the other.
-        return out._replace(discarded=(out.logp, out.weight, after))
+        return out._replace(discarded={"step": (out.logp, out.weight, after)})
 
 
 def recorded(
@@ -79,7 +79,7 @@ def recorded(
         return function.visit(operation, key, given, path, args, kwargs), None
     chain = Combined(Recorded(function.function), function.combinator)
     out = chain.visit(operation, key, given, path, args, kwargs)
-    return out._replace(discarded={}), out.discarded
+    return out._replace(discarded={}), out.discarded["step"]
 
 
 def first(stacked: Any) -> Any:

@@ -2,6 +2,18 @@
 
 Each is an object with `init(key)`, which gives parameters, and `guide`, a generative function of them over the latent
 addresses of the target, for every objective that takes one.
+
+What fits most posteriors: Laplace's approximation first, a family around it, a learning rate that decays to nothing,
+and k-hat to say whether to believe it:
+
+    normal = auto.laplace(target).init(key)
+    family = auto.flow(target, around=normal)       # or full_rank, with `sticking_the_landing` for `elbo`
+    bound = elbo(target.function, family.guide, target.observed)
+    def objective(key, params):
+        return jnp.mean(jax.vmap(lambda k: bound(k, target.args, params))(jax.random.split(key, 32)))
+    optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, 2000))
+    run = fit(objective, family.init(key), optimizer, key=key, steps=2000, maximize=True)
+    importance_sampling(target, family.guide, run.params, key=key, n=5000).k_hat      # below 0.7
 """
 
 from ._auto import Family as Family
