@@ -196,7 +196,7 @@ def eight_schools_centered(data):
 
 
 def radon(*, floor: bool) -> Callable:
-    """Homes in counties, y ~ N(alpha[county] + beta floor, sigma_y), beta only `floor`; non-centred."""
+    """Homes in counties, y ~ N(alpha[county] + beta floor, sigma_y); beta only `floor`."""
 
     def target(data):
         county, measured = jnp.asarray(data["county_idx"]) - 1, floats(data["floor_measure"])
@@ -205,18 +205,13 @@ def radon(*, floor: bool) -> Callable:
         def model():
             mu = tg.sample("mu_alpha", dist.Normal(0.0, 10.0))
             scale, noise = tg.sample("sigma_alpha", dist.HalfNormal(1.0)), tg.sample("sigma_y", dist.HalfNormal(1.0))
-            alpha = mu + scale * tg.sample("raw", dist.Normal(0.0, 1.0).expand([data["J"]]))
+            alpha = tg.sample("alpha", dist.Normal(mu, scale).expand([data["J"]]))
             slope = tg.sample("beta", dist.Normal(0.0, 10.0)) if floor else 0.0
             tg.sample("y", dist.Normal(alpha[county] + slope * measured, noise))
 
         return tg.Target(model, (), {"y": floats(data["log_radon"])})
 
     return target
-
-
-def radon_quantities(*names: str) -> Callable:
-    rest = quantities_at(*names)
-    return lambda z: jnp.concatenate([z["mu_alpha"] + z["sigma_alpha"] * z["raw"], rest(z)])
 
 
 def funnel(_):
@@ -275,9 +270,9 @@ POSTERIORS |= {
     "diamonds-diamonds": Posterior("diamonds", diamonds, quantities_at("b", "Intercept", "sigma")),
     "wells_data-wells_dist100_model": Posterior("wells_data", wells, quantities_at("alpha", "beta")),
     "radon_mn-radon_partially_pooled": Posterior(
-        "radon_mn", radon(floor=False), radon_quantities("mu_alpha", "sigma_alpha", "sigma_y")
+        "radon_mn", radon(floor=False), quantities_at("alpha", "mu_alpha", "sigma_alpha", "sigma_y")
     ),
     "radon_mn-radon_variable_intercept": Posterior(
-        "radon_mn", radon(floor=True), radon_quantities("mu_alpha", "beta", "sigma_alpha", "sigma_y")
+        "radon_mn", radon(floor=True), quantities_at("alpha", "mu_alpha", "beta", "sigma_alpha", "sigma_y")
     ),
 }

