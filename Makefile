@@ -16,7 +16,7 @@ SOURCES = $(shell find ppl transforms -name '*.py')
 
 help:
 	@echo 'make demo        train a variational autoencoder on real digits and draw docs/images/vae.png'
-	@echo 'make air         attend, infer, repeat, by every estimator: hours. AIR="--quick", or "--methods mvd --epochs 10"'
+	@echo 'make air         attend, infer, repeat, by every estimator: half an hour. AIR="--quick", or "--methods mvd --epochs 10"'
 	@echo 'make test        the tests that are not marked slow'
 	@echo 'make all-tests   the slow ones too'
 	@echo 'make lint        ruff: rules and format'
