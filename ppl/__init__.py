@@ -15,6 +15,8 @@ from ._addresses import select as select
 from ._baselines import MovingAverage as MovingAverage
 from ._baselines import baseline_loss as baseline_loss
 from ._baselines import control_loss as control_loss
+from ._branching import cond as cond
+from ._branching import switch as switch
 from ._check import BiasReport as BiasReport
 from ._check import check_unbiased as check_unbiased
 from ._choice import describe_estimators as describe_estimators
@@ -42,9 +44,6 @@ from ._forward_filter import forward_filter as forward_filter
 from ._function import gen as gen
 from ._function import sample as sample
 from ._generative import GenerativeFunction as GenerativeFunction
-from ._generative import Trace as Trace
-from ._generative import cond as cond
-from ._generative import switch as switch
 from ._importance import importance as importance
 from ._mcmc import Draws as Draws
 from ._mcmc import hmc as hmc
@@ -68,6 +67,7 @@ from ._sequential import smc_wake_phi as smc_wake_phi
 from ._sir import sir as sir
 from ._smc import smc as smc
 from ._target import Target as Target
+from ._trace import Trace as Trace
 from ._unconstrained import Unconstrained as Unconstrained
 from ._unconstrained import to_unconstrained as to_unconstrained
 from ._wake_sleep import sleep as sleep

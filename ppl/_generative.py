@@ -12,11 +12,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jax import numpy as jnp
 
-from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, show
-from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, visit_branch
-from ._errors import AddressError, ChoiceError, DensityError
+from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference
+from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
+from ._errors import AddressError, DensityError
 from ._operations import (
     Assess,
     Generate,
@@ -29,6 +28,7 @@ from ._operations import (
     Update,
 )
 from ._rules import Overrides, isolated, override
+from ._trace import Trace
 from .transforms import RandomKeyError, check_key
 
 
@@ -38,73 +38,6 @@ class Call(eqx.Module):
     function: GenerativeFunction
     args: tuple
     kwargs: dict
-
-
-class Trace(eqx.Module):
-    """One run of a generative function: what it was given, what it chose, what it returned, and how likely that was.
-
-    Attributes:
-        function: the generative function.
-        args: its arguments.
-        kwargs: its keyword arguments.
-        choices: the choices, a nested dict of arrays.
-        retval: the return value.
-        logp: log p(choices; args), a float scalar in nats; an estimate where the function's density is one.
-
-    A trace is a pytree, so it goes through `jit`, `vmap` and `tree_map`; what is no array or number among the arguments
-    (an activation function inside a network, say) is static in it.
-    """
-
-    choices: Choices
-    logp: jax.Array
-    _rest: tuple
-
-    def __init__(self, function: GenerativeFunction, args: tuple, kwargs: dict, choices: Choices, retval: Any, logp):
-        self.choices = choices
-        self.logp = logp
-        self._rest = _hold((function, args, kwargs, retval))
-
-    @property
-    def function(self) -> GenerativeFunction:
-        """The generative function."""
-        return _release(self._rest[0])
-
-    @property
-    def args(self) -> tuple:
-        """Its arguments."""
-        return _release(self._rest[1])
-
-    @property
-    def kwargs(self) -> dict:
-        """Its keyword arguments."""
-        return _release(self._rest[2])
-
-    @property
-    def retval(self) -> Any:
-        """The return value."""
-        return _release(self._rest[3])
-
-    def __repr__(self):
-        name = self._rest[0].name
-        return f"Trace({name}, choices={eqx.tree_pformat(self.choices)}, logp={eqx.tree_pformat(self.logp)})"
-
-
-class _Held(eqx.Module):
-    """A leaf that JAX cannot take, made static."""
-
-    value: Any = eqx.field(static=True)
-
-
-def _hold(tree):
-    return jax.tree.map(lambda x: x if eqx.is_array_like(x) else _Held(x), tree)
-
-
-def _release(tree):
-    return jax.tree.map(lambda x: x.value if _is_held(x) else x, tree, is_leaf=_is_held)
-
-
-def _is_held(x):
-    return isinstance(x, _Held)
 
 
 class GenerativeFunction(eqx.Module):
@@ -341,65 +274,3 @@ class Overridden(GenerativeFunction):
             out = self.function.visit(operation, key, given, path, args, kwargs)
             rules.check_used(self.name, out.choices)
             return out
-
-
-class Switch(GenerativeFunction):
-    """One of several generative functions, by an index at run time."""
-
-    index: Any
-    branches: tuple[GenerativeFunction, ...]
-
-    def visit(self, operation, key, given, path, args, kwargs):
-        """Visit the branch that the index says."""
-        if kwargs:
-            raise AddressError(f"A branch at {show(path)} takes positional arguments only, and got {sorted(kwargs)}.")
-        index = jnp.asarray(self.index)
-        if index.shape != () or not jnp.issubdtype(index.dtype, jnp.integer):
-            raise ChoiceError(
-                f"The branch at {show(path)} is chosen by one integer (or, in `cond`, one boolean), and got "
-                f"{index.dtype}{list(index.shape)}. For a choice in each lane, put the branch inside a `vmap`."
-            )
-        return visit_branch(index, [b.visit for b in self.branches], operation, key, given, path, args)
-
-
-def switch(index: Any, *branches: GenerativeFunction) -> GenerativeFunction:
-    """Choose one of several generative functions by an index, as in `sample("s", tg.switch(i, f, g)(x))`.
-
-    Args:
-        index: an integer scalar, clamped to the branches.
-        *branches: generative functions of the same arguments, whose return values have the same structure.
-
-    Returns:
-        A generative function. Its choices are the union over the branches, zeros at the addresses of those not taken.
-
-    Example:
-        >>> import jax, tracegrad as tg
-        >>> a = tg.gen(lambda: tg.sample("x", tg.dist.Normal(0.0, 1.0)))
-        >>> b = tg.gen(lambda: tg.sample("y", tg.dist.Normal(5.0, 1.0)))
-        >>> sorted(tg.switch(1, a, b).simulate(jax.random.key(0)).choices)
-        ['x', 'y']
-    """
-    return Switch(index, _functions("switch", branches))
-
-
-def _functions(what: str, branches: tuple) -> tuple:
-    wrong = [type(b).__name__ for b in branches if not isinstance(b, GenerativeFunction)]
-    if wrong or not branches:
-        raise AddressError(
-            f"{what} takes generative functions, and got {', '.join(wrong) or 'none'}. Their arguments come after it: "
-            "`sample('s', switch(i, f, g)(args))`, `sample('c', cond(p, f, g)(args))`."
-        )
-    return branches
-
-
-def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) -> GenerativeFunction:
-    """Choose one of two generative functions by a predicate; see `switch`.
-
-    Example:
-        >>> import jax, tracegrad as tg
-        >>> wide = tg.gen(lambda m: tg.sample("x", tg.dist.Normal(m, 9.0)))
-        >>> narrow = tg.gen(lambda m: tg.sample("x", tg.dist.Normal(m, 1.0)))
-        >>> sorted(tg.cond(True, wide, narrow).simulate(jax.random.key(0), 2.0).choices)
-        ['x']
-    """
-    return Switch(jnp.where(predicate, 1, 0), _functions("cond", (false, true)))

@@ -23,15 +23,10 @@ from ._dependence import NOTHING, Dependence
 from ._jax import Literal, is_inexact_aval, open_jaxpr, scan_parts
 from ._kinds import Direct
 from ._plan import Inlined, Plan, Step, gather, inline
+from ._splitting import Splitting
 
 OPAQUE = {"site_log_density", "site_draw"}
 """The names under which densities and draws are traced: looked into only where they sum over elements."""
-
-SUMS = {"add", "sub", "add_any", "concatenate", "pad"}
-UNARY = set(
-    "neg convert_element_type reshape broadcast_in_dim transpose squeeze reduce_sum copy slice rev cumsum".split()
-)
-MIXING = {"reduce_sum", "cumsum", "dot_general", "slice", "reshape", "gather", "dynamic_slice"}
 
 Shape = tuple[int, ...]
 
@@ -133,7 +128,7 @@ class Analysis:
 
         `carries` are the inputs that come boxed if the outputs of the same place are boxed: those of a loop's body.
         """
-        outputs, split = self.flat.outputs, _Memo(self, carries)
+        outputs, split = self.flat.outputs, Splitting(self, carries)
         promising = {v for v in carries if split(v)}
         linked = {v for v, b in zip(carries, boxed, strict=False) if b}
         targets = [v for v, b in zip(outputs, boxed, strict=True) if b]
@@ -178,61 +173,6 @@ class Analysis:
             sources=len(self.shapes) - self.given,
             scans=scans,
         )
-
-
-class _Memo:
-    """Whether pushing the box of a value back to what it is a linear function of splits its credit."""
-
-    def __init__(self, analysis: Analysis, carries: Sequence[Any]):
-        self.analysis = analysis
-        self.known: dict[Any, bool] = {v: True for v in carries if is_inexact_aval(v.aval) and analysis.env.get(v)}
-
-    def __call__(self, v) -> bool:
-        trail = [v]
-        while trail:
-            u = trail[-1]
-            operands = None if u in self.known else self._linear(u)
-            if operands is None:
-                self.known.setdefault(u, self._splits_inside(u))
-                trail.pop()
-            elif waiting := [w for w in operands if w not in self.known]:
-                trail.extend(waiting)
-            else:
-                self.known[u] = self._finer(u, operands) or any(self.known[w] for w in operands)
-                trail.pop()
-        return self.known[v]
-
-    def _splits_inside(self, u):
-        item = self.analysis.made.get(u)
-        body = None if item is None else self.analysis.scans.get(id(item))
-        return body is not None and bool(body.shapes) and is_inexact_aval(u.aval)
-
-    def _linear(self, u):
-        """The operands that depend on scores, where `u` is linear in all of them together; else None."""
-        item = self.analysis.made.get(u)
-        if item is None or isinstance(item, Step):
-            return None
-        name = item.primitive.name
-        varying = [a for a in item.invars if not isinstance(a, Literal) and self.analysis.env.get(a)]
-        linear = (
-            name in SUMS
-            or name in UNARY
-            or (name in ("mul", "dot_general") and len(varying) == 1)
-            or (name in ("div", "gather", "dynamic_slice") and varying == [item.invars[0]])
-            or (name == "select_n" and item.invars[0] not in varying)
-        )
-        inexact = all(is_inexact_aval(a.aval) for a in (*varying, u))
-        return varying if linear and varying and inexact else None
-
-    def _finer(self, u, operands):
-        """Whether an operand depends on less than `u`, or keeps apart along an axis what `u` mixes."""
-        env, item = self.analysis.env, self.analysis.made[u]
-        name = item.primitive.name
-        if name in SUMS and len(operands) < len(item.invars):
-            return True
-        if any(dep.mask_of(env[a]) != dep.mask_of(env[u]) for a in operands):
-            return True
-        return name in (*MIXING, *SUMS) and any(dep.apart(env[a]) > dep.apart(env[u]) for a in operands)
 
 
 class _Body:

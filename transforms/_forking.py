@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
@@ -38,7 +37,7 @@ FEW = 4
 class Forked(NamedTuple):
     """A forking step of a run, and the values that the steps from it on take from before (kept for `FEW` steps)."""
 
-    index: int
+    at: int
     env: dict | None
 
 
@@ -55,11 +54,11 @@ class _Group(NamedTuple):
     start: Forked
     only: Any
     past: int
-    numbers: np.ndarray
+    numbers: Any
 
 
 def _groups(plan, forked) -> Iterator[_Group]:
-    steps = [plan.steps[start.index] for start in forked]
+    steps = [plan.steps[start.at] for start in forked]
     if len(forked) > FEW:
         yield from (_Group(forked[0], None, 0, numbers) for numbers in numbering_of_steps(steps).values())
         return
@@ -108,7 +107,7 @@ def _alone(plan, options, group):
 
     def replay(cursor):
         mode = Replaying(options, group.only)
-        return walk(plan, dict(group.start.env), mode, group.start.index, cursor)[0][: options.objectives]
+        return walk(plan, dict(group.start.env), mode, group.start.at, cursor)[0][: options.objectives]
 
     return _over(replay, jnp.ravel(group.numbers), options.chunk_size)
 
@@ -120,7 +119,7 @@ def _lane_by_lane(plan, options, group):
     def replay(cursor):
         def program(on):
             mode = ReplayingLanes(options, group.only, on)
-            return walk(plan, dict(group.start.env), mode, group.start.index, cursor)[0][: options.objectives]
+            return walk(plan, dict(group.start.env), mode, group.start.at, cursor)[0][: options.objectives]
 
         return versions(program, lanes)
 

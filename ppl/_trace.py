@@ -1,0 +1,80 @@
+"""Traces: one run of a generative function, as a pytree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+
+from ._addresses import Choices
+
+if TYPE_CHECKING:
+    from ._generative import GenerativeFunction
+
+
+class Trace(eqx.Module):
+    """One run of a generative function: what it was given, what it chose, what it returned, and how likely that was.
+
+    Attributes:
+        function: the generative function.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        choices: the choices, a nested dict of arrays.
+        retval: the return value.
+        logp: log p(choices; args), a float scalar in nats; an estimate where the function's density is one.
+
+    A trace is a pytree, so it goes through `jit`, `vmap` and `tree_map`; what is no array or number among the arguments
+    (an activation function inside a network, say) is static in it.
+    """
+
+    choices: Choices
+    logp: jax.Array
+    _rest: tuple
+
+    def __init__(self, function: GenerativeFunction, args: tuple, kwargs: dict, choices: Choices, retval: Any, logp):
+        self.choices = choices
+        self.logp = logp
+        self._rest = _hold((function, args, kwargs, retval))
+
+    @property
+    def function(self) -> GenerativeFunction:
+        """The generative function."""
+        return _release(self._rest[0])
+
+    @property
+    def args(self) -> tuple:
+        """Its arguments."""
+        return _release(self._rest[1])
+
+    @property
+    def kwargs(self) -> dict:
+        """Its keyword arguments."""
+        return _release(self._rest[2])
+
+    @property
+    def retval(self) -> Any:
+        """The return value."""
+        return _release(self._rest[3])
+
+    def __repr__(self):
+        name = self._rest[0].name
+        return f"Trace({name}, choices={eqx.tree_pformat(self.choices)}, logp={eqx.tree_pformat(self.logp)})"
+
+
+class _Held(eqx.Module):
+    """A leaf that JAX cannot take, made static."""
+
+    value: Any = eqx.field(static=True)
+
+
+def _hold(tree):
+    return jax.tree.map(lambda x: x if eqx.is_array_like(x) else _Held(x), tree)
+
+
+def _release(tree):
+    return jax.tree.map(lambda x: x.value if _is_held(x) else x, tree, is_leaf=_is_held)
+
+
+def _is_held(x):
+    return isinstance(x, _Held)
