@@ -108,6 +108,19 @@ def branches(key, w, draw=flip):
     return c + b * 2.0 + d * 10.0
 
 
+def outputs_of_a_branch(key, w, draw=flip):
+    """Of what comes out of a branch, each depends on its own part of what went in and of what was drawn inside."""
+    k1, k2, k3, k4 = jax.random.split(key, 4)
+    a, b, d = draw(k1, w), draw(k2, w - A), draw(k3, w + A)
+
+    def drawn(a, b):
+        return draw(k4, w + A * a), b * 2.0, (a - 0.3) ** 2
+
+    x, y, z = jax.lax.cond(d > 0.5, drawn, lambda a, b: (a * w, b - 0.3, a), a, b)
+    u, v = jax.checkpoint(lambda a: (draw(jax.random.fold_in(k4, 1), w), a * 3.0 + w))(b)
+    return x * 2.0 + (y - 0.3) ** 2 + z * 3.0 + u * 5.0 + v
+
+
 def jitted(key, w, draw=flip):
     k1, k2, k3 = jax.random.split(key, 3)
 
@@ -142,6 +155,7 @@ PROGRAMS = [
     lanes_of_loops,
     loop_of_lanes,
     branches,
+    outputs_of_a_branch,
     jitted,
     nonlinear,
     indexed,
@@ -199,6 +213,23 @@ def test_a_chain_is_credited_step_by_step():
         return jax.lax.scan(body, (0.0, 0.0), jax.random.split(key, 20))[0][1]
 
     assert gain(program, jnp.asarray(0.4)) > 2.0
+
+
+def test_the_outputs_of_a_branch_are_credited_one_by_one():
+    """Ten lanes that only pass through a branch, where one more is drawn: each lane pays for itself and the choice."""
+
+    def program(key, w):
+        k1, k2, k3 = jax.random.split(key, 3)
+        z = jax.vmap(lambda k: flip(k, w))(jax.random.split(k1, 10))
+        choice = 0.1 * flip(k3, 0.0)
+
+        def extra(z):
+            return flip(k2, w), 2.0 * z
+
+        x, z = jax.lax.cond(choice > 0.0, extra, lambda z: (0.0, z + w), z)
+        return x + jnp.sum((z - 0.3) ** 2)
+
+    assert gain(program, jnp.asarray(0.4)) > 5.0
 
 
 def test_loops_inside_loops_are_credited_step_by_step():

@@ -6,7 +6,8 @@ depends on (`_dependence`), index by index along the axes that lanes and element
 runs on the boxed nodes. Boxing an output whole is the special case of an empty tail.
 
 In a scan the same is done inside the body, whose sources are three: what the loop's operands depend on, the scores of
-earlier steps, and those of the step itself. Branches, checkpoints and while loops are one node each.
+earlier steps, and those of the step itself. A branch or a checkpoint is one node with one score, which multiplies
+what depends on a draw inside; a while loop is one node, and all that comes out of it depends on all that goes in.
 
 Source: the stochastic computation graphs of Schulman et al., 2015, here read off the jaxpr.
 """
@@ -20,13 +21,19 @@ from typing import Any
 from . import _dependence as dep
 from ._contributions import score_shape
 from ._dependence import NOTHING, Dependence
-from ._jax import Literal, is_inexact_aval, open_jaxpr, scan_parts
+from ._jax import Literal, closed_consts, is_inexact_aval, open_jaxpr, scan_parts
 from ._kinds import Direct
 from ._plan import Inlined, Plan, Step, gather, inline
 from ._splitting import Splitting
 
 OPAQUE = {"site_log_density", "site_draw"}
 """The names under which densities and draws are traced: looked into only where they sum over elements."""
+
+NODES = {
+    "cond": lambda params, inputs: (params["branches"], inputs[1:], dep.mixed(inputs[0])),
+    **dict.fromkeys(["checkpoint", "remat", "remat2"], lambda params, inputs: ([params["jaxpr"]], inputs, NOTHING)),
+}
+"""The jaxprs of a branch or a checkpoint, their operands, and what the choice of a branch depends on."""
 
 Shape = tuple[int, ...]
 
@@ -108,8 +115,22 @@ class Analysis:
         if step.name == "scan":
             body = self.scans[id(step)] = _Body(step, inputs)
             return body.outputs([self._new((body.scan.length, *shape)) for shape in body.shapes])
+        if step.name in NODES:
+            return self._node(step, *NODES[step.name](step.eqn.params, inputs))
         whole = dep.union([dep.mixed(dep.union(inputs)), dep.source(self._new(()), ())])
         return [whole] * len(step.writes)
+
+    def _node(self, step, jaxprs, inputs, choice):
+        """A branch or a checkpoint: one source for all its draws, on which only what depends on a draw depends."""
+        given, number = len(self.shapes), self._new(())
+        outs = [[choice] for _ in step.writes]
+        for jaxpr in jaxprs:
+            inner = Analysis(open_jaxpr(jaxpr), [*[NOTHING] * len(closed_consts(jaxpr)), *inputs], self.shapes[:given])
+            for parts, d in zip(outs, inner.dependences(inner.flat.outputs), strict=True):
+                parts.append({key: mask & (1 << given) - 1 for key, mask in d.items()})
+                if dep.mask_of(d) >> given:
+                    parts.append(dep.source(number, ()))
+        return [dep.union({key: mask for key, mask in d.items() if mask} for d in parts) for parts in outs]
 
     def _sample(self, step, inputs):
         lanes, parts = step.eqn.params["lanes"], dep.after(step.eqn, inputs)[:1]
