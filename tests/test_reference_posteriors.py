@@ -85,11 +85,3 @@ def test_k_hat_says_where_a_family_does_not_fit():
 )
 def test_k_hat_says_where_a_fitted_family_does_not_fit(name, family):
     check_told(name, family)
-
-
-@pytest.mark.slow
-def test_a_flow_fits_the_eight_schools_better():
-    """Their tau has a long tail that no normal has."""
-    flow = found("eight_schools (exact", "flow")[0]
-    assert flow.z < 0.2
-    assert 0.9 < flow.low <= flow.high < 1.1

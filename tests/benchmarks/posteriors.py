@@ -6,9 +6,9 @@ The folder holds data sets in the JSON format of posteriordb, NAME.json. The fil
 nesting: an object with "params", "mean" and "sd" (and, where it is known, "log_evidence") is the reference of the key
 that it is under. Without a folder only the models without data are run. In double precision.
 
-z is the largest error of a mean, in standard deviations of the posterior; ratios are of standard deviations. k-hat below
-0.7 vouches for importance weights: "z, weighted" is the error of the draws with those. The time
-is that of everything after Laplace's approximation (which is a mean-field fit where there is no mode).
+z is the largest error of a mean, in standard deviations of the posterior; ratios are of standard deviations. k-hat
+below 0.7 vouches for importance weights, and the weighted z is the error with those. The time is that of everything
+after Laplace's approximation (which is a mean-field fit where there is no mode).
 """
 
 import argparse
