@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -110,13 +111,18 @@ def _name(pattern) -> str:
 
 def _measure(objective, args, names, key, draws, choice):
     run = gradient_of(objective, args)[0]
-    batch = jax.jit(lambda keys: jax.vmap(lambda k: run(k)[1:])(keys)).lower(jax.random.split(key, draws)).compile()
-    keys = jax.random.split(key, draws)
-    grads = jax.block_until_ready(batch(keys))
+    leaves, keys = jax.tree.leaves(args), jax.random.split(key, draws)
+    arrays, static = eqx.partition(leaves, eqx.is_array)
+
+    @jax.jit
+    def batch(keys, arrays):
+        return jax.vmap(lambda k: run(k, values=eqx.combine(arrays, static))[1:])(keys)
+
+    grads = jax.block_until_ready(batch(keys, arrays))
     seconds = []
     for _ in range(5):
         begun = time.perf_counter()
-        jax.block_until_ready(batch(keys))
+        jax.block_until_ready(batch(keys, arrays))
         seconds.append(time.perf_counter() - begun)
     by_leaf = {n: float(np.sum(np.var(np.asarray(g, np.float64), axis=0))) for n, g in zip(names, grads, strict=True)}
     variance, each = sum(by_leaf.values()), 1e3 * float(np.median(seconds)) / draws

@@ -13,24 +13,27 @@ from .transforms import is_inexact
 
 
 def gradient_of(objective: Callable, args: tuple):
-    """A function of a key to the flat list [value, gradients ...], and the names of its entries."""
+    """A function of a key to the flat list [value, gradients ...], and the names of its entries.
+
+    The function takes the leaves of `args` too, so that they can be operands, not constants, of what is compiled.
+    """
     leaves, tree = jax.tree.flatten_with_path(args)
     leaves = [(path, jnp.asarray(x) if isinstance(x, float) else x) for path, x in leaves]
     trained = [i for i, (_, x) in enumerate(leaves) if is_inexact(x)]
-    values = [x for _, x in leaves]
+    given = [x for _, x in leaves]
 
-    def at(arrays):
+    def at(arrays, values=given):
         filled = list(values)
         for i, x in zip(trained, arrays, strict=True):
             filled[i] = x
         return jax.tree.unflatten(tree, filled)
 
-    def run(key, objective=objective):
-        value, grads = jax.value_and_grad(lambda xs: objective(key, *at(xs)))([values[i] for i in trained])
+    def run(key, objective=objective, values=given):
+        value, grads = jax.value_and_grad(lambda xs: objective(key, *at(xs, values)))([values[i] for i in trained])
         return [value, *grads]
 
     names = ["value", *(f"args{jax.tree_util.keystr(leaves[i][0])}" for i in trained)]
-    return run, names, at, [values[i] for i in trained]
+    return run, names, at, [given[i] for i in trained]
 
 
 def moments(run: Callable, key: jax.Array, draws: int, chunk: int = 1000):
