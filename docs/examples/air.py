@@ -138,7 +138,7 @@ def run(options):
     if options.variance:
         start = parameters(jax.random.key(options.seed))
         critic = trained.get("reinforce-critic", trained[best])["critic"]
-        images = jnp.asarray(scenes.images[: options.batch])
+        images = jnp.asarray(scenes.images[:16])
         text = variance_table({"at the start": start, f"after {best}": trained[best] | {"critic": critic}}, images)
         (options.output / "variance.txt").write_text(text)
         print(text)
