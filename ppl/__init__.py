@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 import numpyro.distributions as dist  # noqa: F401  (re-exported)
+from equinox import __path__ as _equinox_path
 
 from . import _families as _families
 from . import _log_densities as _log_densities
@@ -102,4 +103,5 @@ from .transforms import unordered_set as unordered_set
 
 __version__ = _version("tracegrad")
 
-_hide_frames(__path__[0])
+for _folder in (*__path__, *_equinox_path):  # a source line in a message is one of the user's
+    _hide_frames(_folder)

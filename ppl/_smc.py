@@ -205,8 +205,8 @@ def smc(
         ess_threshold: resample only where the effective sample size (sum w)^2 / sum w^2 is below this share of n, and
             else carry the weights on; between 0 (never: importance sampling of paths) and 1; None resamples at every
             step. Both laws hold, as the rule sees the weights alone. The rule is a step in the weights, so where those
-            have reparameterised values in them a derivative through it is not of the expectation: give such steps
-            `reinforce()`, or leave it None.
+            have reparameterised values in them a derivative through it is not of the expectation, and a
+            `DiscontinuityWarning` says so: give such steps `reinforce()`, or leave it None.
         chunk_size: run at most about this many particles at a time; None runs all in one `vmap`.
 
     Returns:

@@ -338,3 +338,29 @@ def test_doubly_reparameterised_bounds_are_looked_at():
     bound = tg.dreg(model, guide, {"x": jnp.asarray(0.2)}, n=2)
     with pytest.warns(tg.DiscontinuityWarning, match="at 'z' reaches a discontinuity: floor"):
         jax.make_jaxpr(jax.grad(lambda m: bound(KEY, (), (m,))))(jnp.asarray(0.1))
+
+
+@pytest.mark.parametrize(("threshold", "warned"), [(0.7, 1), (None, 0)])
+def test_a_threshold_on_weights_of_reparameterised_particles_warns(threshold, warned):
+    """It is the library's own comparison; the line that is named is the user's."""
+
+    @tg.gen
+    def step(z, x):
+        z = tg.sample("z", dist.Normal(0.9 * z, 1.0))
+        tg.sample("y", dist.Normal(z, 1.0))
+        return z, None
+
+    @tg.gen
+    def proposal(observed, carry, x, w):
+        tg.sample("z", dist.Normal(w * carry + 0.1 * observed["y"], 1.0))
+
+    @tg.expectation
+    def bound(key, w):
+        walk = tg.marginal(step.scan(length=3), "y", tg.smc(4, proposal, (w,), ess_threshold=threshold))
+        return walk.assess({"y": jnp.arange(3.0)}, 0.0, key=key)[0]
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        jax.grad(bound, argnums=1)(jax.random.key(0), 0.5)
+    assert [w.category for w in found] == [tg.DiscontinuityWarning] * warned
+    assert all("at 'z'" in str(w.message) and "test_smoothness.py" in str(w.message) for w in found)
