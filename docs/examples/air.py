@@ -69,44 +69,40 @@ def evaluate(params, scenes, key):
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def continued(optimizer, state):
-    """The optimiser, starting from where an earlier round of `fit` left it."""
-    return optax.GradientTransformation(lambda _: state, optimizer.update)
-
-
-def train(name, scenes, held_out, options):
-    """Rounds of `fit`, each followed by a look at held-out scenes: yields parameters and a report."""
+def train(name, scenes, held_out, options, tell):
+    """Train by a method, and after every so many steps look at held-out scenes and `tell(params, report)`."""
     method = METHODS[name]
     objective = method.objective(scanned=options.scanned and name not in UNROLLED_ONLY)
-    adam, params, state = optax.adam(options.rate), parameters(jax.random.key(options.seed)), method.state
-    optimizer, data, key = adam, jnp.asarray(scenes.images), jax.random.key(options.seed + 1)
-    spent, step = 0.0, 0
-    while step < options.steps:
-        steps = min(options.every, options.steps - step)
+    began, spent = time.perf_counter(), 0.0
+
+    def look(so_far):
+        nonlocal began, spent
+        seconds, step = time.perf_counter() - began, len(so_far.history)
+        latest = so_far.history[-((step - 1) % options.every + 1) :]
+        accuracy, elbo = evaluate(so_far.params, held_out, jax.random.key(0))
+        epoch, spent = step * options.batch / len(scenes.images), spent + seconds
+        ms = 1e3 * seconds / len(latest)
+        tell(so_far.params, Report(name, epoch, step, spent, float(latest.mean()), elbo, accuracy, ms))
         began = time.perf_counter()
-        done = tg.fit(
-            objective,
-            params,
-            optimizer,
-            key=jax.random.fold_in(key, step),
-            steps=steps,
-            data=data,
-            batch_size=options.batch,
-            state=state,
-            maximize=True,
-            progress=False,
-        )
-        seconds = time.perf_counter() - began
-        params, state, optimizer = done.params, done.state, continued(adam, done.opt_state)
-        spent, step = spent + seconds, step + steps
-        accuracy, elbo = evaluate(params, held_out, jax.random.key(0))
-        epoch, latest = step * options.batch / len(scenes.images), float(done.history.mean())
-        yield params, Report(name, epoch, step, spent, latest, elbo, accuracy, 1e3 * seconds / steps)
+
+    tg.fit(
+        objective,
+        parameters(jax.random.key(options.seed)),
+        optax.adam(options.rate),
+        key=jax.random.key(options.seed + 1),
+        steps=options.steps,
+        data=jnp.asarray(scenes.images),
+        batch_size=options.batch,
+        state=method.state,
+        maximize=True,
+        progress=False,
+        callback=look,
+        every=options.every,
+    )
 
 
 def run(options):
     options.output.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(options.output / "compiled"))  # rounds compile once
     began = time.perf_counter()
     scenes = make_scenes(digits(), options.scenes, seed=0)
     held_out = make_scenes(digits(held_out=True), options.held_out, seed=1)
@@ -116,14 +112,17 @@ def run(options):
     with (options.output / "air.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Report._fields)
+
+        def tell(params, report):
+            reports.append(report)
+            writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in report])
+            file.flush()
+            print(describe(report), flush=True)
+            trained[report.method] = params
+            eqx.tree_serialise_leaves(options.output / f"{report.method}.eqx", params)
+
         for name in options.methods:
-            for params, report in train(name, scenes, held_out, options):
-                reports.append(report)
-                writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in report])
-                file.flush()
-                print(describe(report), flush=True)
-                trained[name] = params
-                eqx.tree_serialise_leaves(options.output / f"{name}.eqx", params)
+            train(name, scenes, held_out, options, tell)
 
     last = {report.method: report for report in reports}
     best = max(last, key=lambda name: last[name].accuracy)
