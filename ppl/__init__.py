@@ -3,9 +3,9 @@
 from importlib.metadata import version as _version
 
 import numpyro.distributions as dist  # noqa: F401  (re-exported)
-from equinox import __path__ as _equinox_path
 
 from . import _families as _families
+from . import _frames as _frames
 from . import _log_densities as _log_densities
 from . import _rejection as _rejection
 from . import _standard_noise as _standard_noise
@@ -89,7 +89,6 @@ from .transforms import disarm as disarm
 from .transforms import enum as enum
 from .transforms import exact_expectation as exact_expectation
 from .transforms import expectation as expectation
-from .transforms import hide_frames as _hide_frames
 from .transforms import leave_one_out as leave_one_out
 from .transforms import local_expectation as local_expectation
 from .transforms import mvd as mvd
@@ -102,6 +101,3 @@ from .transforms import sum_and_sample as sum_and_sample
 from .transforms import unordered_set as unordered_set
 
 __version__ = _version("tracegrad")
-
-for _folder in (*__path__, *_equinox_path):  # a source line in a message is one of the user's
-    _hide_frames(_folder)

@@ -61,7 +61,11 @@ TABLE = {
     ],
     "enum": [],  # below: not for loops and plates, by design
 }
-ROWS = [pytest.param(*row, id=f"{name}-{i}") for name, rows in TABLE.items() for i, row in enumerate(rows)]
+ROWS = [  # the second of an estimator is slow: each construct by itself is in test_every_estimator
+    pytest.param(*row, id=f"{name}-{i}", marks=[pytest.mark.slow] if i else [])
+    for name, rows in TABLE.items()
+    for i, row in enumerate(rows)
+]
 FORKS = ["local_expectation", "mvd", "arm", "disarm", "sum_and_sample", "unordered_set"]
 
 

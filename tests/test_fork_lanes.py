@@ -128,8 +128,14 @@ def gradients(program, estimator, chunk_size=None):
     return jax.jit(jax.vmap(jax.jacrev(g, argnums=1), (0, None)))(jax.random.split(jax.random.key(1), 40), W)
 
 
-@pytest.mark.parametrize("chunk_size", [None, 4])
-@pytest.mark.parametrize("name", PROGRAMS)
+CHUNKED = {"many sites", "loop of lanes", "several outputs"}
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk_size"),
+    [(name, None) for name in PROGRAMS]
+    + [pytest.param(n, 4, marks=[] if n in CHUNKED else [pytest.mark.slow]) for n in PROGRAMS],
+)
 def test_alternatives_together_equal_alternatives_alone(name, chunk_size, monkeypatch):
     together = gradients(PROGRAMS[name], tg.mvd(), chunk_size)
     jax.clear_caches()  # and with them what is known of jaxprs
