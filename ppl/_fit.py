@@ -218,9 +218,9 @@ def fit(
         clock, before = time.perf_counter(), now
         now, values = run(before, step_key, done, count, values, indices, data)
         history[done : done + count] = latest = np.asarray(values[:count])
-        if not (np.isfinite(latest).all() and _finite(now.arrays)):
+        if not (np.isfinite(latest).all() and _as_finite_as(arrays, now.arrays)):
             again = functools.partial(run, before, step_key, done, values=values, indices=indices, data=data)
-            raise _went_bad(again, functools.partial(_call, loss, step_key), latest, done, indices, data)
+            raise _went_bad(again, functools.partial(_call, loss, step_key), arrays, latest, done, indices, data)
         done += count
         bar.update(done - begun, latest)
         if time.perf_counter() - clock < SECONDS:
@@ -239,8 +239,12 @@ def _check_counts(steps, callback, every):
         raise FitError("fit: `every` is given without a `callback` to call.")
 
 
-def _finite(arrays):
-    return all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(arrays))
+def _as_finite_as(first, now):
+    """Whether entries are finite wherever they were at first (a bound among the parameters may be infinite)."""
+    return all(
+        (np.isfinite(np.asarray(y)) | ~np.isfinite(np.asarray(x))).all()
+        for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(now), strict=True)
+    )
 
 
 def _call(loss, key, step, now, indices, data):
@@ -249,10 +253,10 @@ def _call(loss, key, step, now, indices, data):
     return lambda arrays: loss(arrays, jax.random.fold_in(key, step), batch, now.state)
 
 
-def _went_bad(again, loss_at, values, done, indices, data):
+def _went_bad(again, loss_at, first, values, done, indices, data):
     """The error for an objective or a gradient that is not finite: found by running up to it once more."""
     n = next((i for i in range(len(values)) if not np.isfinite(values[i])), len(values))
-    while n and not _finite(again(count=n)[0].arrays):
+    while n and not _as_finite_as(first, again(count=n)[0].arrays):
         n -= 1
     now, step = again(count=n)[0], done + n
     loss = loss_at(step, now, indices[n % len(indices)], data)
@@ -262,7 +266,7 @@ def _went_bad(again, loss_at, values, done, indices, data):
     else:
         came = nonfinite(jax.grad(lambda arrays: loss(arrays)[0]), now.arrays)
         grads = jax.grad(lambda arrays: loss(arrays)[0])(now.arrays)
-        bad = [jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(grads) if not _finite(x)]
+        bad = [jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(grads) if not np.isfinite(x).all()]
         what = f"the gradient of params{bad[0]} is not finite" if bad else "the optimiser's update is not finite"
     return FitError(
         f"fit: {what} at step {step}{'' if came is None else f', first in {came}'}. Look for a density at a value "

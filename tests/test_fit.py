@@ -153,6 +153,13 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_object
         run_into_trouble(objective, {"a": jnp.asarray(0.0), "b": jnp.asarray(1.0)}, steps=1)
 
 
+def test_a_parameter_that_is_infinite_from_the_start_may_stay_so():
+    params = {"x": jnp.asarray(1.0), "bound": jnp.array([-jnp.inf, 0.0])}
+    found = tg.fit(lambda k, p: p["x"] ** 2 + 0.0 * p["bound"][1], params, optax.sgd(0.1), key=KEY, steps=3)
+    assert np.isneginf(found.params["bound"][0])
+    assert found.params["x"] < 1.0
+
+
 def noisy_slope(key, x, batch):
     return (x - batch.mean() + jax.random.normal(key)) ** 2
 
