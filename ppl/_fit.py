@@ -259,8 +259,8 @@ def _went_bad(again, loss_at, first, values, done, indices, data):
     while n and not _as_finite_as(first, again(count=n)[0].arrays):
         n -= 1
     now, step = again(count=n)[0], done + n
-    loss = loss_at(step, now, indices[n % len(indices)], data)
-    if n < len(values) and not np.isfinite(values[n]):
+    loss = loss_at(step, now, indices[n], data)
+    if not np.isfinite(values[n]):
         came = nonfinite(lambda arrays: loss(arrays)[0], now.arrays)
         what = f"the objective is {values[n]}"
     else:

@@ -11,6 +11,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from chain_programs import XS, YS, W, two_choices
 from jax import numpy as jnp
 
 import tracegrad as tg
@@ -295,73 +296,6 @@ def test_sides_swapped_break_the_law():
     assert np.all(exactly(program) > 1.01)
 
 
-# ---- exact chains ---------------------------------------------------------------------------------------------------
-
-
-@tg.gen
-def two_choices(carry, x):
-    state, t, w = carry
-    z = tg.sample("z", dist.Categorical(logits=w[state]))
-    b = tg.sample("b", dist.Bernoulli(logits=x + 0.1 * t))
-    tg.sample("y", dist.Normal(w[0, z] + b.astype(float), 1.0))
-    return (z, t + 1.0, w), None
-
-
-W = jnp.array([[0.3, -1.0, 0.5], [0.9, 0.2, -0.4], [-0.7, 0.1, 1.1]])
-XS, YS = jnp.array([0.3, -0.5]), jnp.array([0.1, -1.0])
-
-
-def likelihood(algorithm):
-    filtered = tg.marginal(two_choices.scan(), "y", algorithm)
-    return lambda w: filtered.assess({"y": YS}, (0, 0.0, w), XS)[0]
-
-
-def brute_likelihood(w):
-    grid = jnp.array(list(itertools.product(range(3), range(3), range(2), range(2))))
-
-    def joint(v):
-        return two_choices.scan().assess({"z": v[:2], "b": v[2:], "y": YS}, (0, 0.0, w), XS)[0]
-
-    return jax.nn.logsumexp(jax.vmap(joint)(grid))
-
-
-def test_forward_filter_and_enumeration_agree_with_a_sum_by_hand():
-    """A state, a counter and parameters in the carry; two choices a step."""
-    value, gradient = jax.jit(jax.value_and_grad(brute_likelihood))(W)
-    for algorithm in (tg.forward_filter(), tg.exact(), tg.exact(chunk_size=5)):
-        ours, grads = jax.jit(jax.value_and_grad(likelihood(algorithm)))(W)
-        np.testing.assert_allclose(ours, value, rtol=1e-5)
-        np.testing.assert_allclose(grads, gradient, atol=1e-5)
-
-
-@pytest.mark.parametrize("algorithm", [tg.forward_filter(), tg.exact()])
-def test_exact_posteriors_draw_from_the_posterior(algorithm):
-    """Paths against their exact probabilities, 36 of them: |z| < 4.5 at 40000 draws; and logp is their log density."""
-    target = tg.Target(two_choices.scan(), ((0, 0.0, W), XS), {"y": YS})
-    made = jax.jit(jax.vmap(tg.normalize(target, algorithm).simulate))(jax.random.split(KEY, 40_000))
-    digits = jnp.concatenate([made.choices["z"], made.choices["b"]], axis=1)
-    code = np.asarray(digits @ jnp.array([12, 4, 2, 1]))
-    log_z = likelihood(tg.forward_filter())(W)
-    expected = {c: float(p) for c, p in zip(code[:4000], np.exp(made.logp[:4000]), strict=True)}
-    assert abs(sum(expected.values()) - 1.0) < 1e-3
-    assert np.isfinite(log_z)
-    for c, p in expected.items():
-        assert abs((code == c).mean() - p) < 4.5 * np.sqrt(p * (1.0 - p) / len(code))
-
-
-def test_a_chain_inside_a_program():
-    """Its site holds the kept choices; its return value is the dict of them."""
-
-    @tg.gen
-    def program(w):
-        chain = tg.marginal(two_choices.scan(), "y", tg.forward_filter())
-        return tg.sample("steps", chain((0, 0.0, w), XS))["y"]
-
-    logp, ys = program.assess({"steps": {"y": YS}}, W)
-    np.testing.assert_allclose(logp, likelihood(tg.forward_filter())(W), rtol=1e-6)
-    np.testing.assert_array_equal(ys, YS)
-
-
 # ---- unbiased through lax.scan, by statistics: K = 3 ----------------------------------------------------------------
 
 
@@ -583,39 +517,3 @@ def test_code_does_not_grow_with_particles(make):
         return equations(jax.make_jaxpr(grad)(KEY, 0.5).jaxpr)
 
     assert size(500) <= size(5)
-
-
-# ---- the cone: hierarchical bounds in their order -------------------------------------------------------------------
-
-
-@tg.gen
-def cone():
-    x, y = tg.sample("x", dist.Normal(0.0, 10.0)), tg.sample("y", dist.Normal(0.0, 10.0))
-    tg.sample("z", dist.Normal(x**2 + y**2, 0.1 + (x**2 + y**2) / 100.0))
-
-
-@tg.gen
-def ring(log_sd):
-    u = tg.sample("u", dist.Uniform(0.0, 1.0))
-    tg.sample("x", dist.Normal(jnp.sqrt(5.0) * jnp.cos(2.0 * jnp.pi * u), jnp.exp(log_sd)))
-    tg.sample("y", dist.Normal(jnp.sqrt(5.0) * jnp.sin(2.0 * jnp.pi * u), jnp.exp(log_sd)))
-
-
-def test_hierarchical_bounds_on_the_cone_are_in_order():
-    """HVI < IWHVI < DIWHVI < log Z, each at least 20 standard errors from the next; log Z by quadrature."""
-    family = {n: tg.marginal(ring, ("x", "y"), tg.importance(n)) for n in (1, 5)}
-    observed = {"z": 5.0}
-    bounds = (tg.elbo(cone, family[1], observed), tg.elbo(cone, family[5], observed))
-    bounds = (*bounds, tg.iwelbo(cone, family[5], observed, n=5))
-    keys = jax.random.split(KEY, 5_000)
-    values = [jax.jit(jax.vmap(lambda k, b=b: b(k, (), -3.05)))(keys) for b in bounds]
-    means = [float(v.mean()) for v in values]
-    error = max(float(v.std()) for v in values) / len(keys) ** 0.5
-    r = np.linspace(1e-6, 100.0, 1_000_001)  # The squared distance from the axis is exponential with mean 200.
-    sd = 0.1 + r / 100.0
-    density = np.exp(-r / 200.0) / 200.0 * np.exp(-0.5 * ((5.0 - r) / sd) ** 2) / (sd * np.sqrt(2.0 * np.pi))
-    log_z = np.log(np.trapezoid(density, r))
-    for lower, upper in itertools.pairwise([*means, log_z]):
-        assert lower + 20.0 * error < upper
-    np.testing.assert_allclose(means[0], -9.7475, atol=0.06)
-    np.testing.assert_allclose(means[1], -8.179, atol=0.06)

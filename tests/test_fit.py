@@ -153,6 +153,28 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_object
         run_into_trouble(objective, {"a": jnp.asarray(0.0), "b": jnp.asarray(1.0)}, steps=1)
 
 
+def test_an_update_that_is_not_finite_stops_the_run():
+    with pytest.raises(tg.FitError, match="the optimiser's update is not finite at step 0. Look for"):
+        run_into_trouble(lambda key, x: x**2, jnp.asarray(1.0), rate=jnp.inf, steps=1)
+
+
+def test_a_run_with_a_state_goes_on_with_it():
+    def counting(key, x, state):
+        return (x - state) ** 2, state + 1.0
+
+    options = {"key": KEY, "progress": False}
+    whole = tg.fit(counting, 1.0, optax.sgd(0.1), steps=6, state=0.0, **options)
+    rest = tg.fit(
+        counting,
+        tg.fit(counting, 1.0, optax.sgd(0.1), steps=2, state=0.0, **options),
+        optax.sgd(0.1),
+        steps=4,
+        **options,
+    )
+    assert float(rest.state) == 6.0
+    assert float(rest.params) == float(whole.params)
+
+
 def test_a_parameter_that_is_infinite_from_the_start_may_stay_so():
     params = {"x": jnp.asarray(1.0), "bound": jnp.array([-jnp.inf, 0.0])}
     found = tg.fit(lambda k, p: p["x"] ** 2 + 0.0 * p["bound"][1], params, optax.sgd(0.1), key=KEY, steps=3)

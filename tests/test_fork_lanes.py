@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from jax import lax
 from jax import numpy as jnp
+from unbiased_programs import precisely
 
 import tracegrad as tg
 from tracegrad import dist
 from tracegrad.transforms import _numbering, _replaying, expectation, sample
 
-W = jnp.array([-0.4, 0.7, 0.2])
+W = np.array([-0.4, 0.7, 0.2])
 
 
 def flip(key, p, estimator):
@@ -125,7 +126,9 @@ PROGRAMS = {
 
 def gradients(program, estimator, chunk_size=None):
     g = expectation(lambda key, w: program(key, w, estimator), chunk_size=chunk_size)
-    return jax.jit(jax.vmap(jax.jacrev(g, argnums=1), (0, None)))(jax.random.split(jax.random.key(1), 40), W)
+    with precisely():
+        keys = jax.random.split(jax.random.key(1), 40)
+        return jax.jit(jax.vmap(jax.jacrev(g, argnums=1), (0, None)))(keys, jnp.asarray(W))
 
 
 CHUNKED = {"many sites", "loop of lanes", "several outputs"}
@@ -143,8 +146,8 @@ def test_alternatives_together_equal_alternatives_alone(name, chunk_size, monkey
     monkeypatch.setattr(_replaying, "lane_axis", lambda lanes: None)
     alone = gradients(PROGRAMS[name], tg.mvd())
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-        assert np.std(b) > 0.0
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert np.std(np.asarray(b)) > 0.0
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 # ---- what it costs --------------------------------------------------------------------------------------------------
@@ -179,6 +182,7 @@ def flops(one, estimator, lanes, sites):
 @pytest.mark.parametrize(("one", "sites"), [(heavy, 2), (heavy, 6), (heavy_loop, 6)])
 def test_the_cost_of_lanes_that_meet_at_the_end_is_linear_in_their_number(one, sites):
     four, sixteen = (flops(one, tg.mvd(), lanes, sites) for lanes in (4, 16))
+    # Four times the lanes, and 16 x 16 in place of 4 x 4 numbers under the logsumexp, which are few.
     assert sixteen < 4.6 * four
 
 
@@ -197,4 +201,4 @@ def test_the_last_of_a_few_sites_is_tried_without_what_comes_before():
         run = jax.jit(jax.grad(expectation(lambda key, w: objective(key, w, estimator)), argnums=1))
         return run.lower(jax.random.key(0), 0.3).compile().cost_analysis()["flops"]
 
-    assert cost(tg.mvd()) < 1.1 * cost(tg.reinforce())
+    assert cost(tg.mvd()) < 1.1 * cost(tg.reinforce())  # one run more of the heavy part would be 1.3 times

@@ -241,6 +241,11 @@ def _twice(key, w):
     return sample(key, dist.Bernoulli(w)).astype(float) * sample(key, dist.Bernoulli(w)).astype(float)
 
 
+def _of_two_sizes(key, w):
+    k = sample(key, dist.Categorical(probs=jnp.full(3, 1 / 3)))
+    return sample(key, dist.Bernoulli(w)).astype(float) * k.astype(float)
+
+
 def _key_of_a_draw(key, w):
     b = sample(key, dist.Bernoulli(w))
     return sample(jax.random.fold_in(key, b), dist.Bernoulli(w)).astype(float)
@@ -252,6 +257,7 @@ def _key_of_a_draw(key, w):
         (lambda key, w: sample(key, dist.Normal(w, 1.0)), "the support at an unnamed site is not finite"),
         (_twice, "a key is drawn from twice, or depends on what was drawn"),
         (_key_of_a_draw, "a key is drawn from twice, or depends on what was drawn"),
+        (_of_two_sizes, "one key is drawn from for two distributions of different sizes"),
         (lambda key, w: w * jax.random.uniform(key), "random numbers of its own"),
         (tg.leave_one_out(_twice, 2), "states its own gradient"),
     ],

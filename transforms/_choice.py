@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from ._calls import trace_call
 from ._errors import EstimatorError, name_of
 from ._interpreter import Mode, walk
 from ._jax import Lane, trace, without_lanes
@@ -102,15 +103,9 @@ def choose_estimators(fun: Callable, choose: Choose, *, keep_refused: bool = Fal
 
     @functools.wraps(fun)
     def chosen(*args, **kwargs):
-        arrays, spec = partition((args, kwargs))
-
-        def flat(*arrays):
-            args, kwargs = spec.combine(arrays)
-            return fun(*args, **kwargs)
-
-        traced = trace(flat, *arrays)
+        traced = trace_call(fun, args, kwargs)
         plan = plan_of(traced.jaxpr, nested=True)
-        env = dict(zip(plan.inputs, [*traced.consts, *arrays], strict=True))
+        env = dict(zip(plan.inputs, traced.operands, strict=True))
         return jax.tree.unflatten(
             jax.tree.structure(traced.out), walk(plan, env, Choosing(choose, keep_refused=keep_refused))[0]
         )

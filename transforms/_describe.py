@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
+from ._calls import trace_call
 from ._errors import name_of
 from ._interpreter import width
-from ._jax import is_inexact_aval, lane_shape, open_jaxpr, scan_parts, trace, without_lanes
+from ._jax import is_inexact_aval, lane_shape, open_jaxpr, scan_parts, without_lanes
 from ._kinds import Enumerate, Estimator, Path
 from ._plan import Step, plan_of
-from ._pytree import partition, size
+from ._pytree import size
 from ._sample import default_estimator
 from ._smoothness import jumps_of
 
@@ -67,13 +68,7 @@ def describe_sites(fun: Callable, *args, **kwargs) -> Description:
     """The sample sites of an objective at these arguments, without running it; see `describe_estimators`."""
     # A float given by position is a parameter, as it is for `jax.grad`.
     args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, args)
-    arrays, spec = partition((args, kwargs))
-
-    def flat(*arrays):
-        args, kwargs = spec.combine(arrays)
-        return fun(*args, **kwargs)
-
-    traced = trace(flat, *arrays)
+    traced = trace_call(fun, args, kwargs)
     varied = [is_inexact_aval(v.aval) for v in (*traced.jaxpr.constvars, *traced.jaxpr.invars)]
     jumps: dict[Any, list[str]] = {}
     for jump in jumps_of(traced.jaxpr, varied, len(traced.jaxpr.outvars)):

@@ -22,19 +22,20 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ._calls import TracedCall, trace_call
 from ._errors import EstimatorError, ObjectiveError
-from ._interpreter import walk
+from ._interpreter import Mode, walk
 from ._jax import inner_jaxprs, trace
 from ._outcomes import LAWS, Collecting, Dissolving, Outcomes, Table, draw_on, make_grid
-from ._plan import plan_of, samples_in
+from ._plan import Plan, plan_of, samples_in
 from ._primitive import check_key
-from ._pytree import partition, stop_gradient
+from ._pytree import stop_gradient
 
 RAW = {"random_bits", "random_gamma", "random_unwrap", "threefry2x32"}
 CHUNK = 1 << 15
 
 
-def refuse_unknown(jaxpr: Any, what: str = "exact_expectation") -> None:
+def _refuse_unknown(jaxpr, what):
     """Refuse what cannot be enumerated."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
@@ -49,21 +50,15 @@ def refuse_unknown(jaxpr: Any, what: str = "exact_expectation") -> None:
                 "`lax.scan` or `lax.fori_loop` with a fixed number of steps, or test by statistics."
             )
         for inner in inner_jaxprs(eqn):
-            refuse_unknown(inner, what)
+            _refuse_unknown(inner, what)
 
 
-def _dissolve(fun, operands):
-    """The program with every `expectation` written out, and all its operands."""
-    traced = trace(fun, *operands)
-    plan = plan_of(traced.jaxpr, nested=True)
-
-    def run(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Dissolving())[0]
-
-    operands = [*traced.consts, *operands]
-    written = trace(run, *operands)
-    refuse_unknown(written.jaxpr)
-    return plan_of(written.jaxpr), [*written.consts, *operands], jax.tree.structure(traced.out)
+def rewrite(call: TracedCall, mode: Mode, what: str, *, nested: bool) -> tuple[Plan, list]:
+    """The plan of a call as a mode runs it, and its operands; `nested` is as for `plan_of`."""
+    plan = plan_of(call.jaxpr, nested=nested)
+    written = trace(lambda *xs: walk(plan, dict(zip(plan.inputs, xs, strict=True)), mode)[0], *call.operands)
+    _refuse_unknown(written.jaxpr, what)
+    return plan_of(written.jaxpr), [*written.consts, *call.operands]
 
 
 def known(x: Any) -> np.ndarray:
@@ -178,18 +173,13 @@ def exact_expectation(fun: Callable, *, cells: int = 4, nodes: int = 16, limit: 
     @functools.wraps(fun)
     def mean_of(key, *args, **kwargs):
         check_key(key, "exact_expectation")
-        arrays, spec = partition((args, kwargs))
-
-        def flat(key, *arrays):
-            args, kwargs = spec.combine(arrays)
-            return fun(key, *args, **kwargs)
-
-        plan, operands, tree = _dissolve(flat, [key, *arrays])
+        call = trace_call(fun, (key, *args), kwargs)
+        plan, operands = rewrite(call, Dissolving(), "exact_expectation", nested=True)
         table, laws = _tabulate(plan, operands, grid)
         codes, weights = _combinations(laws, grid, limit)
         sums, off = _sum(plan, grid, table, codes, weights)(*operands)
         _check(off, cells)
-        return jax.tree.unflatten(tree, sums)
+        return jax.tree.unflatten(jax.tree.structure(call.out), sums)
 
     return mean_of
 

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
+from ._calls import trace_call
 from ._credit import credit_plan
 from ._crediting import Crediting
 from ._errors import ObjectiveError, RandomKeyError
 from ._interpreter import walk
-from ._jax import lane_shape, make_primitive, trace, vmapped
+from ._jax import lane_shape, make_primitive, vmapped
 from ._modes import Estimating, estimate
 from ._plan import plan_of, samples
 from ._primitive import check_key
-from ._pytree import is_inexact, partition
+from ._pytree import is_inexact
 from ._replaying import Options, Replaying
 from ._smoothness import warn_of_jumps
 
@@ -132,16 +133,10 @@ def expectation(
     @functools.wraps(fun)
     def estimate_of(key, *args, **kwargs):
         check_key(key, f"expectation({getattr(fun, '__name__', fun)})")
-        arrays, spec = partition((args, kwargs))
-
-        def flat(key, *arrays):
-            args, kwargs = spec.combine(arrays)
-            return fun(key, *args, **kwargs)
-
-        traced = trace(flat, key, *arrays)
+        traced = trace_call(fun, (key, *args), kwargs)
         objectives = _count_objectives(traced.out, has_aux=has_aux)
-        program = Program(traced.jaxpr, Options(objectives, chunk_size, forks, credit), len(traced.consts))
-        leaves = bind(*traced.consts, key, *arrays, program=program)
+        program = Program(traced.jaxpr, Options(objectives, chunk_size, forks, credit), traced.closed)
+        leaves = bind(*traced.operands, program=program)
         return jax.tree.unflatten(jax.tree.structure(traced.out), leaves)
 
     return estimate_of

@@ -242,7 +242,7 @@ def evaluate_with(jaxpr: Any, operands: Sequence[Any]) -> list:
 
 
 def inner_jaxprs(eqn: Any) -> Iterator[Any]:
-    """Every jaxpr among the parameters of an equation, opened."""
+    """Every jaxpr among the parameters of an equation, opened; that of an `expectation` is in a tuple, its program."""
     for value in eqn.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, jex_core.Jaxpr | jex_core.ClosedJaxpr):

@@ -17,15 +17,15 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ._calls import trace_call
 from ._distribution import batch_shape, elementwise, log_density_at_support, support
 from ._errors import EstimatorError, name_of
-from ._exact import CHUNK, known, refuse_unknown
+from ._exact import CHUNK, known, rewrite
 from ._interpreter import Mode, walk
-from ._jax import bits_of_key, trace, vmapped
+from ._jax import bits_of_key, vmapped
 from ._outcomes import Collecting, Draw, Table
-from ._plan import plan_of
 from ._primitive import check_key, rebind, value_struct
-from ._pytree import partition, size, stop_gradient
+from ._pytree import size, stop_gradient
 
 WHAT = "enumeration"
 
@@ -33,9 +33,7 @@ WHAT = "enumeration"
 def _look(distribution: Any) -> Draw:
     """A draw by the numbers of its values; in place of a law it has how many there are."""
     flat = elementwise(distribution)
-    values = support(flat)
-    if values is None:
-        raise EstimatorError(f"{WHAT}: the support of a {type(distribution).__name__} is not finite.")
+    values: Any = support(flat)  # finite: the program was looked through before
     return Draw(values.shape[0], size(batch_shape(flat)), functools.partial(_at, flat, values))
 
 
@@ -169,13 +167,8 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16) -> Callable:
 
     def mean_of(key, *args, **kwargs):
         check_key(key, "outcome_sum")
-        arrays, spec = partition((args, kwargs))
-
-        def flat(key, *arrays):
-            args, kwargs = spec.combine(arrays)
-            return fun(key, *args, **kwargs)
-
-        plan, operands, tree = _plain(flat, [key, *arrays])
+        call = trace_call(fun, (key, *args), kwargs)
+        plan, operands = rewrite(call, _Plain(), WHAT, nested=False)
         table, sizes = _variables(plan, operands)
         total = math.prod(sizes.tolist())
         if total > limit:
@@ -184,23 +177,9 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16) -> Callable:
         sums, visits = _sum(plan, table, sizes, codes)(*operands)
         if np.any(known(visits) > 1):
             raise EstimatorError(f"{WHAT}: a key is drawn from twice, or depends on what was drawn.")
-        return jax.tree.unflatten(tree, sums), total
+        return jax.tree.unflatten(jax.tree.structure(call.out), sums), total
 
     return mean_of
-
-
-def _plain(fun, operands):
-    """The program with plain draws, and all its operands."""
-    traced = trace(fun, *operands)
-    plan = plan_of(traced.jaxpr)
-
-    def run(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), _Plain())[0]
-
-    operands = [*traced.consts, *operands]
-    written = trace(run, *operands)
-    refuse_unknown(written.jaxpr, WHAT)
-    return plan_of(written.jaxpr), [*written.consts, *operands], jax.tree.structure(traced.out)
 
 
 def _sum(plan, table, sizes, codes):

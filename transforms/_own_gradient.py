@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ._jax import inner_jaxprs, trace
-from ._pytree import partition
+from ._calls import trace_call
+from ._jax import inner_jaxprs
 
 
 def states_gradient(fun: Callable, *args: Any) -> bool:
     """Whether a function states its own gradient: some of its draws are spent, or it has a surrogate."""
-    arrays, spec = partition(args)
-    return _states(trace(lambda *xs: fun(*spec.combine(xs)), *arrays).jaxpr)
+    return _states(trace_call(fun, args, {}).jaxpr)
 
 
 def _states(jaxpr):
@@ -20,7 +19,6 @@ def _states(jaxpr):
         name = eqn.primitive.name
         if name == "fork_sum" or name == "sample" and eqn.params["site"].estimator is None:
             return True
-        inside = [eqn.params["program"].jaxpr] if name == "expectation" else inner_jaxprs(eqn)
-        if any(map(_states, inside)):
+        if any(map(_states, inner_jaxprs(eqn))):
             return True
     return False

@@ -56,17 +56,11 @@ def _look(jaxpr) -> tuple[bool, bool]:
             # What a control variate does is not in the jaxpr.
             steps = steps or eqn.primitive.name in COMPARISONS or _is_step(eqn) or (kind is not None and relaxes(kind))
             if not _opaque(eqn):
-                for inner in _inside(eqn):
+                for inner in inner_jaxprs(eqn):
                     below = _look(inner)
                     path, steps = path or below[0], steps or below[1]
         _looks[jaxpr] = (path, steps)
     return _looks[jaxpr]
-
-
-def _inside(eqn):
-    if eqn.primitive.name == "expectation":
-        return [eqn.params["program"].jaxpr]
-    return inner_jaxprs(eqn)
 
 
 def _opaque(eqn) -> bool:

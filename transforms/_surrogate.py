@@ -13,14 +13,15 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._calls import trace_call
 from ._errors import EstimatorError, name_of
 from ._first_order import fork_sum
 from ._interpreter import walk
-from ._jax import evaluate_with, trace
+from ._jax import evaluate_with
 from ._kinds import Direct
 from ._modes import Estimating
 from ._plan import plan_of, sites_in
-from ._pytree import partition, stop_gradient
+from ._pytree import stop_gradient
 from ._replaying import Options, Replaying
 
 
@@ -38,14 +39,8 @@ class Scored(NamedTuple):
 
 def _traced(fun, args, kwargs):
     """The jaxpr of a call, its operands, and the structure of what it returns."""
-    arrays, spec = partition((args, kwargs))
-
-    def flat(*arrays):
-        args, kwargs = spec.combine(arrays)
-        return fun(*args, **kwargs)
-
-    traced = trace(flat, *arrays)
-    return traced.jaxpr, [*traced.consts, *arrays], jax.tree.structure(traced.out)
+    traced = trace_call(fun, args, kwargs)
+    return traced.jaxpr, traced.operands, jax.tree.structure(traced.out)
 
 
 def _run(jaxpr, operands, mode):

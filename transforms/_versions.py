@@ -150,8 +150,9 @@ def _run(jaxpr, inputs, lanes):
     env = dict(zip(flat.inputs, inputs, strict=True))
     env.update((v, Value(SAME, x)) for v, x in flat.constants.items())
     items = [getattr(item, "eqn", item) for item in flat.items]
-    for part in _sort(items, {v: x.how for v, x in env.items()}, lanes):
-        part.run(jaxpr, part.eqns, env, lanes)
+    hows = {v: x.how for v, x in env.items()}
+    for part in _sort(items, hows, lanes):
+        part.run(jaxpr, part.eqns, env, hows, lanes)
     return _look(env, flat.outputs, lambda a: Value(SAME, a.val))
 
 
@@ -162,27 +163,23 @@ def _part_of(jaxpr, eqns, env):
     return segment(jaxpr, eqns, list(reads), writes), list(reads), writes
 
 
-def _once(jaxpr, eqns, env, lanes):
+def _once(jaxpr, eqns, env, hows, lanes):
     """What is the same in all versions."""
     code, reads, writes = _part_of(jaxpr, eqns, env)
     outs = evaluate(code, *[env[v].base for v in reads])
     env.update((v, Value(SAME, x)) for v, x in zip(writes, outs, strict=True))
 
 
-def _lane_by_lane(jaxpr, eqns, env, lanes):
+def _lane_by_lane(jaxpr, eqns, env, hows, lanes):
     """The base, and all lanes at once."""
     code, reads, writes = _part_of(jaxpr, eqns, env)
     base = evaluate(code, *[env[v].base for v in reads])
     varied = evaluate(code, *[env[v].base if env[v].how == SAME else env[v].varied for v in reads])
-    hows = {v: env[v].how for v in reads}
-    for eqn in eqns:
-        outs = _hows(eqn, _look(hows, eqn.invars, lambda a: SAME), lanes)
-        hows.update(zip(eqn.outvars, outs, strict=True))
     for v, b, x in zip(writes, base, varied, strict=True):
         env[v] = Value(SAME, b) if hows[v] == SAME else Value(hows[v], b, x)
 
 
-def _sums(jaxpr, eqns, env, lanes):
+def _sums(jaxpr, eqns, env, hows, lanes):
     """Sums over the lanes: that of the base, and what each lane adds to it."""
     for eqn in eqns:
         value, axes = env[eqn.invars[0]], eqn.params["axes"]
@@ -193,7 +190,7 @@ def _sums(jaxpr, eqns, env, lanes):
         env[eqn.outvars[0]] = Value(APART, None, total + change)
 
 
-def _each(jaxpr, eqns, env, lanes):
+def _each(jaxpr, eqns, env, hows, lanes):
     """Every version by itself."""
     code, reads, writes = _part_of(jaxpr, eqns, env)
     values = [env[v] for v in reads]
@@ -239,30 +236,30 @@ def _scan_hows(eqn, hows, lanes):
     return [*carry, *[h if h < 0 else h + 1 for h in outs[len(carry) :]]]
 
 
-def _scan(jaxpr, eqns, env, lanes):
+def _scan(jaxpr, eqns, env, hows, lanes):
     """A loop whose body has all its versions."""
     (eqn,) = eqns
     scan = scan_parts(eqn)
     operands = _look(env, eqn.invars, lambda a: Value(SAME, jnp.asarray(a.val, a.aval.dtype)))
-    hows, _ = _body_hows(scan, [x.how for x in operands], lanes)
+    carried, _ = _body_hows(scan, [x.how for x in operands], lanes)
     consts, init, xs = _split(scan, operands)
     known = [Value(SAME, x) for x in closed_consts(scan.body)]
-    init = [_as(x, how, lanes) for x, how in zip(init, hows, strict=True)]
+    init = [_as(x, how, lanes) for x, how in zip(init, carried, strict=True)]
     xs = [_as(x, APART if x.how == 0 else x.how, lanes) for x in xs]
     kinds = [_inside(x.how) for x in xs]
     out_hows: list = []
 
     def body(carry, x):
-        carry = [Value(how, *pair) for how, pair in zip(hows, carry, strict=True)]
+        carry = [Value(how, *pair) for how, pair in zip(carried, carry, strict=True)]
         x = [Value(how, *pair) for how, pair in zip(kinds, x, strict=True)]
         outs = _run(open_jaxpr(scan.body), [*known, *consts, *carry, *x], lanes)
-        late = [_as(y, how, lanes) for y, how in zip(outs, hows, strict=False)]
-        out_hows[:] = [y.how for y in outs[len(hows) :]]
-        return _pairs(late), _pairs(outs[len(hows) :])
+        late = [_as(y, how, lanes) for y, how in zip(outs, carried, strict=False)]
+        out_hows[:] = [y.how for y in outs[len(carried) :]]
+        return _pairs(late), _pairs(outs[len(carried) :])
 
     stacked = [(x.base, jnp.moveaxis(x.varied, 1, 0) if x.how == APART else x.varied) for x in xs]
     carry, ys = lax.scan(body, _pairs(init), stacked, scan.length, reverse=scan.reverse, unroll=scan.unroll)
-    results = [Value(how, *pair) for how, pair in zip(hows, carry, strict=True)]
+    results = [Value(how, *pair) for how, pair in zip(carried, carry, strict=True)]
     for how, (base, varied) in zip(out_hows, ys, strict=True):
         if how == APART:
             results.append(Value(APART, None, jnp.moveaxis(varied, 0, 1)))
