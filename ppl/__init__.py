@@ -76,6 +76,7 @@ from ._wake_sleep import wake_phi as wake_phi
 from ._wake_sleep import wake_theta as wake_theta
 from ._weighted import WeightedDraws as WeightedDraws
 from ._weighted import importance_sampling as importance_sampling
+from .transforms import ArgumentError as ArgumentError
 from .transforms import BiasedGradientError as BiasedGradientError
 from .transforms import DiscontinuityWarning as DiscontinuityWarning
 from .transforms import EstimatorError as EstimatorError

@@ -16,10 +16,12 @@ from .transforms import (
     choose_estimators,
     enum,
     is_inexact,
+    objective_function,
     outcome_sum,
     reinforce,
     states_gradient,
     table,
+    whole,
 )
 
 
@@ -90,6 +92,9 @@ def check_unbiased(
         True
     """
     check_key(key, "check_unbiased")
+    objective_function("check_unbiased", objective)
+    draws = whole("check_unbiased", "draws", draws, EstimatorError, least=2)
+    limit = whole("check_unbiased", "limit", limit, EstimatorError)
     run, names, at, point = gradient_of(objective, args)
     first, second, other = jax.random.split(key, 3)
     if exact is None:

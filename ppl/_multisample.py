@@ -12,17 +12,21 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import merge
+from ._arguments import posterior
 from ._generative import GenerativeFunction
 from ._target import splat
 from ._weights import log_mean
 from .transforms import (
     ObjectiveError,
-    check_count,
     detached,
     lanes_of,
     magic_box,
+    one_of,
+    whole,
     with_surrogate,
 )
+
+SAMPLES = "n, the number of samples,"
 
 
 def _without(log_weights: jax.Array, mean: str) -> jax.Array:
@@ -74,9 +78,8 @@ def vimco(
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    check_count("vimco", n)
-    if mean not in ("geometric", "arithmetic"):
-        raise ObjectiveError(f"vimco: mean is 'geometric' or 'arithmetic', and got {mean!r}.")
+    observed, n = posterior("vimco", model, guide, observed), whole("vimco", SAMPLES, n, ObjectiveError, least=2)
+    one_of("vimco", "mean", mean, ("geometric", "arithmetic"), ObjectiveError)
 
     def log_weight(key, model_args, guide_args):
         draw, density = jax.random.split(key)
@@ -127,7 +130,7 @@ def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapp
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    check_count("vargrad", n)
+    observed, n = posterior("vargrad", model, guide, observed), whole("vargrad", SAMPLES, n, ObjectiveError, least=2)
 
     def lane(key, model_args, guide_args):
         z = detached(lambda k: guide.simulate(k, *guide_args).choices)(key)

@@ -11,12 +11,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
+from ._arguments import listed, particles, posterior
 from ._errors import DensityError
 from ._generative import GenerativeFunction
-from ._weights import log_mean, pair, particles
-from .transforms import expectation
+from ._weights import log_mean, pair
+from .transforms import expectation, finite_real, real
 
 
 def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping) -> Callable:
@@ -44,6 +46,7 @@ def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
+    observed = posterior("elbo", model, guide, observed)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -75,7 +78,7 @@ def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mappi
         >>> tg.iwelbo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("iwelbo", n)
+    observed, n = posterior("iwelbo", model, guide, observed), particles("iwelbo", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -116,7 +119,8 @@ def renyi(
         >>> tg.renyi(model, guide, {"x": 2.0}, alpha=0.5, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("renyi", n)
+    observed, n = posterior("renyi", model, guide, observed), particles("renyi", n)
+    finite_real("renyi", "alpha", alpha, DensityError)
     if alpha == 1:
         raise DensityError("renyi: alpha = 1 is the ELBO. Write `elbo(model, guide, observed)`, or another alpha.")
 
@@ -155,7 +159,8 @@ def cubo(
         >>> tg.cubo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("cubo", n)
+    observed, n = posterior("cubo", model, guide, observed), particles("cubo", n)
+    real("cubo", "order", order, DensityError, "a number of at least 1", lambda m: (m >= 1) & np.isfinite(m))
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -197,7 +202,9 @@ def tvo(
         >>> tg.tvo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("tvo", n)
+    observed, n = posterior("tvo", model, guide, observed), particles("tvo", n)
+    for beta in listed("tvo", betas, " of betas"):
+        finite_real("tvo", "each of the betas", beta, DensityError)
     if not betas or betas[0] != 0.0 or any(b >= c for b, c in itertools.pairwise((*betas, 1.0))):
         raise DensityError(f"tvo: betas increase from 0.0 and stay below 1.0, and are {tuple(betas)}.")
 

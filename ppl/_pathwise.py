@@ -12,10 +12,11 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import merge
+from ._arguments import particles, posterior
 from ._generative import GenerativeFunction
 from ._target import splat
 from ._weights import log_mean
-from .transforms import EstimatorError, ObjectiveError, check_pathwise, expectation, held, with_surrogate
+from .transforms import EstimatorError, ObjectiveError, check_pathwise, expectation, finite_real, held, with_surrogate
 
 
 class _Paths:
@@ -76,6 +77,7 @@ def sticking_the_landing(
         >>> bool(abs(gradient[0]) < 1e-5)
         True
     """
+    observed, n = posterior("sticking_the_landing", model, guide, observed), particles("sticking_the_landing", n)
     if n != 1:
         raise EstimatorError(
             f"sticking_the_landing is unbiased for the ELBO only, so for n=1, and got n={n!r}: in the importance "
@@ -128,6 +130,8 @@ def dreg(
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
+    observed, n = posterior("dreg", model, guide, observed), particles("dreg", n)
+    finite_real("dreg", "alpha", alpha, ObjectiveError)
     if alpha == 1.0:
         raise ObjectiveError("dreg: alpha = 1 is the ELBO. Write `sticking_the_landing(model, guide, observed)`.")
 
@@ -178,6 +182,7 @@ def dreg_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
+    observed, n = posterior("dreg_wake_phi", model, guide, observed), particles("dreg_wake_phi", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):

@@ -11,7 +11,6 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import merge
-from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._target import splat
 
@@ -75,10 +74,3 @@ def fixed(tree: Any) -> Any:
 def log_mean(log_weights: jax.Array) -> jax.Array:
     """The log of the mean weight."""
     return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.shape[0]))
-
-
-def particles(what: str, n: Any, least: int = 1) -> int:
-    """Check a number of particles."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < least:
-        raise DensityError(f"{what}: n, the number of particles, must be an int of at least {least}, and is {n!r}.")
-    return n

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 
+from ._arguments import real
 from ._distribution import elementwise, log_density, moving_support
+from ._errors import EstimatorError
 from ._kinds import Direct, Drawn
 from ._primitive import noise
 from ._pytree import stop_gradient
@@ -44,7 +47,8 @@ def reinforce(baseline: Any = None) -> Reinforce:
             and leaves the gradient unbiased. A float array broadcastable to the site's batch shape.
 
     Raises:
-        EstimatorError: the support moves with parameters that are arrays (the bounds of a uniform, say).
+        EstimatorError: the support moves with parameters that are arrays (the bounds of a uniform, say); the baseline
+            is no number.
 
     Source: Williams, 1992 (REINFORCE); Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator,
     2018.
@@ -56,4 +60,6 @@ def reinforce(baseline: Any = None) -> Reinforce:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), 0.5).shape
         ()
     """
+    if baseline is not None:
+        baseline = real("reinforce", "baseline", baseline, EstimatorError, "a number or an array", np.isfinite)
     return Reinforce(baseline)

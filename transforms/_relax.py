@@ -11,6 +11,8 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import finite_real, flag, positive
+from ._arguments import function as check_function
 from ._contributions import magic_box
 from ._distribution import elementwise, log_density
 from ._errors import EstimatorError
@@ -120,8 +122,7 @@ class Rebar(Relax):
 
 
 def _check_function(function: Any, name: str) -> None:
-    if not callable(function):
-        raise EstimatorError(f"{name} takes a function of the relaxed draw, and got {type(function).__name__}.")
+    check_function(name, "a function of the relaxed draw", function, EstimatorError)
     cells = getattr(function, "__closure__", None) or ()
     if any(isinstance(leaf, Tracer) for c in cells for leaf in jax.tree.leaves(c.cell_contents)):
         raise EstimatorError(
@@ -162,7 +163,7 @@ def relax(control: Callable, *, continuous: bool = False) -> Relax:
         ()
     """
     _check_function(control, "relax(control)")
-    return Relax(control, continuous=continuous)
+    return Relax(control, continuous=flag("relax", "continuous", continuous, EstimatorError))
 
 
 def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, continuous: bool = False) -> Rebar:
@@ -193,4 +194,7 @@ def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, conti
         ()
     """
     _check_function(function, "rebar(function)")
+    positive("rebar", "temperature", temperature, EstimatorError)
+    finite_real("rebar", "scale", scale, EstimatorError)
+    continuous = flag("rebar", "continuous", continuous, EstimatorError)
     return Rebar(Concrete(function, temperature, scale), continuous=continuous)

@@ -44,6 +44,8 @@ def sample(key: jax.Array, distribution: Any, *, estimator: Any = None, label: A
     check_key(key, f"The sample at {name_of(label)}")
     if estimator is None:
         estimator = default_estimator(distribution)
+    elif not isinstance(estimator, Estimator):
+        raise EstimatorError(f"The sample at {name_of(label)} takes an estimator like `mvd()`, and got {estimator!r}.")
     reason = estimator.refuses(distribution)
     if reason:
         raise EstimatorError(f"{estimator} at {name_of(label)}: {reason}")

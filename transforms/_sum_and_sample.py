@@ -8,6 +8,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import whole
 from ._distribution import WeakDerivative
 from ._errors import EstimatorError
 from ._finite import count, finite, pick, refuse_infinite, take
@@ -71,6 +72,4 @@ def sum_and_sample(k: int = 1) -> SumAndSample:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), jax.numpy.zeros(5)).shape
         (5,)
     """
-    if not isinstance(k, int) or k < 1:
-        raise EstimatorError(f"sum_and_sample(k) takes a positive integer, and got {k!r}.")
-    return SumAndSample(k)
+    return SumAndSample(whole("sum_and_sample", "k", k, EstimatorError))

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import whole
 from ._distribution import WeakDerivative
 from ._errors import EstimatorError
 from ._finite import Finite, count, finite, pick, refuse_infinite
@@ -131,9 +132,4 @@ def unordered_set(k: int = 2) -> UnorderedSet:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), jax.numpy.zeros(5)).shape
         (5,)
     """
-    if not isinstance(k, int) or not 2 <= k <= LARGEST:
-        raise EstimatorError(
-            f"unordered_set(k) takes an integer from 2 to {LARGEST}, and got {k!r}. To use more values write "
-            "`sum_and_sample(k)` or `local_expectation()`."
-        )
-    return UnorderedSet(k)
+    return UnorderedSet(whole("unordered_set", "k", k, EstimatorError, least=2, most=LARGEST))
