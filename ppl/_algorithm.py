@@ -23,8 +23,8 @@ from jax import numpy as jnp
 from ._addresses import Choices, Path, show
 from ._generative import GenerativeFunction
 from ._operations import Given, Operation, Outcome
+from ._plain import Plain
 from ._rules import draw_at
-from ._structural import Structural
 from ._target import Target
 from .transforms import RandomKeyError
 
@@ -49,7 +49,7 @@ class Retained(NamedTuple):
     record: Any = None
 
 
-class Algorithm(Structural):
+class Algorithm(Plain):
     """How to estimate the integral of a target; see the module."""
 
     indices: ClassVar[tuple[str, ...]] = ()

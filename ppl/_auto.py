@@ -19,8 +19,8 @@ from ._addresses import Choices, Path, lookup, nest, show
 from ._algorithm import Algorithm
 from ._errors import AddressError, DensityError
 from ._estimated import Estimated
+from ._plain import Plain
 from ._rules import draw_at
-from ._structural import Structural
 from ._unconstrained import Unconstrained
 from .transforms import check_key, log_density
 
@@ -28,7 +28,7 @@ POINT = "unconstrained"
 """The address, beside those of the latents, at which a guide draws the point: estimators are chosen for it there."""
 
 
-class Family(Structural):
+class Family(Plain):
     """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them."""
 
     space: Unconstrained

@@ -13,11 +13,11 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ._structural import Structural
+from ._plain import Plain
 from .transforms import ObjectiveError, objective_function, real
 
 
-class MovingAverage(Structural):
+class MovingAverage(Plain):
     """The moving average of an objective over previous steps, to be the baseline of the next: explicit state.
 
     mean_t = decay mean_{t-1} + (1 - decay) x_t, divided by 1 - decay^t so that the start at zero does not show. A

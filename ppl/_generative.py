@@ -27,8 +27,8 @@ from ._operations import (
     Simulate,
     Update,
 )
+from ._plain import Plain
 from ._rules import Overrides, isolated, override
-from ._structural import Structural
 from ._trace import Trace
 from .transforms import ArgumentError, RandomKeyError, as_array, check_key, whole
 
@@ -48,7 +48,7 @@ class Call(eqx.Module):
     kwargs: dict
 
 
-class GenerativeFunction(Structural):
+class GenerativeFunction(Plain):
     """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address."""
 
     @abc.abstractmethod

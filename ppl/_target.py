@@ -13,8 +13,8 @@ from ._arguments import generative, observations
 from ._errors import AddressError
 from ._generative import GenerativeFunction, arguments
 from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
+from ._plain import Plain
 from ._rules import isolated
-from ._structural import Structural
 from .transforms import ArgumentError, TracegradError
 
 
@@ -31,7 +31,7 @@ def checked_target(what: str, target: Any, error: type[TracegradError] = Argumen
     return target
 
 
-class Target(Structural):
+class Target(Plain):
     """gamma(z) = p(z, observed; args), the density of a posterior up to its integral Z = p(observed; args).
 
     Args:

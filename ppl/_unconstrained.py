@@ -19,13 +19,13 @@ from ._addresses import Choices, Path, lookup, nest, paths, show
 from ._arguments import mapping
 from ._coordinates import Constrain, Describe, Site, Unconstrain
 from ._errors import ChoiceError, DensityError
+from ._plain import Plain
 from ._rules import isolated
-from ._structural import Structural
 from ._target import Target, checked_target
 from .transforms import check_key
 
 
-class Unconstrained(Structural):
+class Unconstrained(Plain):
     """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,)."""
 
     target: Target

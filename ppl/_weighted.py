@@ -15,7 +15,7 @@ from ._errors import AddressError
 from ._extras import require
 from ._generative import GenerativeFunction
 from ._importance import checked_proposal
-from ._structural import Structural
+from ._plain import Plain
 from ._target import Target, checked_target, splat
 from .transforms import check_key
 
@@ -23,7 +23,7 @@ EVEN = 1e-3
 """A range of log weights, in nats, below which they have no tail to fit but rounding."""
 
 
-class WeightedDraws(Structural):
+class WeightedDraws(Plain):
     """Draws with their importance weights.
 
     Attributes:

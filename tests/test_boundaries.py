@@ -59,7 +59,6 @@ def test_what_is_compiled_for_a_target_is_found_again():
     again = jax.jit(target.log_prob)
     again({"z": 0.7})
     assert run._cache_size() == again._cache_size() == 1
-    assert hash(made()) == hash(made())
 
 
 posterior = tg.normalize(made(), tg.sir(3, guide, (1.0,)))
@@ -169,17 +168,14 @@ def test_a_column_in_an_objective(column):
     np.testing.assert_array_equal(f(KEY, column(VALUES)), f(KEY, VALUES))
 
 
-@pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
-def test_a_column_as_a_parameter_of_a_distribution(column):
-    inside = tg.gen(lambda: tg.sample("ys", dist.Normal(column(VALUES), 1.0)))
-    if column is Column:
-        pytest.skip("numpyro asks parameters for their shape")
+def test_a_column_as_a_parameter_of_a_distribution():
+    inside = tg.gen(lambda: tg.sample("ys", dist.Normal(of_pandas(VALUES), 1.0)))
     np.testing.assert_allclose(inside.assess({"ys": VALUES})[0], 3 * norm(0.0), rtol=1e-6)
 
 
 def test_integers_and_flags_of_a_column():
     counted = tg.gen(lambda: tg.sample("n", dist.Poisson(2.0).expand([3])))
-    logps = jax.scipy.stats.poisson.logpmf(np.array([1, 0, 3]), 2.0)
+    logps = np.array([1, 0, 3]) * np.log(2.0) - 2.0 - np.log([1.0, 1.0, 6.0])
     np.testing.assert_allclose(counted.assess({"n": of_pandas([1, 0, 3])})[0], logps.sum(), rtol=1e-5)
     flags = tg.gen(lambda: tg.sample("b", dist.Bernoulli(0.25).expand([2])))
     found = flags.assess({"b": of_pandas([True, False])})[0]
@@ -224,20 +220,20 @@ def test_other_objects_pass_as_they_are():
 
 
 def flat(n):
-    return tg.gen(lambda: [tg.sample(f"x{i}", dist.Delta(float(i))) for i in range(n)] and None)
+    return tg.gen(lambda: [tg.sample(f"x{i}", dist.Normal(0.0, 1.0)) for i in range(n)] and None)
 
 
 def test_an_error_names_the_nearest_of_many_addresses():
-    program = flat(2000)
-    choices = {f"x{i}": float(i) for i in range(2000)}
+    program = flat(500)
+    choices = {f"x{i}": float(i) for i in range(500)}
     with pytest.raises(tg.AddressError, match="no sample at 'x12a'. It samples at: 'x12") as caught:
         program.assess(choices | {"x12a": 0.0})
     assert "'x12'" in str(caught.value)
-    assert "and 1995 others" in str(caught.value)
+    assert "and 495 others" in str(caught.value)
     assert len(str(caught.value)) < 300
-    with pytest.raises(tg.AddressError, match=r"'Q' \(nor at 2 other addresses that are given\).*and 1995 others"):
+    with pytest.raises(tg.AddressError, match=r"'Q' \(nor at 2 other addresses that are given\).*and 495 others"):
         program.assess(choices | {"Q": 0.0, "R": 0.0, "S": 0.0})
-    with pytest.raises(tg.AddressError, match="'zz' matches no sample. .* and 1995 others") as caught:
+    with pytest.raises(tg.AddressError, match="'zz' matches no sample. .* and 495 others") as caught:
         program.with_estimators({"zz": tg.reparam()}).assess(choices)
     assert len(str(caught.value)) < 300
 

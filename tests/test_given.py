@@ -1,6 +1,7 @@
 """What is given is read: observations, selections and traces that belong to nothing are refused, everywhere alike."""
 
 import functools
+import re
 
 import equinox as eqx
 import jax
@@ -16,7 +17,7 @@ KEY = jax.random.key(0)
 model = tg.gen(lambda: tg.sample("x", dist.Normal(tg.sample("z", dist.Normal(0.0, 1.0)), 1.0)))
 guide = tg.gen(lambda m: tg.sample("z", dist.Normal(m, 1.0)))
 beside = tg.gen(lambda observed, *args: tg.sample("z", dist.Normal(0.0, 1.0)))
-coins = tg.gen(lambda: tg.sample("x", dist.Normal(1.0 * tg.sample("z", dist.Bernoulli(0.5)), 1.0)))
+coins = tg.gen(lambda: tg.sample("x", dist.Normal(tg.sample("z", dist.Bernoulli(0.5)).astype(float), 1.0)))
 nested = tg.gen(lambda: tg.sample("sub", model()))
 
 
@@ -30,7 +31,7 @@ def step(z, _):
 @tg.gen
 def hidden(z, _):
     z = tg.sample("z", dist.Bernoulli(jnp.where(z == 1, 0.9, 0.2)))
-    tg.sample("x", dist.Normal(1.0 * z, 1.0))
+    tg.sample("x", dist.Normal(z.astype(float), 1.0))
     return z, None
 
 
@@ -181,9 +182,7 @@ def test_a_pattern_that_matches_no_address_is_refused(selection):
 
 @pytest.mark.parametrize("pattern", ["z", "x/z", "sub/y", "*/*/z", "**/y", "sub/z/w"])
 def test_patterns_count_from_the_outermost_level(pattern):
-    with pytest.raises(
-        tg.AddressError, match=rf"'{pattern}' matches no sample. .*'sub/x', 'sub/z'".replace("*", r"\*")
-    ):
+    with pytest.raises(tg.AddressError, match=f"{re.escape(repr(pattern))} matches no sample. .*'sub/x', 'sub/z'"):
         nested.project(deep, pattern)
 
 
@@ -253,10 +252,6 @@ OTHER = {
 }
 
 
-def traced(program, **options):
-    return program.simulate(KEY, True) if program.name.endswith(".masked") else program.simulate(KEY, **options)
-
-
 @pytest.mark.parametrize(("new", "old"), SAME.values(), ids=SAME)
 def test_a_trace_of_the_same_program_is_taken(new, old):
     for made in (old.simulate(KEY), jax.jit(old.simulate)(KEY)):
@@ -268,7 +263,7 @@ def test_a_trace_of_the_same_program_is_taken(new, old):
 
 @pytest.mark.parametrize(("new", "old"), OTHER.values(), ids=OTHER)
 def test_a_trace_of_another_program_is_refused(new, old):
-    made = traced(old)
+    made = old.simulate(KEY)
     for run in (
         lambda: new.update(KEY, made, {}),
         lambda: new.regenerate(KEY, made, "z"),
