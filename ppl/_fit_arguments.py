@@ -167,7 +167,8 @@ def _came(value):
 
 def check_next_state(state: Any, following: Any) -> Any:
     """Refuse a next state that is not of the structure, the shapes and the types of the one before."""
-    before, after = jax.tree.structure(state), jax.tree.structure(following)
+    before: Any = jax.tree.structure(state)
+    after: Any = jax.tree.structure(following)
     if before != after:
         raise FitError(f"fit: the next state must be of the structure of `state`, {before}, and is {after}.")
     for (name, x), y in zip(named_leaves(state, "state"), jax.tree.leaves(following), strict=True):

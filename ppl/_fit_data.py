@@ -24,7 +24,8 @@ class Batches:
     def __init__(self, data: Any, batch_size: Any, key: jax.Array):
         if data is None and batch_size is not None:
             raise FitError("fit: batch_size is given without data. Pass the arrays as `data`.")
-        self.data, self.size = (None, 1) if data is None else _as_data(data)
+        self.data: Any = None if data is None else _as_data(data)
+        self.size: int = 1 if data is None else jax.tree.leaves(self.data)[0].shape[0]
         self.batch = self.size if batch_size is None else _size_of_batch(batch_size, self.size)
         self.mini = batch_size is not None
         self._order = functools.lru_cache(maxsize=2)(functools.partial(_order, key, self.size))
@@ -60,10 +61,9 @@ def _as_data(data):
     if len(sizes) != 1 or -1 in sizes:
         came = sorted("none" if n < 0 else str(n) for n in sizes)
         raise FitError(f"fit: the arrays of `data` must have one leading size, and have {came}.")
-    (size,) = sizes
-    if not size:
+    if sizes == {0}:
         raise FitError("fit: the arrays of `data` hold no example: their leading size is 0.")
-    return data, size
+    return data
 
 
 def _size_of_batch(batch_size, size):
