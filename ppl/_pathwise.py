@@ -108,14 +108,14 @@ def dreg(
         guide: one over the latent addresses.
         observed: values at the observed addresses.
         n: the number of particles.
-        alpha: the order of the bound 1/(1 - alpha) log 1/n sum_k w_k^(1 - alpha); not 1, which is the ELBO.
+        alpha: the order of the bound 1/(1 - alpha) log 1/n sum_k w_k^(1 - alpha), at least 0; not 1, which is the ELBO.
 
     Returns:
         An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised.
 
     Raises:
         EstimatorError: a site of the guide is not reparameterised.
-        ObjectiveError: alpha is 1.
+        ObjectiveError: alpha is 1, or below 0, where the bound is an upper one.
         RandomKeyError: a density is an estimate.
         HigherOrderError: a second derivative was asked for.
 
@@ -134,6 +134,11 @@ def dreg(
     finite_real("dreg", "alpha", alpha, ObjectiveError)
     if alpha == 1.0:
         raise ObjectiveError("dreg: alpha = 1 is the ELBO. Write `sticking_the_landing(model, guide, observed)`.")
+    if not alpha >= 0.0:
+        raise ObjectiveError(
+            f"dreg: alpha must be at least 0, and is {alpha}: below it the bound is an upper one, and its estimate is "
+            "not. Write `cubo(model, guide, observed, order=1 - alpha)`."
+        )
 
     @expectation
     def objective(key, model_args=(), guide_args=()):

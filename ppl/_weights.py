@@ -60,6 +60,11 @@ class Fixed(NamedTuple):
         """Log p(z, observed) over the density that z was drawn with, which has no derivative."""
         return self.logp - self.drawn
 
+    def control(self, baselines: jax.Array) -> jax.Array:
+        """Zero, with the derivative 1/n sum_i b_i d log q(z_i): of mean zero where no b_i depends on its own z_i."""
+        ratio = jnp.exp(self.logq - self.drawn)
+        return jnp.mean(lax.stop_gradient(baselines) * (ratio - lax.stop_gradient(ratio)))
+
 
 def pair(model, guide, observed, model_args, guide_args) -> Pair:
     """Gather them; arguments that are not tuples are the only ones."""
