@@ -56,6 +56,24 @@ def without_lanes(avals: Sequence[Any], lanes: Sequence[Lane]) -> list[jax.Shape
 # ---- primitives ---------------------------------------------------------------------------------------------------
 
 
+class _Primitive(jex_core.Primitive):
+    """A primitive that is pickled by its name: a copy would be without rules."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        _primitives[name] = self
+
+    def __reduce__(self):
+        return _primitive_of, (self.name,)
+
+
+_primitives: dict[str, _Primitive] = {}
+
+
+def _primitive_of(name: str) -> _Primitive:
+    return _primitives[name]
+
+
 def make_primitive(
     name: str,
     *,
@@ -71,7 +89,7 @@ def make_primitive(
     jvp(differentiable, tangents, rebuild, lanes, **params) -> (outs, out_tangents): see `_jvp` below.
     check_lane(mapped, **params): raises where a vmap must not map these operands so.
     """
-    primitive = jex_core.Primitive(name)
+    primitive = _Primitive(name)
     primitive.multiple_results = True
     primitive.def_impl(run)
 
@@ -195,7 +213,7 @@ def _is_zero(tangent) -> bool:
 
 def make_forward_only(name: str, refuse: Callable[[], Exception]) -> Callable:
     """An identity on one array that lets forward-mode derivatives through and refuses to be transposed."""
-    primitive = jex_core.Primitive(name)
+    primitive = _Primitive(name)
     primitive.def_impl(lambda x: x)
     primitive.def_abstract_eval(lambda x: x)
     mlir.register_lowering(primitive, mlir.lower_fun(lambda x: x, multiple_results=False))
