@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import importlib
+import operator
+import sys
 import traceback
 import zlib
 from collections.abc import Callable, Mapping
@@ -179,6 +182,22 @@ class Function(GenerativeFunction):
 
     def __get__(self, instance, owner=None):
         return self if instance is None else Method(instance, self)
+
+    def __reduce__(self):
+        """By name where a module has this one under the name of its function; else with its function."""
+        name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", "")
+        importable = name[0] in sys.modules and name[0] != "__main__"
+        if importable and getattr(_find(*name), "function", None) is self.function:
+            return _find, name
+        return Function, (self.function,)
+
+
+def _find(module: str, name: str) -> Any:
+    """What a module has under a dotted name; None where it has nothing."""
+    try:
+        return operator.attrgetter(name)(importlib.import_module(module))
+    except AttributeError:
+        return None
 
 
 class Method(GenerativeFunction):

@@ -18,6 +18,7 @@ import jax
 from jax import numpy as jnp
 
 from ._errors import EstimatorError
+from ._jax import on_mesh
 from ._pytree import Spec, partition
 
 
@@ -94,7 +95,7 @@ def _density(spec: Spec):
 def log_density(distribution: Any, value: Any) -> jax.Array:
     """`distribution.log_prob(value)`, traced once per kind of distribution. Shape: the distribution's batch shape."""
     arrays, spec = dismantle(distribution)
-    return _density(spec)(value, *arrays)
+    return on_mesh(_density(spec))(value, *arrays)
 
 
 class WeakDerivative(NamedTuple):
