@@ -102,6 +102,7 @@ class Target(eqx.Module):
     ) -> Outcome:
         """Run the program once under an operation, at the observed choices and these latents."""
         constraints = merge(self.observed if observed is None else observed, latents or {})
+        operation = operation.but(known=nest({(*self.path, *p): x for p, x in paths(constraints)}))
         return self.function.visit(operation, key, Given(constraints), self.path, self.args, self.kwargs)
 
     def without_observed(self, choices: Mapping) -> Choices:
