@@ -13,6 +13,7 @@ from . import _weak_derivatives as _weak_derivatives
 from . import auto as auto
 from ._addresses import merge as merge
 from ._addresses import select as select
+from ._attitudes import validated as validated
 from ._baselines import MovingAverage as MovingAverage
 from ._baselines import baseline_loss as baseline_loss
 from ._baselines import control_loss as control_loss
@@ -37,7 +38,9 @@ from ._divergences import trajectory_balance as trajectory_balance
 from ._errors import AddressError as AddressError
 from ._errors import ChoiceError as ChoiceError
 from ._errors import DensityError as DensityError
+from ._errors import DistributionError as DistributionError
 from ._errors import FitError as FitError
+from ._errors import SupportWarning as SupportWarning
 from ._exact_sum import exact as exact
 from ._fit import Fit as Fit
 from ._fit import fit as fit

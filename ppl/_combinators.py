@@ -209,7 +209,10 @@ class Repeat(Combinator):
 
 
 class Masked(Combinator):
-    """Visit, and count the choices only where the first argument, a flag, is true."""
+    """Visit, and count the choices only where the first argument, a flag, is true.
+
+    Where it is not, a given choice may be anything, NaN too: the program goes on with another value in its place.
+    """
 
     def visit(self, inner, operation, key, given, path, args):
         """The visit, its densities switched by the flag."""
@@ -219,8 +222,14 @@ class Masked(Combinator):
                 f"mask at {show(path)} takes one flag as its first argument, and got the shape "
                 f"{list(jnp.shape(flag))}. For a flag in each lane write `f.mask().vmap()(flags, xs)`."
             )
-        out = inner(operation, key, given, path, tuple(rest), {})
+        live = operation.attitude.live if _holds(flag) else jnp.asarray(flag, bool) & operation.attitude.live
+        out = inner(operation.but(live=live), key, given, path, tuple(rest), {})
         return out._replace(logp=jnp.where(flag, out.logp, 0.0), weight=jnp.where(flag, out.weight, 0.0))
+
+
+def _holds(flag) -> bool:
+    """Whether a flag is known to be true."""
+    return not isinstance(flag, jax.core.Tracer) and bool(flag)
 
 
 def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any, given: Given, path: Path, args: tuple):

@@ -49,7 +49,9 @@ class AtNumbers(Operation):
         elements = tuple(getattr(flat, "batch_shape", ()))
         numbers = jnp.zeros(elements, int) if given.previous is None else given.previous
         value = values[numbers]
-        return Visit(value, log_density(at.distribution, value), None, jnp.zeros((*elements, values.shape[0])))
+        return Visit(
+            value, log_density(at.distribution, value, inside=True), None, jnp.zeros((*elements, values.shape[0]))
+        )
 
 
 class Joint(NamedTuple):

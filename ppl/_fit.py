@@ -19,7 +19,7 @@ import optax
 from jax import lax
 from jax import numpy as jnp
 
-from ._errors import FitError
+from ._errors import ChoiceError, FitError
 from ._fit_arguments import (
     MOST_KEYS,
     as_arrays,
@@ -236,6 +236,15 @@ def _as_finite_as(first, now):
     )
 
 
+def _origin(fun, arrays) -> str:
+    """Where a number that is not finite comes from, as the error says it; the data of a step are known here."""
+    try:
+        came = nonfinite(fun, arrays)
+    except ChoiceError as error:
+        return f". {error}".removesuffix(".")
+    return "" if came is None else f", first in {came}"
+
+
 def _went_bad(again, loss_at, first, values, done, rows, data):
     """The error for an objective or a gradient that is not finite: found by running up to it once more."""
     n = next((i for i in range(len(values)) if not np.isfinite(values[i])), len(values))
@@ -244,14 +253,14 @@ def _went_bad(again, loss_at, first, values, done, rows, data):
     now, step = again(count=n)[0], done + n
     loss = loss_at(step, now, data, None if rows is None else rows[n])
     if not np.isfinite(values[n]):
-        came = nonfinite(lambda arrays: loss(arrays)[0], now.arrays)
+        came = _origin(lambda arrays: loss(arrays)[0], now.arrays)
         what = f"the objective is {values[n]}"
     else:
-        came = nonfinite(jax.grad(lambda arrays: loss(arrays)[0]), now.arrays)
+        came = _origin(jax.grad(lambda arrays: loss(arrays)[0]), now.arrays)
         grads = jax.grad(lambda arrays: loss(arrays)[0])(now.arrays)
         bad = [jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(grads) if not np.isfinite(x).all()]
         what = f"the gradient of params{bad[0]} is not finite" if bad else "the optimiser's update is not finite"
     return FitError(
-        f"fit: {what} at step {step}{'' if came is None else f', first in {came}'}. Look for a density at a value "
+        f"fit: {what} at step {step}{came}. Look for a density at a value "
         "outside its support, a scale that reached zero, or a learning rate that is too high."
     )

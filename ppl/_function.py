@@ -26,6 +26,7 @@ from ._errors import AddressError, ChoiceError
 from ._generative import Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome
 from ._rules import chosen
+from ._source import refused_distribution
 from .transforms import Estimator, EstimatorError, RandomKeyError, suspended, trace_state
 from .transforms import function as check_function
 
@@ -52,7 +53,7 @@ class Frame:
         path, given = (*self.path, address), self.given.at(address)
         if isinstance(what, Call):
             return self._call(address, what, given, path)
-        at = At(path, what, chosen(path, estimator), lambda: self._key(address))
+        at = At(path, what, chosen(path, estimator), lambda: self._key(address), self.operation.attitude)
         if isinstance(given.previous, Mapping):
             raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
         visit = self.operation.site(at, given)
@@ -61,7 +62,7 @@ class Frame:
         self._record(logp, logp if visit.weight is visit.logp else _total(visit.weight))
         if visit.discarded is not None:
             self.discarded[address] = visit.discarded
-        return visit.value
+        return visit.goes_on_with
 
     def _call(self, address, call, given, path):
         for part in given:
@@ -165,6 +166,11 @@ class Function(GenerativeFunction):
             if deep is None:
                 raise
             raise deep from None
+        except Exception as error:
+            refused = refused_distribution(error, self.name, path, frame.choices)
+            if refused is None:
+                raise
+            raise refused from error
         finally:
             _frame.reset(token)
         _check_run(self.name, retval)
@@ -315,6 +321,7 @@ def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> An
 
     Raises:
         AddressError: outside a generative function; an address used twice; something that cannot be sampled.
+        DistributionError: parameters that numpyro refuses; a draw from a distribution without a sampler.
         EstimatorError: an estimator that does not fit the distribution.
 
     Example:

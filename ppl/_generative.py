@@ -229,6 +229,7 @@ class GenerativeFunction(Plain):
         if key is not None:
             check_key(key, self.name)
         given = Given(None if constraints is None else as_arrays(constraints), previous)
+        operation = operation.but(known=constraints)
         with isolated():
             out = self.visit(operation, key, given, (), args, kwargs)
         check_known(constraints or {}, out.choices, self.name, what)
@@ -264,7 +265,8 @@ class GenerativeFunction(Plain):
     def mask(self) -> GenerativeFunction:
         """The function with a flag as its first argument; where it is false the choices have no density.
 
-        The choices and the return value are there either way; use them only where the flag is true.
+        The choices and the return value are there either way; use them only where the flag is true. Where it is
+        false a given choice may be anything, NaN too: missing data are given as they are.
         """
         return Combined(self, Masked())
 

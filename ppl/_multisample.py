@@ -13,9 +13,10 @@ from jax import numpy as jnp
 
 from ._addresses import merge
 from ._arguments import posterior
+from ._attitudes import compared
 from ._generative import GenerativeFunction
 from ._target import splat
-from ._weights import log_mean
+from ._weights import log_mean, pair
 from .transforms import (
     ObjectiveError,
     detached,
@@ -82,10 +83,7 @@ def vimco(
     one_of("vimco", "mean", mean, ("geometric", "arithmetic"), ObjectiveError)
 
     def log_weight(key, model_args, guide_args):
-        draw, density = jax.random.split(key)
-        q = guide.simulate(draw, *splat(guide_args))
-        logp, _ = model.assess(merge(q.choices, observed), *splat(model_args), key=density)
-        return logp - q.logp
+        return pair(model, guide, observed, model_args, guide_args).log_weight(key)
 
     def objective(key, model_args=(), guide_args=()):
         log_weights, score, control = lanes_of("vimco", log_weight, key, n, (model_args, guide_args), {})
@@ -133,8 +131,9 @@ def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapp
     observed, n = posterior("vargrad", model, guide, observed), whole("vargrad", SAMPLES, n, ObjectiveError, least=2)
 
     def lane(key, model_args, guide_args):
-        z = detached(lambda k: guide.simulate(k, *guide_args).choices)(key)
-        return model.assess(merge(z, observed), *model_args)[0], guide.assess(z, *guide_args)[0]
+        drawing, weighed = compared(guide, model)
+        z = detached(lambda k: drawing.simulate(k, *guide_args).choices)(key)
+        return weighed.assess(merge(z, observed), *model_args)[0], guide.assess(z, *guide_args)[0]
 
     def objective(key, model_args=(), guide_args=()):
         model_args, guide_args = splat(model_args), splat(guide_args)

@@ -13,6 +13,7 @@ from jax import numpy as jnp
 
 from ._addresses import merge
 from ._arguments import particles, posterior
+from ._attitudes import compared
 from ._generative import GenerativeFunction
 from ._target import splat
 from ._weights import log_mean
@@ -23,7 +24,8 @@ class _Paths:
     """n reparameterised draws from a guide: log w with the derivative of the path, log p with that of the model."""
 
     def __init__(self, what, key, n, model, guide, observed, model_args, guide_args):
-        self.guide, self.model, self.observed = guide, model, observed
+        self.observed = observed
+        self.guide, self.model = compared(guide, model)
         self.guide_args, self.model_args = splat(guide_args), splat(model_args)
         check_pathwise(what, lambda k: guide.simulate(k, *self.guide_args).choices, key)
         self.log_weights, self.logp, self.logq = jax.vmap(self._lane)(jax.random.split(key, n))

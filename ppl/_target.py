@@ -113,8 +113,9 @@ class Target(Plain):
             AddressError: one of them is at an address that the program does not have: it would count for nothing.
         """
         observed = self.observed if observed is None else observed
-        given = Given(merge(observed, latents or {}), previous)
-        out = self.function.visit(operation, key, given, self.path, self.args, self.kwargs)
+        constraints = merge(observed, latents or {})
+        operation = operation.but(known=nest({(*self.path, *p): x for p, x in paths(constraints)}))
+        out = self.function.visit(operation, key, Given(constraints, previous), self.path, self.args, self.kwargs)
         check_known(observed, out.choices, self.function.name, "observed")
         check_known(latents or {}, out.choices, self.function.name, what)
         return out

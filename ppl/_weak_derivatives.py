@@ -11,6 +11,7 @@ the two-sample score term, 1/2 (f(x') - f(x)) (S(x') - S(x)) with x' an independ
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -57,7 +58,8 @@ def _two_sample(key, value, parameter, distribution) -> list[tuple[jax.Array, ja
         return []
     other = noise(key, jax.tree.map(lax.stop_gradient, distribution)).astype(value.dtype)
     other = lax.stop_gradient(other)
-    return [(other, 0.5 * (log_density(distribution, other) - log_density(distribution, value)))]
+    score = functools.partial(log_density, distribution, inside=True)
+    return [(other, 0.5 * (score(other) - score(value)))]
 
 
 # ---- finite supports ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import merge
+from ._attitudes import compared
 from ._generative import GenerativeFunction
 from ._target import splat
 
@@ -27,8 +28,9 @@ class Pair(NamedTuple):
     def log_weight(self, key: jax.Array) -> jax.Array:
         """Log p(z, observed) - log q(z) at z drawn from the guide; the derivative is the draw's and the densities'."""
         draw, density = jax.random.split(key)
-        q = self.guide.simulate(draw, *self.guide_args)
-        logp, _ = self.model.assess(merge(q.choices, self.observed), *self.model_args, key=density)
+        guide, model = compared(self.guide, self.model)
+        q = guide.simulate(draw, *self.guide_args)
+        logp, _ = model.assess(merge(q.choices, self.observed), *self.model_args, key=density)
         return logp - q.logp
 
     def log_weights(self, key: jax.Array, n: int) -> jax.Array:

@@ -25,6 +25,9 @@ from ._describe import describe_sites as describe_sites
 from ._describe import table as table
 from ._distribution import WeakDerivative as WeakDerivative
 from ._distribution import elementwise as elementwise
+from ._distribution import guarded as guarded
+from ._distribution import law as law
+from ._distribution import lenient as lenient
 from ._distribution import log_density as log_density
 from ._distribution import log_prob as log_prob
 from ._distribution import moving_support as moving_support

@@ -33,7 +33,7 @@ class Reinforce(Direct):
     def draw(self, key: jax.Array, distribution: Any) -> Drawn:
         """Draw without derivative, and give back the log density as the score term, one per element."""
         value = stop_gradient(noise(key, stop_gradient(distribution)))
-        return Drawn(value, log_density(elementwise(distribution), value), self.baseline)
+        return Drawn(value, log_density(elementwise(distribution), value, inside=True), self.baseline)
 
 
 def reinforce(baseline: Any = None) -> Reinforce:

@@ -65,7 +65,7 @@ class Relax(Path, Direct):
         """Draw without derivative; the score term, and the control variate c(z) - c(z~) box."""
         value = stop_gradient(noise(key, stop_gradient(distribution)))
         found, flat = finite(distribution), elementwise(distribution)
-        score = jnp.sum(jnp.asarray(log_density(flat, value), dtype=float))
+        score = jnp.sum(jnp.asarray(log_density(flat, value, inside=True), dtype=float))
         z, conditional = relaxations(found, found.which(value), auxiliary(key))
         c = functools.partial(_scalar, self.function(distribution))
         return Drawn(value, score, control=c(z) - c(conditional) * magic_box(score))
