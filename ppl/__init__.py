@@ -7,6 +7,7 @@ import numpyro.distributions as dist  # noqa: F401  (re-exported)
 from . import _families as _families
 from . import _frames as _frames
 from . import _log_densities as _log_densities
+from . import _probabilities as _probabilities
 from . import _rejection as _rejection
 from . import _standard_noise as _standard_noise
 from . import _weak_derivatives as _weak_derivatives

@@ -29,8 +29,10 @@ from ._distribution import guarded as guarded
 from ._distribution import law as law
 from ._distribution import lenient as lenient
 from ._distribution import log_density as log_density
+from ._distribution import log_density_at_support as log_density_at_support
 from ._distribution import log_prob as log_prob
 from ._distribution import moving_support as moving_support
+from ._distribution import probabilities as probabilities
 from ._distribution import reparameterised as reparameterised
 from ._distribution import support as support
 from ._distribution import weak_derivative as weak_derivative

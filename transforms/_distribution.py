@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from ._errors import EstimatorError
 from ._jax import on_mesh
 from ._pytree import Spec, partition
 
@@ -146,12 +145,14 @@ def moving_support(distribution: Any) -> bool:
     return False
 
 
-def finite_support(distribution: Any) -> jax.Array:
-    """The support of one element of a distribution that has a finite one."""
-    values = support(distribution)
-    if values is None:
-        raise EstimatorError(f"{type(distribution).__name__} has no finite support.")
-    return values
+@functools.singledispatch
+def probabilities(distribution: Any, values: jax.Array) -> jax.Array | None:
+    """The probabilities of support points where they are parameters, or polynomials of parameters; else None.
+
+    At a probability of zero exp(log_prob) has no derivative, and these have. `values` has the shape (k, *event_shape),
+    the answer the shape (k, *batch_shape). None stands for exp(log_prob), where what is zero has no derivative either.
+    """
+    return None
 
 
 @functools.singledispatch

@@ -42,6 +42,11 @@ def reinforce(baseline: Any = None) -> Reinforce:
     For every distribution with a log density whose support does not move with its parameters; right to every order, by
     the factor exp(log p - stop_gradient(log p)).
 
+    A value is counted where it is drawn. At a probability of exactly 0 or 1 that a parameter moves (`Bernoulli(p)` at
+    p = 0), the other value never is, and its part of the derivative is missing, here and in every estimator that
+    weighs draws: `arm`, `disarm`, `relax`, `rebar`, `unordered_set`. There write `enum()`, `local_expectation()`,
+    `sum_and_sample()` or `mvd()`, which take probabilities as they are; or logits, which have no such place.
+
     Args:
         baseline: a number or array that does not depend on the value drawn here; it is subtracted from the objective
             and leaves the gradient unbiased. A float array broadcastable to the site's batch shape.

@@ -16,7 +16,7 @@ from ._arguments import function as check_function
 from ._contributions import magic_box
 from ._distribution import elementwise, log_density
 from ._errors import EstimatorError
-from ._finite import Finite, count, elements, finite, refuse_infinite, uniform
+from ._finite import Finite, count, elements, finite, refuse_infinite, take, uniform
 from ._jax import Tracer
 from ._kinds import Direct, Drawn, Path
 from ._primitive import auxiliary, noise
@@ -26,7 +26,7 @@ from ._pytree import stop_gradient
 def _binary(found: Finite, index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The log odds phi, and z = phi + logit(u) with u uniform given the draw; all of the shape of the elements."""
     odds = found.logp[1] - found.logp[0]
-    part = found.at(index) + jnp.log(uniform(key, found.batch))
+    part = take(found.logp, index) + jnp.log(uniform(key, found.batch))
     rest = jnp.log(-jnp.expm1(part))
     return odds, odds + jnp.where(index == 1, rest - part, part - rest)
 
@@ -139,7 +139,8 @@ def relax(control: Callable, *, continuous: bool = False) -> Relax:
     For two-valued draws z = log odds + logit(u), of the shape of the site's elements, and H(z) = 1[z > 0]; for k > 2
     values z = log p + Gumbel noise, shape (*elements, k), and H is the argmax. Unbiased for every c, and right to
     every order; the variance is c's to reduce, and `control_loss` trains it. In a plate every lane has its own z, and c
-    is a function of one lane.
+    is a function of one lane. Not at probabilities of exactly 0 or 1
+    that a parameter moves: see `reinforce`.
 
     Args:
         control: c(z), a float scalar in the unit of the objective. Its arrays are differentiated: make it an Equinox
