@@ -16,6 +16,7 @@ from ._crediting import Crediting
 from ._errors import ObjectiveError, RandomKeyError
 from ._interpreter import walk
 from ._jax import lane_shape, make_primitive, vmapped
+from ._key_reuse import refuse_reuse
 from ._modes import Estimating, estimate
 from ._plan import plan_of, samples
 from ._primitive import check_key
@@ -134,6 +135,7 @@ def expectation(
     def estimate_of(key, *args, **kwargs):
         check_key(key, f"expectation({getattr(fun, '__name__', fun)})")
         traced = trace_call(fun, (key, *args), kwargs)
+        refuse_reuse(traced.jaxpr)
         objectives = _count_objectives(traced.out, has_aux=has_aux)
         program = Program(traced.jaxpr, options(objectives), traced.closed)
         leaves = bind(*traced.operands, program=program)
