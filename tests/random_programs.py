@@ -1,11 +1,9 @@
-"""Random programs, small: as data, in the language, on the primitive, and as sums over outcomes in NumPy.
+"""Random programs, small, as data.
 
 A program is a tuple of statements on a state (flag, total): the flag is 0 or 1 and decides what comes, the total is
 what is averaged. Its `repr` is its source. All probabilities are a half or quarters at `W`, and the total is a
-polynomial in the normal draws, so that both ways of averaging, `exact_expectation` and the sums here, are exact.
-
-The sums take no probability, density or derivative from the library, nor from JAX: a path is a row of complex numbers,
-and the derivative in a parameter is the imaginary part over the step (Squire and Trapp, SIAM Review 1998).
+polynomial in the normal draws, so that both ways of averaging, `exact_expectation` and the sums of `program_sums`, are
+exact. `program_runs` says the same programs in the language and on the primitive.
 """
 
 from __future__ import annotations
@@ -14,21 +12,16 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax import lax
 from jax import numpy as jnp
-from jax.extend import random as custom
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import sample
 
 W = np.array([0.5, 0.25])
 SPREAD = 0.5
-STEP = 1e-30
 
-# ---- the statements -------------------------------------------------------------------------------------------------
+# ---- the statements --------------------------------------------------------------------------------------------------
 
 
 class Draw(NamedTuple):
@@ -78,7 +71,7 @@ class Program(NamedTuple):
     backward: bool = False
 
 
-# ---- what is drawn --------------------------------------------------------------------------------------------------
+# ---- what is drawn ---------------------------------------------------------------------------------------------------
 
 
 class Family(NamedTuple):
@@ -125,246 +118,33 @@ FAMILIES = {
         | {"enum": (tg.enum(), 0, 0), "mvd": (tg.mvd(), 1, 1), "local": (tg.local_expectation(), 2, 0)}
         | {"sum_and_sample": (tg.sum_and_sample(1), 2, 1), "unordered_set": (tg.unordered_set(2), 1, 1)},
     ),
-    "normal": Family(
-        lambda u: dist.Normal(u, SPREAD), _normal, {**SCORE, "reparam": (tg.reparam(), 0, 0)}
-    ),
+    "normal": Family(lambda u: dist.Normal(u, SPREAD), _normal, {**SCORE, "reparam": (tg.reparam(), 0, 0)}),
 }
 
+# ---- what the statements mean ----------------------------------------------------------------------------------------
 
-def _law(w, flag):
+
+def law(w, flag):
     """A quarter or a half at `W`."""
     return w[0] ** 2 + w[1] * flag
 
 
-def _after(draw, w, z, total):
+def after(draw, w, z, total):
+    """The total after a draw."""
     return total * (1.0 + w[1] * z) + draw.slope * z * w[0] + w[1]
 
 
-def _meet(plate, a, b):
+def meet(plate, a, b):
+    """What two lanes come to."""
     return a * b if plate.product else a + b
 
 
-def _objective(w, flag, total):
+def objective(w, flag, total):
+    """What is averaged, the log density aside."""
     return (total - w[0]) ** 2 + w[1] * flag
 
 
-# ---- as sums over outcomes ------------------------------------------------------------------------------------------
-
-
-class Paths(NamedTuple):
-    """Paths through a program so far, one in each row; in each column, one parameter has an imaginary step."""
-
-    weight: np.ndarray
-    logp: np.ndarray
-    flag: np.ndarray
-    total: np.ndarray
-
-    def at(self, rows):
-        """Some of them."""
-        return Paths(*(x[rows] for x in self))
-
-
-def _follow(statements, w, paths):
-    """The paths after some statements, and which path each comes from."""
-    origin = np.arange(len(paths.flag))
-    for statement in statements:
-        paths, of = FOLLOW[type(statement)](statement, w, paths)
-        origin = origin[of]
-    return paths, origin
-
-
-def _joined(parts):
-    """Paths of several parts, each with where its paths come from."""
-    paths, origins = zip(*parts, strict=True)
-    return Paths(*map(np.concatenate, zip(*paths, strict=True))), np.concatenate(origins)
-
-
-def _follow_draw(draw, w, paths):
-    def outcome(z, p, logp):
-        flag = paths.flag if draw.family == "normal" else np.full_like(paths.flag, min(z, 1.0))
-        total = _after(draw, w, z, paths.total)
-        return Paths(paths.weight * p, paths.logp + logp, flag, total), np.arange(len(flag))
-
-    return _joined([outcome(*o) for o in FAMILIES[draw.family].outcomes(_law(w, paths.flag))])
-
-
-def _follow_branch(branch, w, paths):
-    parts = []
-    for body, here in ((branch.yes, paths.flag[:, 0] > 0.5), (branch.no, paths.flag[:, 0] < 0.5)):
-        rows = np.flatnonzero(here)
-        after, origin = _follow(body, w, paths.at(rows))
-        parts.append((after, rows[origin]))
-    return _joined(parts)
-
-
-def _follow_plate(plate, w, paths):
-    one, of_one = _follow(plate.body, w, paths)
-    start = paths.at(of_one)
-    two, of_two = _follow(plate.body, w, one._replace(flag=start.flag, total=2.0 * start.total))
-    return two._replace(total=_meet(plate, one.total[of_two], two.total)), of_one[of_two]
-
-
-FOLLOW = {
-    Draw: _follow_draw,
-    Branch: _follow_branch,
-    Loop: lambda loop, w, paths: _follow(loop.body * 2, w, paths),
-    Plate: _follow_plate,
-    Call: lambda call, w, paths: _follow(call.body, w, paths),
-}
-
-
-def sums(program):
-    """The expectation and its gradient."""
-    w = W[:, None, None] + 1j * STEP * np.eye(2)[:, None, :]
-    start = Paths(np.ones((1, 2), complex), np.zeros((1, 2), complex), np.zeros((1, 2)), w[0])
-    paths, _ = _follow(program.statements, w, start)
-    values = _objective(w, paths.flag, paths.total) + program.density * paths.logp
-    mean = (paths.weight * values).sum(axis=0)
-    return mean.real[0], mean.imag / STEP
-
-
-# ---- in the language ------------------------------------------------------------------------------------------------
-
-
-def _function(statements):
-    @tg.gen
-    def program(w, flag, total):
-        for i, statement in enumerate(statements):
-            flag, total = SAY[type(statement)](statement, f"{_name(statement)}{i}", w, flag, total)
-        return flag, total
-
-    return program
-
-
-def _name(statement):
-    """An address that says what is there, so that branches share those alone that hold the same."""
-    return statement.family if isinstance(statement, Draw) else type(statement).__name__.lower()
-
-
-def _new_state(draw, w, z, flag, total):
-    z = z.astype(float)
-    return (flag if draw.family == "normal" else jnp.minimum(z, 1.0)), _after(draw, w, z, total)
-
-
-def _say_draw(draw, address, w, flag, total):
-    family = FAMILIES[draw.family]
-    estimator, _, _ = family.estimators[draw.estimator]
-    z = tg.sample(address, family.distribution(_law(w, flag)), estimator=estimator)
-    return _new_state(draw, w, z, flag, total)
-
-
-def _say_loop(loop, address, w, flag, total):
-    body = _function(loop.body)
-    step = tg.gen(lambda state, _: ((w, *body.inline(*state)), None))
-    return tg.sample(address, step.scan(2, reverse=loop.reverse)((w, flag, total), None))[0][1:]
-
-
-def _say_plate(plate, address, w, flag, total):
-    lanes = _function(plate.body).vmap(in_axes=(None, None, 0))
-    flags, totals = tg.sample(address, lanes(w, flag, jnp.stack([total, 2.0 * total])))
-    return flags[1], _meet(plate, totals[0], totals[1])
-
-
-SAY = {
-    Draw: _say_draw,
-    Branch: lambda b, address, w, flag, total: tg.sample(
-        address, tg.cond(flag > 0.5, _function(b.yes), _function(b.no))(w, flag, total)
-    ),
-    Loop: _say_loop,
-    Plate: _say_plate,
-    Call: lambda call, address, w, flag, total: tg.sample(address, _function(call.body)(w, flag, total)),
-}
-
-# ---- on the primitive -----------------------------------------------------------------------------------------------
-
-
-def _run(statements, key, w, flag, total):
-    for i, statement in enumerate(statements):
-        flag, total = RUN[type(statement)](statement, jax.random.fold_in(key, i), w, flag, total)
-    return flag, total
-
-
-def _run_draw(draw, key, w, flag, total):
-    family = FAMILIES[draw.family]
-    estimator, _, _ = family.estimators[draw.estimator]
-    return _new_state(draw, w, sample(key, family.distribution(_law(w, flag)), estimator=estimator), flag, total)
-
-
-def _run_branch(branch, key, w, flag, total):
-    sides = [lambda f, t, side=side: _run(side, key, w, f, t) for side in (branch.yes, branch.no)]
-    return lax.cond(flag > 0.5, *sides, flag, total)
-
-
-def _run_loop(loop, key, w, flag, total):
-    keys = jax.random.split(key, 2)
-    step = lambda state, k: (_run(loop.body, k, w, *state), None)  # noqa: E731
-    return lax.scan(step, (flag, total), keys, reverse=loop.reverse)[0]
-
-
-def _run_plate(plate, key, w, flag, total):
-    lanes = jax.vmap(lambda k, t: _run(plate.body, k, w, flag, t))
-    flags, totals = lanes(jax.random.split(key, 2), jnp.stack([total, 2.0 * total]))
-    return flags[1], _meet(plate, totals[0], totals[1])
-
-
-RUN = {
-    Draw: _run_draw,
-    Branch: _run_branch,
-    Loop: _run_loop,
-    Plate: _run_plate,
-    Call: lambda call, key, w, flag, total: jax.jit(lambda *xs: _run(call.body, *xs))(key, w, flag, total),
-}
-
-
-def estimate(program):
-    """The program as an `expectation`, a function of a key and the parameters."""
-
-    def f(key, w):
-        if program.primitive:
-            return _objective(w, *_run(program.statements, key, w, jnp.zeros(()), w[0]))
-        tr = _function(program.statements).simulate(key, w, jnp.zeros(()), w[0])
-        return _objective(w, *tr.retval) + program.density * tr.logp
-
-    return tg.expectation(f, credit=program.credit, forks=program.forks, chunk_size=program.chunk_size)
-
-
-# ---- keys that compile quickly --------------------------------------------------------------------------------------
-
-
-def _mix(x):
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
-
-
-def _fold_in(key, data):
-    a = _mix(key[0] ^ _mix(data.astype(np.uint32) + np.uint32(0x9E3779B9)))
-    return jnp.stack([a, _mix(key[1] + a)])
-
-
-def _split(key, shape):
-    numbers = jnp.arange(np.prod(shape), dtype=np.uint32) + np.uint32(77)
-    return jax.vmap(lambda i: _fold_in(key, i))(numbers).reshape(*shape, 2)
-
-
-def _no_bits(key, width, shape):
-    raise NotImplementedError("Keys of these programs name outcomes; no bits are drawn from them.")
-
-
-def quick_key():
-    """A key of a generator whose code is a few multiplications: the compiler is done with it in half the time."""
-    generator = custom.define_prng_impl(
-        key_shape=(2,),
-        seed=lambda seed: jnp.stack([_mix(jnp.asarray(seed).astype(np.uint32)), jnp.uint32(1)]),
-        split=_split,
-        random_bits=_no_bits,
-        fold_in=_fold_in,
-        name="quick",
-        tag="quick",
-    )
-    return jax.random.key(0, impl=generator)
-
-# ---- at random ------------------------------------------------------------------------------------------------------
+# ---- at random -------------------------------------------------------------------------------------------------------
 
 NODES_OF_NOISE = 10
 MOST_OUTCOMES = 1 << 14
@@ -406,7 +186,7 @@ def outcomes(program):
 def random_program(chance: random.Random) -> Program:
     """A program that can be enumerated."""
     while True:
-        statements = _statements(chance, budget=chance.choice([2, 3, 3, 4]), inside=False)
+        statements = _statements(chance, budget=chance.choice([1, 2, 2, 3, 3, 4]), inside=False)
         primitive = chance.random() < 0.4
         program = Program(
             statements,
@@ -415,7 +195,7 @@ def random_program(chance: random.Random) -> Program:
             credit=chance.random() < 0.7,
             forks=chance.choice([None, None, 1, 2]) if _fit_the_grid(alternatives(statements)) else None,
             chunk_size=chance.choice([None, None, 1, 2]),
-            backward=chance.random() < 0.2,
+            backward=chance.random() < 0.1,
         )
         if outcomes(program) <= MOST_OUTCOMES:
             return program
@@ -435,7 +215,7 @@ def _statements(chance, *, budget, inside):
 
 
 def _statement(chance, *, budget, inside):
-    kinds = [Draw, Draw, Call] + [Branch, Loop, Plate] * (budget > 1)
+    kinds = [Draw, Draw, Draw, Call] + [Branch, Loop, Plate] * (budget > 1)
     kind = chance.choice(kinds)
     if kind is Draw:
         family = chance.choice(["coin", "coin", "die", "normal"])
