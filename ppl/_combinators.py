@@ -285,6 +285,13 @@ def _union(trees, path):
                     f"The branches at {show(path)} share the address {show(below)} with different values: "
                     f"{_types_of(other)} and {_types_of(leaf)}. Rename one of them."
                 )
+    for below in flat:
+        for above in (below[:n] for n in range(1, len(below))):
+            if above in flat:
+                raise AddressError(
+                    f"The branches at {show(path)} share the address {show(above)}, which is one value in one of them "
+                    f"and holds {show(below)} in another. Rename one of them."
+                )
     return flat
 
 

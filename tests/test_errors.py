@@ -360,6 +360,13 @@ def test_branches_whose_shared_address_differs():
         at("b", tg.cond(True, flag, real)()).simulate(KEY)
 
 
+def test_branches_that_call_at_an_address_where_another_draws():
+    calls = tg.gen(lambda: tg.sample("x", tg.gen(lambda: tg.sample("y", dist.Normal(0.0, 1.0)))()))
+    for branches in ((calls, normal), (normal, calls)):
+        with refused(tg.AddressError, "branches at 'b' share the address 'x', which is one value", "'x/y'", "Rename"):
+            at("b", tg.cond(True, *branches)()).simulate(KEY)
+
+
 def test_branches_whose_return_values_differ():
     pair = tg.gen(lambda: (tg.sample("x", dist.Normal(0.0, 1.0)), 1.0))
     text = ("branches at 'b' return different values: branch 0 (float32[], float32[]), branch 1 float32[]", "the same")

@@ -1,5 +1,6 @@
 """Broken on purpose: every mutant of the implementation must be seen by the exact check that the battery uses."""
 
+import random
 import sys
 
 import jax
@@ -7,6 +8,8 @@ import numpyro.distributions as dist
 import pytest
 from jax import lax
 from jax import numpy as jnp
+from program_runs import deviation
+from random_programs import random_program
 from unbiased_programs import BERNOULLI, NORMAL, Site, assert_exact, first, later, mean_over, precisely
 from unbiased_programs import PROGRAMS as BATTERY
 
@@ -318,3 +321,27 @@ def test_a_mutant_is_caught(name, monkeypatch):
     mutate(monkeypatch)
     with pytest.raises(AssertionError, match="derivative of order"):
         check(program)
+
+
+AT_RANDOM = [
+    "score dropped",
+    "score 1% too large",
+    "baseline with its own sample",
+    "scores of earlier steps missed",
+    "downstream term missed: product",
+    "pathwise derivative 1% too large",
+    "coefficients of forks 1% too large",
+    "coefficients of forks 1% too small",
+    "an alternative in the wrong lane",
+    "one key for all addresses",
+    "one key for all lanes",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AT_RANDOM)
+def test_a_mutant_is_caught_by_random_programs(name, monkeypatch):
+    _, mutate = MUTANTS[name]
+    mutate(monkeypatch)
+    chance = random.Random(0)
+    assert any(deviation(random_program(chance)) for _ in range(100))

@@ -1,0 +1,542 @@
+"""A valid call of every public name, and of what kind each of its arguments is.
+
+The fuzzer puts wrong values in place of the valid ones. A name or an argument that is not here fails a test.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+from jax import numpy as jnp
+from wrong_values import Given
+
+import tracegrad as tg
+from tracegrad import auto, dist
+
+KEY = jax.random.key(0)
+
+
+class Contract(NamedTuple):
+    """A call by keyword, and its valid arguments.
+
+    `untried` are the parameters that are not tried, because every value is right or none can be given.
+    """
+
+    call: Callable
+    arguments: dict[str, Given]
+    untried: tuple[str, ...] = ()
+
+
+def contract(call, *untried, **arguments):
+    return Contract(call, arguments, untried)
+
+
+def given(kind, *, optional=False):
+    return lambda value=None: Given(kind, value, optional)
+
+
+count, maybe_count = given("count"), given("count", optional=True)
+positive, share, number = given("positive"), given("share"), given("number")
+flag, choices, all_choices = given("flag"), given("choices"), given("all choices")
+function, maybe_function, body, callable_ = (
+    given("function"),
+    given("function", optional=True),
+    given("body"),
+    given("callable"),
+)
+selection, trace, target, algorithm = given("selection"), given("trace"), given("target"), given("algorithm")
+floats, name = given("floats"), given("name")
+
+
+def key():
+    return Given("key", KEY)
+
+
+def maybe_key():
+    return Given("key", KEY, optional=True)
+
+
+# ---- small programs -------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def model():
+    return tg.sample("x", dist.Normal(tg.sample("z", dist.Normal(0.0, 1.0)), 1.0))
+
+
+@tg.gen
+def guide(w):
+    return tg.sample("z", dist.Normal(w, 1.0))
+
+
+@tg.gen
+def proposal():
+    return tg.sample("z", dist.Normal(0.5, 1.0))
+
+
+@tg.gen
+def switches():
+    z = tg.sample("z", dist.Bernoulli(0.25))
+    return tg.sample("x", dist.Normal(z.astype(float), 1.0))
+
+
+@tg.gen
+def switches_guide(w):
+    return tg.sample("z", dist.Bernoulli(logits=w))
+
+
+@tg.gen
+def step(carry, _):
+    z = tg.sample("z", dist.Normal(carry, 1.0))
+    tg.sample("x", dist.Normal(z, 1.0))
+    return z, None
+
+
+@tg.gen
+def step_guide(observed, carry, _, w):
+    return tg.sample("z", dist.Normal(carry + w * observed["x"], 1.0))
+
+
+X = {"x": 1.0}
+POSTERIOR = tg.Target(model, (), X)
+TRACE = model.simulate(KEY)
+STEPS = {"x": jnp.array([0.5, 1.0])}
+DRAWN = {"z": jnp.array([0.1, -0.4, 0.9])}
+SPACE = tg.to_unconstrained(POSTERIOR)
+POINT = SPACE.unconstrain({"z": 0.3})
+FAMILY = auto.mean_field(POSTERIOR)
+
+
+def flip(key, w, estimator=None):
+    """An objective of one coin."""
+    coin = tg.gen(lambda: tg.sample("z", dist.Bernoulli(logits=w), estimator=estimator))
+    return 2.0 * coin.simulate(key).retval
+
+
+def slope(estimator, objective=flip, **options):
+    """The gradient of an objective of one coin, its site under an estimator."""
+    f = tg.expectation(lambda key, w: objective(key, w, estimator), **options)
+    return jax.grad(f, argnums=1)(KEY, 0.3)
+
+
+def categories(distribution):
+    return tg.gen(lambda: tg.sample("z", distribution)).simulate(KEY).retval
+
+
+def bound(make, *untried, at=(KEY, (), (0.0,)), of=(model, guide, X), **more):
+    """A contract of an objective that is made of a model, a guide and observations."""
+    m, g, x = of
+    return contract(
+        lambda **arguments: make(**arguments)(*at),
+        *untried,
+        model=function(m),
+        guide=function(g),
+        observed=choices(x),
+        **more,
+    )
+
+
+def sampler(make, **more):
+    return contract(
+        lambda **arguments: make(**arguments).choices,
+        target=target(POSTERIOR),
+        key=key(),
+        draws=count(2),
+        warmup=count(2),
+        chains=count(1),
+        init=Given("choices", {"z": jnp.zeros(1)}, optional=True),
+        target_acceptance=share(0.8),
+        **more,
+    )
+
+
+def run_with(make, of=POSTERIOR):
+    """The call of an algorithm's maker, the algorithm then used."""
+    return lambda **arguments: tg.normalize(of, make(**arguments)).simulate(KEY).logp
+
+
+def family(make, **more):
+    """A contract of an automatic family."""
+    around = Given("choices", FAMILY.init(KEY), optional=True)
+
+    def use(**arguments):
+        made = make(**arguments)
+        return made.guide.simulate(KEY, made.init(KEY)).logp
+
+    return contract(use, target=target(POSTERIOR), around=around, scale=Given("positive", 0.5, optional=True), **more)
+
+
+CHAIN = tg.Target(step.scan(2), (0.0, None), STEPS)
+TWICE = {"chunk_size": maybe_count(1)}
+
+CONTRACTS = {
+    # ---- the language ----
+    "gen": contract(
+        lambda function: tg.gen(function).simulate(KEY).retval,
+        function=body(lambda: tg.sample("x", dist.Normal(0.0, 1.0))),
+    ),
+    "sample": contract(
+        lambda address, what, estimator: (
+            tg.gen(lambda: tg.sample(address, what, estimator=estimator)).simulate(KEY).retval
+        ),
+        address=Given("address", "z"),
+        what=Given("drawn", dist.Normal(0.0, 1.0)),
+        estimator=Given("estimator", tg.reparam(), optional=True),
+    ),
+    "GenerativeFunction.simulate": contract(
+        lambda key, scale: tg.gen(lambda scale: tg.sample("z", dist.Normal(0.0, scale))).simulate(key, scale).logp,
+        key=key(),
+        scale=Given("parameter", 1.0),
+    ),
+    "GenerativeFunction.propose": contract(lambda key: model.propose(key)[1], key=key()),
+    "GenerativeFunction.assess": contract(
+        lambda choices, key: model.assess(choices, key=key)[0],
+        choices=all_choices({"x": 1.0, "z": 0.5}),
+        key=maybe_key(),
+    ),
+    "GenerativeFunction.generate": contract(
+        lambda key, constraints: model.generate(key, constraints)[1],
+        key=key(),
+        constraints=Given("choices", X, optional=True),
+    ),
+    "GenerativeFunction.update": contract(
+        lambda key, trace, constraints: model.update(key, trace, constraints)[1],
+        key=key(),
+        trace=trace(TRACE),
+        constraints=Given("choices", X, optional=True),
+    ),
+    "GenerativeFunction.regenerate": contract(
+        lambda key, trace, selection: model.regenerate(key, trace, selection)[1],
+        key=key(),
+        trace=trace(TRACE),
+        selection=selection("z"),
+    ),
+    "GenerativeFunction.project": contract(
+        lambda trace, selection, key: model.project(trace, selection, key=key),
+        trace=trace(TRACE),
+        selection=selection("z"),
+        key=maybe_key(),
+    ),
+    "GenerativeFunction.vmap": contract(
+        lambda in_axes, axis_size: guide.vmap(in_axes, axis_size=axis_size).simulate(KEY, jnp.zeros(2)).logp,
+        in_axes=Given("axes", 0),
+        axis_size=maybe_count(2),
+    ),
+    "GenerativeFunction.scan": contract(
+        lambda length, reverse, unroll: step.scan(length, reverse=reverse, unroll=unroll).simulate(KEY, 0.0, None).logp,
+        length=Given("copies", 2),
+        reverse=flag(True),
+        unroll=count(1),
+    ),
+    "GenerativeFunction.repeat": contract(lambda n: model.repeat(n).simulate(KEY).logp, n=Given("copies", 2)),
+    "GenerativeFunction.with_estimators": contract(
+        lambda estimators: model.with_estimators(estimators).simulate(KEY).logp,
+        estimators=Given("estimators", {"z": tg.reinforce()}),
+    ),
+    "cond": contract(
+        lambda predicate, true, false: tg.cond(predicate, true, false)(0.0).function.simulate(KEY, 0.0).logp,
+        predicate=flag(True),
+        true=Given("branch", guide),
+        false=Given("branch", guide),
+    ),
+    "switch": contract(
+        lambda index, branch: tg.switch(index, guide, branch).simulate(KEY, 0.0).logp,
+        index=Given("index", 1),
+        branch=Given("branch", guide),
+    ),
+    "merge": contract(
+        lambda first, second: tg.merge(first, second),
+        first=Given("dicts", {"a": 1.0}),
+        second=Given("dicts", {"b": 1.0}),
+    ),
+    "select": contract(lambda pattern: ("z",) in tg.select(pattern), pattern=Given("pattern", "z")),
+    # ---- densities, targets, algorithms ----
+    "Target": contract(
+        lambda function, observed: tg.Target(function, (), observed).log_prob({"z": 0.0}),
+        "args",
+        "kwargs",
+        "path",
+        function=function(model),
+        observed=Given("choices", X, optional=True),
+    ),
+    "Target.log_prob": contract(
+        lambda latents, key: POSTERIOR.log_prob(latents, key=key), latents=all_choices({"z": 0.0}), key=maybe_key()
+    ),
+    "Target.draw": contract(lambda key: POSTERIOR.draw(key)[1], key=key()),
+    "Target.without_observed": contract(POSTERIOR.without_observed, choices=Given("dicts", {"z": 0.0, "x": 1.0})),
+    "marginal": contract(
+        lambda function, keep, algorithm: tg.marginal(function, keep, algorithm).simulate(KEY).logp,
+        function=function(model),
+        keep=selection("x"),
+        algorithm=algorithm(tg.importance(2)),
+    ),
+    "normalize": contract(
+        lambda target, algorithm: tg.normalize(target, algorithm).simulate(KEY).logp,
+        target=target(POSTERIOR),
+        algorithm=algorithm(tg.importance(2)),
+    ),
+    "importance": contract(
+        run_with(lambda **arguments: tg.importance(proposal_args=(), **arguments)),
+        "proposal_args",
+        n=count(2),
+        proposal=maybe_function(proposal),
+        **TWICE,
+    ),
+    "sir": contract(run_with(tg.sir), "proposal_args", n=count(2), proposal=function(proposal), **TWICE),
+    "smc": contract(
+        run_with(tg.smc, CHAIN),
+        "proposal",
+        "proposal_args",
+        n=count(2),
+        resampling=name("multinomial"),
+        ess_threshold=Given("share", 0.5, optional=True),
+        **TWICE,
+    ),
+    "exact": contract(run_with(tg.exact, tg.Target(switches, (), X)), **TWICE),
+    "importance_sampling": contract(
+        lambda **arguments: tg.importance_sampling(**arguments).log_evidence,
+        "proposal_args",
+        target=target(POSTERIOR),
+        proposal=maybe_function(proposal),
+        key=key(),
+        n=count(4),
+        **TWICE,
+    ),
+    "WeightedDraws.mean": contract(
+        lambda fn: tg.WeightedDraws(DRAWN, jnp.zeros(3)).mean(fn), fn=Given("callable", lambda c: c["z"], optional=True)
+    ),
+    "WeightedDraws.resample": contract(
+        lambda key, n: tg.WeightedDraws(DRAWN, jnp.zeros(3)).resample(key, n), key=key(), n=count(2)
+    ),
+    "nuts": sampler(tg.nuts),
+    "hmc": sampler(tg.hmc, steps=count(2)),
+    "to_arviz": contract(
+        lambda draws: tg.to_arviz(draws) and 0.0,
+        draws=Given("draws", tg.Draws({"z": jnp.zeros((1, 4))}, {}, jnp.ones(1))),
+    ),
+    "to_unconstrained": contract(lambda target: tg.to_unconstrained(target).constrain(POINT), target=target(POSTERIOR)),
+    "Unconstrained.around": contract(
+        lambda params: SPACE.around(params).constrain(POINT), params=Given("choices", FAMILY.init(KEY), optional=True)
+    ),
+    "Unconstrained.backward": contract(SPACE.backward, choices=all_choices({"z": 0.3})),
+    "Unconstrained.unconstrain": contract(SPACE.unconstrain, choices=all_choices({"z": 0.3})),
+    "Unconstrained.forward": contract(SPACE.forward, coordinates=all_choices({"z": jnp.array(0.3)})),
+    "Unconstrained.ravel": contract(SPACE.ravel, coordinates=all_choices({"z": jnp.array(0.3)})),
+    "Unconstrained.constrain": contract(SPACE.constrain, point=floats(POINT)),
+    "Unconstrained.log_prob": contract(SPACE.log_prob, point=floats(POINT)),
+    "Unconstrained.unravel": contract(SPACE.unravel, point=floats(POINT)),
+    # ---- automatic families ----
+    "auto.delta": contract(lambda target: auto.delta(target).init(KEY), target=target(POSTERIOR)),
+    "auto.mean_field": family(auto.mean_field),
+    "auto.full_rank": family(auto.full_rank),
+    "auto.low_rank": family(auto.low_rank, rank=count(1)),
+    "auto.flow": family(auto.flow)._replace(untried=("make",)),
+    "auto.laplace": contract(
+        lambda **arguments: auto.laplace(**arguments).init(KEY),
+        target=target(POSTERIOR),
+        starts=count(1),
+        steps=count(2),
+    ),
+    "auto.Family.init": contract(FAMILY.init, key=key()),
+    # ---- objectives ----
+    "elbo": bound(tg.elbo),
+    "iwelbo": bound(tg.iwelbo, n=count(2)),
+    "renyi": bound(tg.renyi, alpha=number(0.5), n=count(2)),
+    "cubo": bound(tg.cubo, order=number(2.0), n=count(2)),
+    "tvo": bound(tg.tvo, betas=Given("shares", (0.0, 0.5)), n=count(2)),
+    "dreg": bound(tg.dreg, alpha=number(0.0), n=count(2)),
+    "dreg_wake_phi": bound(tg.dreg_wake_phi, n=count(2)),
+    "sticking_the_landing": bound(tg.sticking_the_landing, n=count(1)),
+    "forward_kl": bound(tg.forward_kl, n=count(2)),
+    "symmetric_kl": bound(tg.symmetric_kl, n=count(2)),
+    "f_divergence": bound(
+        tg.f_divergence, f=callable_(lambda r: (r - 1.0) ** 2), n=count(2), log_z=Given("number", -1.5, optional=True)
+    ),
+    "jensen_shannon": bound(tg.jensen_shannon, n=count(2), log_z=Given("number", -1.5, optional=True)),
+    "trajectory_balance": bound(tg.trajectory_balance, at=(KEY, (), (0.0,), -2.5), n=count(2)),
+    "log_variance": bound(tg.log_variance, n=count(2)),
+    "wake_theta": bound(tg.wake_theta, n=count(2)),
+    "wake_phi": bound(tg.wake_phi, n=count(2)),
+    "vimco": bound(tg.vimco, of=(switches, switches_guide, X), n=count(2), mean=name("geometric")),
+    "vargrad": bound(tg.vargrad, of=(switches, switches_guide, X), n=count(2)),
+    "sleep": contract(
+        lambda **arguments: tg.sleep(**arguments)(KEY, (), (0.5,)),
+        model=function(model),
+        guide=function(tg.gen(lambda observed, w: tg.sample("z", dist.Normal(w * observed["x"], 1.0)))),
+        observe=selection("x"),
+    ),
+    "smc_bound": bound(
+        tg.smc_bound,
+        of=(step.scan(2), step_guide, STEPS),
+        at=(KEY, (0.0, None), (0.5,)),
+        n=count(2),
+        resampling=name("multinomial"),
+    ),
+    "smc_wake_phi": bound(
+        tg.smc_wake_phi, of=(step.scan(2), step_guide, STEPS), at=(KEY, (0.0, None), (0.5,)), n=count(2)
+    ),
+    "nested_vi": contract(
+        lambda **arguments: tg.nested_vi(**arguments)(KEY, (), (0.5,)),
+        log_gammas=Given("functions", [lambda c: -(c["z"] ** 2), lambda c: -((c["z"] - 1.0) ** 2)]),
+        forwards=Given("functions", [guide, tg.gen(lambda c, w: tg.sample("z", dist.Normal(w * c["z"], 1.0)))]),
+        reverses=Given("functions", [tg.gen(lambda c, w: tg.sample("z", dist.Normal(w * c["z"], 1.0)))]),
+        n=count(2),
+    ),
+    "mmd": contract(
+        lambda **arguments: tg.mmd(**arguments)(KEY, (0.0,)),
+        "kernel",
+        function=function(guide),
+        samples=all_choices(DRAWN),
+        n=count(2),
+        bandwidth=positive(1.0),
+    ),
+    "energy_distance": contract(
+        lambda **arguments: tg.energy_distance(**arguments)(KEY, (0.0,)),
+        function=function(guide),
+        samples=all_choices(DRAWN),
+        n=count(2),
+    ),
+    # ---- the transformation and its estimators ----
+    "expectation": contract(
+        lambda fun, **options: jax.value_and_grad(
+            tg.expectation(fun, **options), argnums=1, has_aux=options["has_aux"]
+        )(KEY, 0.3),
+        fun=callable_(flip),
+        has_aux=flag(False),
+        chunk_size=maybe_count(1),
+        forks=maybe_count(1),
+        credit=flag(True),
+    ),
+    "exact_expectation": contract(
+        lambda fun, **options: tg.exact_expectation(fun, **options)(KEY, 0.0),
+        fun=callable_(tg.expectation(flip)),
+        cells=count(2),
+        nodes=count(2),
+        limit=count(16),
+    ),
+    "leave_one_out": contract(
+        lambda fun, n: tg.leave_one_out(fun, n)(KEY, 0.3), fun=callable_(flip), n=Given("count", 2)
+    ),
+    "with_estimators": contract(
+        lambda objective, estimators: tg.with_estimators(objective, estimators)(KEY, 0.3),
+        objective=callable_(flip),
+        estimators=Given("estimators", {"z": tg.reinforce()}),
+    ),
+    "describe_estimators": contract(
+        lambda objective, key: str(tg.describe_estimators(objective, key, 0.3)) and 0.0,
+        objective=callable_(flip),
+        key=key(),
+    ),
+    "reinforce": contract(lambda baseline: slope(tg.reinforce(baseline)), baseline=Given("number", 0.5, optional=True)),
+    "sum_and_sample": contract(lambda k: slope(tg.sum_and_sample(k)), k=count(1)),
+    "unordered_set": contract(lambda k: slope(tg.unordered_set(k)), k=count(2)),
+    "reparam": contract(
+        lambda continuous: jax.grad(
+            tg.expectation(
+                lambda key, w: guide.with_estimators({"z": tg.reparam(continuous=continuous)}).simulate(key, w).retval
+            ),
+            argnums=1,
+        )(KEY, 0.3),
+        continuous=flag(True),
+    ),
+    "rsvi": contract(
+        lambda **arguments: slope(
+            tg.rsvi(**arguments),
+            lambda key, w, how: (
+                tg.gen(lambda: tg.sample("z", dist.Gamma(1.5 + w, 1.0), estimator=how)).simulate(key).retval
+            ),
+        ),
+        augmentation=Given("copies", 1),
+        continuous=flag(True),
+    ),
+    "rebar": contract(
+        lambda **arguments: slope(tg.rebar(**arguments)),
+        function=callable_(lambda b: 2.0 * b),
+        temperature=positive(0.5),
+        scale=number(1.0),
+        continuous=flag(True),
+    ),
+    "relax": contract(
+        lambda **arguments: slope(tg.relax(**arguments)), control=callable_(jax.nn.sigmoid), continuous=flag(True)
+    ),
+    "biased_concrete": contract(
+        lambda **arguments: categories(tg.biased_concrete(**arguments)),
+        logits=floats(jnp.zeros(3)),
+        temperature=positive(0.5),
+    ),
+    "biased_straight_through": contract(
+        lambda **arguments: categories(tg.biased_straight_through(**arguments)),
+        logits=floats(jnp.zeros(3)),
+        temperature=positive(0.5),
+    ),
+    # ---- training and trust ----
+    "fit": contract(
+        lambda **arguments: tg.fit(**arguments).params,
+        "state",
+        objective=callable_(lambda key, w, x: jnp.mean((w - x) ** 2)),
+        params=Given("params", jnp.array(0.5)),
+        optimizer=Given("optimizer", optax.sgd(0.1)),
+        key=key(),
+        steps=count(2),
+        data=Given("data", jnp.arange(4.0)),
+        batch_size=maybe_count(2),
+        maximize=flag(False),
+        progress=flag(False),
+        callback=Given("callback", lambda run: None, optional=True),
+        every=maybe_count(1),
+    ),
+    "MovingAverage": contract(
+        lambda decay, shape: tg.MovingAverage(decay, shape=shape).update(1.0).value,
+        decay=share(0.9),
+        shape=Given("shape", ()),
+    ),
+    "MovingAverage.update": contract(tg.MovingAverage().update, objective=floats(jnp.array(1.0))),
+    "baseline_loss": contract(tg.baseline_loss, objective=floats(jnp.ones(2)), baseline=floats(jnp.ones(2))),
+    "control_loss": contract(
+        tg.control_loss, "control", objective=callable_(lambda w, c: w * c), params=Given("params", jnp.array(0.5))
+    ),
+    "check_unbiased": contract(
+        lambda objective, **options: tg.check_unbiased(objective, 0.3, **options).max_abs_z,
+        objective=callable_(tg.expectation(flip)),
+        key=key(),
+        exact=Given("exact", None, optional=True),
+        draws=count(64),
+        limit=count(16),
+    ),
+    "compare_estimators": contract(
+        lambda objective, **options: len(tg.compare_estimators(objective, 0.3, **options).rows) * 1.0,
+        objective=callable_(tg.expectation(flip)),
+        key=key(),
+        sites=Given("candidates", {"z": [tg.reinforce(), tg.mvd()]}),
+        draws=count(8),
+    ),
+}
+CONTRACTS["control_loss"] = CONTRACTS["control_loss"]._replace(
+    call=lambda objective, params: tg.control_loss(objective, params, 0.5)
+)
+
+NOTHING_TO_GIVE = """
+    arm disarm enum local_expectation mvd forward_filter
+    Target.latents GenerativeFunction.mask WeightedDraws.psis Comparison.by_site
+""".split()
+"""Names that take no argument."""
+
+MADE_BY_THE_LIBRARY = {
+    "BiasReport": "what check_unbiased returns",
+    "Comparison": "what compare_estimators returns",
+    "Comparison.plot": "its argument is matplotlib's",
+    "Draws": "what nuts and hmc return",
+    "Fit": "what fit returns",
+    "Trace": "what simulate returns",
+    "Unconstrained": "what to_unconstrained returns",
+    "WeightedDraws": "what importance_sampling returns",
+    "GenerativeFunction": "abstract: `gen` makes one",
+    "GenerativeFunction.visit": "the library's own: what an author of a combinator writes",
+    "Target.visit": "the library's own: what an author of an algorithm calls",
+    "auto.Family": "abstract: `mean_field` makes one",
+    "auto.Family.draw": "the library's own: what an author of a family writes",
+    "auto.Family.start": "the library's own: what an author of a family writes",
+    "auto.Family.weigh": "the library's own: what an author of a family writes",
+}
+"""Names that a user does not call, and why."""

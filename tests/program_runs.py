@@ -1,0 +1,195 @@
+"""Random programs in the language and on the primitive, and their exact averages."""
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+from jax.extend import random as custom
+from program_sums import sums
+from random_programs import (
+    FAMILIES,
+    NODES_OF_NOISE,
+    Branch,
+    Call,
+    Draw,
+    Loop,
+    Plate,
+    W,
+    after,
+    cells,
+    law,
+    meet,
+    objective,
+)
+
+import tracegrad as tg
+from tracegrad.transforms import sample
+
+# ---- in the language -------------------------------------------------------------------------------------------------
+
+
+def _function(statements):
+    @tg.gen
+    def program(w, flag, total):
+        for i, statement in enumerate(statements):
+            flag, total = SAY[type(statement)](statement, f"{_name(statement)}{i}", w, flag, total)
+        return flag, total
+
+    return program
+
+
+def _name(statement):
+    """An address that says what is there, so that branches share those alone that hold the same."""
+    return statement.family if isinstance(statement, Draw) else type(statement).__name__.lower()
+
+
+def _new_state(draw, w, z, flag, total):
+    z = z.astype(float)
+    return (flag if draw.family == "normal" else jnp.minimum(z, 1.0)), after(draw, w, z, total)
+
+
+def _say_draw(draw, address, w, flag, total):
+    family = FAMILIES[draw.family]
+    estimator, _, _ = family.estimators[draw.estimator]
+    z = tg.sample(address, family.distribution(law(w, flag)), estimator=estimator)
+    return _new_state(draw, w, z, flag, total)
+
+
+def _say_loop(loop, address, w, flag, total):
+    body = _function(loop.body)
+    step = tg.gen(lambda state, _: ((w, *body.inline(*state)), None))
+    return tg.sample(address, step.scan(2, reverse=loop.reverse)((w, flag, total), None))[0][1:]
+
+
+def _say_plate(plate, address, w, flag, total):
+    lanes = _function(plate.body).vmap(in_axes=(None, None, 0))
+    flags, totals = tg.sample(address, lanes(w, flag, jnp.stack([total, 2.0 * total])))
+    return flags[1], meet(plate, totals[0], totals[1])
+
+
+SAY = {
+    Draw: _say_draw,
+    Branch: lambda b, address, w, flag, total: tg.sample(
+        address, tg.cond(flag > 0.5, _function(b.yes), _function(b.no))(w, flag, total)
+    ),
+    Loop: _say_loop,
+    Plate: _say_plate,
+    Call: lambda call, address, w, flag, total: tg.sample(address, _function(call.body)(w, flag, total)),
+}
+
+# ---- on the primitive ------------------------------------------------------------------------------------------------
+
+
+def _run(statements, key, w, flag, total):
+    for i, statement in enumerate(statements):
+        flag, total = RUN[type(statement)](statement, jax.random.fold_in(key, i), w, flag, total)
+    return flag, total
+
+
+def _run_draw(draw, key, w, flag, total):
+    family = FAMILIES[draw.family]
+    estimator, _, _ = family.estimators[draw.estimator]
+    return _new_state(draw, w, sample(key, family.distribution(law(w, flag)), estimator=estimator), flag, total)
+
+
+def _run_branch(branch, key, w, flag, total):
+    sides = [lambda f, t, side=side: _run(side, key, w, f, t) for side in (branch.yes, branch.no)]
+    return lax.cond(flag > 0.5, *sides, flag, total)
+
+
+def _run_loop(loop, key, w, flag, total):
+    keys = jax.random.split(key, 2)
+    step = lambda state, k: (_run(loop.body, k, w, *state), None)  # noqa: E731
+    return lax.scan(step, (flag, total), keys, reverse=loop.reverse)[0]
+
+
+def _run_plate(plate, key, w, flag, total):
+    lanes = jax.vmap(lambda k, t: _run(plate.body, k, w, flag, t))
+    flags, totals = lanes(jax.random.split(key, 2), jnp.stack([total, 2.0 * total]))
+    return flags[1], meet(plate, totals[0], totals[1])
+
+
+RUN = {
+    Draw: _run_draw,
+    Branch: _run_branch,
+    Loop: _run_loop,
+    Plate: _run_plate,
+    Call: lambda call, key, w, flag, total: jax.jit(lambda *xs: _run(call.body, *xs))(key, w, flag, total),
+}
+
+
+def estimate(program):
+    """The program as an `expectation`, a function of a key and the parameters."""
+
+    def f(key, w):
+        if program.primitive:
+            return objective(w, *_run(program.statements, key, w, jnp.zeros(()), w[0]))
+        tr = _function(program.statements).simulate(key, w, jnp.zeros(()), w[0])
+        return objective(w, *tr.retval) + program.density * tr.logp
+
+    return tg.expectation(f, credit=program.credit, forks=program.forks, chunk_size=program.chunk_size)
+
+
+# ---- keys that compile quickly ---------------------------------------------------------------------------------------
+
+
+def _mix(x):
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def _fold_in(key, data):
+    a = _mix(key[0] ^ _mix(data.astype(np.uint32) + np.uint32(0x9E3779B9)))
+    return jnp.stack([a, _mix(key[1] + a)])
+
+
+def _split(key, shape):
+    numbers = jnp.arange(np.prod(shape), dtype=np.uint32) + np.uint32(77)
+    return jax.vmap(lambda i: _fold_in(key, i))(numbers).reshape(*shape, 2)
+
+
+def _no_bits(key, width, shape):
+    raise NotImplementedError("Keys of these programs name outcomes; no bits are drawn from them.")
+
+
+def quick_key():
+    """A key of a generator whose code is a few multiplications: the compiler is done with it in half the time."""
+    generator = custom.define_prng_impl(
+        key_shape=(2,),
+        seed=lambda seed: jnp.stack([_mix(jnp.asarray(seed).astype(np.uint32)), jnp.uint32(1)]),
+        split=_split,
+        random_bits=_no_bits,
+        fold_in=_fold_in,
+        name="quick",
+        tag="quick",
+    )
+    return jax.random.key(0, impl=generator)
+
+
+# ---- exact averages --------------------------------------------------------------------------------------------------
+
+
+def check(program):
+    """Value and gradient, exactly; in forward mode or backward."""
+    with jax.enable_x64(True):
+        key, mean = quick_key(), tg.exact_expectation(estimate(program), cells=cells(program), nodes=NODES_OF_NOISE)
+
+        def twice(w):
+            y = mean(key, w)
+            return y, y
+
+        derivative = jax.jacrev if program.backward else jax.jacfwd
+        gradient, value = derivative(twice, has_aux=True)(jnp.asarray(W))
+    expected, expected_gradient = sums(program)
+    np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-9, err_msg="value")
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-9, atol=1e-9, err_msg="gradient")
+
+
+def deviation(program):
+    """What is wrong with a program: None where nothing is."""
+    try:
+        check(program)
+    except Exception as error:  # whatever comes is shown with the program
+        return f"check({program})\n    {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return None

@@ -1,0 +1,213 @@
+"""Wrong arguments for every public name: the library's own error that says which, or a right and finite answer.
+
+Every argument of every contract is replaced by every wrong value of its kind, one at a time, and sometimes two. The
+seed of what is tried moves with the commit; a failing case is printed with the line that runs it again.
+"""
+
+import contextlib
+import functools
+import inspect
+import itertools
+import random
+import re
+import signal
+import warnings
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from contracts import CONTRACTS, MADE_BY_THE_LIBRARY, NOTHING_TO_GIVE
+from moving_seed import VARIABLE, moving_seed
+from wrong_values import KINDS
+
+import tracegrad as tg
+
+CASES = 500
+PAIRS = 100
+SECONDS = 30
+
+REASONS: dict[str, str] = {
+    "WeightedDraws.mean(fn=returns_complex)": "a mean of complex numbers is one",
+}
+"""Cases ('name(argument=label)') that may return, and why."""
+
+
+class Case(NamedTuple):
+    """A contract with some of its arguments replaced: pairs of argument and label."""
+
+    contract: str
+    replaced: tuple[tuple[str, str], ...]
+
+    def __str__(self):
+        return f"{self.contract}({', '.join(f'{a}={label}' for a, label in self.replaced)})"
+
+    @property
+    def good(self):
+        """Whether what is put in is right, too."""
+        return all(label in KINDS[self.given(a).kind].good for a, label in self.replaced)
+
+    def given(self, argument):
+        """The valid argument."""
+        return CONTRACTS[self.contract].arguments[argument]
+
+    def arguments(self):
+        """All arguments, those that are replaced among them."""
+        values = {a: g.value for a, g in CONTRACTS[self.contract].arguments.items()}
+        for a, label in self.replaced:
+            kind = KINDS[self.given(a).kind]
+            values[a] = (kind.good | kind.bad)[label](values[a])
+        return values
+
+    def named_by(self, text):
+        """Whether a message says which argument is wrong: its name, what it is called, or the address of a site."""
+        words = itertools.chain.from_iterable((a, *KINDS[self.given(a).kind].nouns) for a, _ in self.replaced)
+        return any(re.search(rf"(?<![a-z_]){re.escape(w)}", text) for w in words) or re.search(r"'[a-z/]+'", text)
+
+
+def singles():
+    """Every argument with every wrong value of its kind."""
+    return [
+        Case(name, ((argument, label),))
+        for name, contract in CONTRACTS.items()
+        for argument, given in contract.arguments.items()
+        for label in (KINDS[given.kind].good | KINDS[given.kind].bad)
+        if not (given.optional and label == "none")
+    ]
+
+
+def pairs():
+    """Every two arguments of a contract with every two wrong values."""
+    one = [case for case in singles() if not case.good]
+    return [
+        Case(a.contract, a.replaced + b.replaced)
+        for _, group in itertools.groupby(one, lambda case: case.contract)
+        for a, b in itertools.combinations(group, 2)
+        if a.replaced[0][0] != b.replaced[0][0]
+    ]
+
+
+@contextlib.contextmanager
+def limited(seconds):
+    """Stop what takes longer."""
+
+    def stop(*_):
+        raise TimeoutError(f"took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(arguments, call):
+    """What a call returns, with the warnings on the way."""
+    with limited(SECONDS), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return call(**arguments), " ".join(str(w.message) for w in warned)
+
+
+def numbers(out):
+    """The arrays in a result."""
+    leaves = out.values() if isinstance(out, dict) else jax.tree.leaves(out)
+    nested = [numbers(x) if isinstance(x, dict) else [x] for x in leaves]
+    return [np.asarray(x) for xs in nested for x in xs if isinstance(x, jax.Array | np.ndarray | float | int)]
+
+
+def finite(out):
+    """Whether all numbers of a result are."""
+    return all(np.isfinite(x).all() for x in numbers(out) if np.issubdtype(x.dtype, np.inexact))
+
+
+def same(out, expected):
+    """Whether two results are equal, up to rounding."""
+    xs, ys = numbers(out), numbers(expected)
+    return [x.shape for x in xs] == [y.shape for y in ys] and all(
+        map(functools.partial(np.allclose, rtol=1e-4), xs, ys)
+    )
+
+
+def outcome(case):
+    """How a case ends, as (class, text)."""
+    call = CONTRACTS[case.contract].call
+    try:
+        out, warned = run(case.arguments(), call)
+    except tg.TracegradError as error:
+        return ("refused" if case.good else "clear" if case.named_by(str(error)) else "unnamed"), str(error)
+    except Exception as error:
+        return "foreign", f"{type(error).__name__}: {error}"
+    if case.good:
+        valid = {a: g.value for a, g in CONTRACTS[case.contract].arguments.items()}
+        return ("right", "") if same(out, run(valid, call)[0]) else ("wrong", repr(out))
+    if not finite(out):
+        return "not finite", repr(out)
+    if case.named_by(warned):
+        return "clear", warned
+    return ("listed" if str(case) in REASONS else "silent"), repr(out)
+
+
+def check(cases):
+    """All cases end well; those that do not are shown."""
+    found = [(case, *outcome(case)) for case in cases]
+    bad = [
+        (case, how, " ".join(text.split())[:300])
+        for case, how, text in found
+        if how not in ("clear", "right", "listed")
+    ]
+    lines = [f"{how}: {case}\n    {text}\n    check([{case!r}])" for case, how, text in bad]
+    assert not bad, f"{len(bad)} of {len(found)} cases, {VARIABLE}={moving_seed()}\n" + "\n".join(lines)
+
+
+def names():
+    """Every public name, and every public method of a public class, with its object."""
+    for prefix, package in (("", tg), ("auto.", tg.auto)):
+        public = {name: x for name, x in vars(package).items() if name[0] != "_" and not inspect.ismodule(x)}
+        for name, thing in public.items():
+            yield prefix + name, thing
+            if inspect.isclass(thing) and not issubclass(thing, BaseException):
+                for method, function in inspect.getmembers(thing, inspect.isfunction):
+                    if not method.startswith("_"):
+                        yield f"{prefix}{name}.{method}", function
+
+
+def is_error(thing):
+    return inspect.isclass(thing) and issubclass(thing, BaseException)
+
+
+def test_every_public_name_has_a_contract():
+    known = {*CONTRACTS, *NOTHING_TO_GIVE, *MADE_BY_THE_LIBRARY}
+    public = dict(names())
+    assert {name for name, thing in public.items() if not is_error(thing)} - known == set()
+    assert known - set(public) == set()
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_every_parameter_has_a_kind(name):
+    kinds = inspect.Parameter
+    parameters = inspect.signature(dict(names())[name]).parameters.values()
+    taken = {p.name for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) and p.name != "self"}
+    variadic = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
+    described = {*CONTRACTS[name].arguments, *CONTRACTS[name].untried}
+    assert taken - described == set()
+    assert described - taken == set() or variadic
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_a_valid_call_is_finite(name):
+    arguments = {a: given.value for a, given in CONTRACTS[name].arguments.items()}
+    assert finite(run(arguments, CONTRACTS[name].call)[0])
+
+
+def test_wrong_arguments_are_refused():
+    chance = random.Random(moving_seed())
+    check(chance.sample(singles(), CASES - PAIRS) + chance.sample(pairs(), PAIRS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_every_wrong_argument_is_refused(name):
+    check([case for case in singles() if case.contract == name])
