@@ -13,7 +13,7 @@ from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._smc import smc
 from ._target import Target, splat
-from ._weights import fixed, particles
+from ._weights import as_data, fixed, particles
 from .transforms import expectation
 
 
@@ -101,8 +101,7 @@ def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed:
     def objective(key, model_args=(), guide_args=()):
         draw, density = jax.random.split(key)
         target = Target(model, fixed(splat(model_args)), observed)
-        filtered = normalize(target, smc(n, fixed(guide), fixed(splat(guide_args))))
-        path = fixed(filtered.simulate(draw).choices)
+        path, _ = as_data(normalize(target, smc(n, guide, splat(guide_args))).simulate, draw)
         # What one particle follows is the guide itself.
         return normalize(target, smc(1, guide, splat(guide_args))).assess(path, key=density)[0]
 

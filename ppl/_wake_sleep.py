@@ -12,7 +12,7 @@ from ._addresses import as_selection, nest, paths
 from ._errors import AddressError
 from ._generative import GenerativeFunction
 from ._target import splat
-from ._weights import fixed, log_mean, pair, particles
+from ._weights import as_data, fixed, log_mean, pair, particles
 from .transforms import expectation
 
 
@@ -112,7 +112,7 @@ def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) ->
     @expectation
     def objective(key, model_args=(), guide_args=()):
         draw, density = jax.random.split(key)
-        dream = fixed(fixed(model).simulate(draw, *fixed(splat(model_args))).choices)
+        dream, _ = as_data(lambda key: model.simulate(key, *splat(model_args)), draw)
         x = nest({p: value for p, value in paths(dream) if p in selection})
         z = nest({p: value for p, value in paths(dream) if p not in selection})
         if not x or not z:
