@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -14,7 +15,7 @@ from ._generative import GenerativeFunction
 from ._smc import smc
 from ._target import Target, splat
 from ._weights import as_data, fixed, particles
-from .transforms import expectation
+from .transforms import expectation, held
 
 
 def smc_bound(
@@ -174,7 +175,8 @@ def nested_vi(
         for k in range(len(forwards)):
             here, onward = jax.random.split(jax.random.fold_in(key, k))
             _, log_v = level(k, live, here, before, densities, splat(guide_args))
-            choices, still = fixed(level(k, fixed(live), onward, before, densities, fixed(splat(guide_args))))
+            again = functools.partial(level, k, live, before=before, model_args=densities, guide_args=splat(guide_args))
+            choices, still = fixed(held(again)(onward))
             log_z = jax.nn.logsumexp(log_w + still) - jax.nn.logsumexp(log_w)
             loss += log_z - jnp.dot(jax.nn.softmax(log_w), log_v)
             log_w, before = log_w + still, (choices,)

@@ -367,6 +367,27 @@ def test_nested_vi():
         tg.nested_vi(gammas, [guide, move], [], n=2)
 
 
+def test_nested_vi_of_closures_has_the_gradient_of_nested_vi_of_arguments():
+    """Key by key: what is drawn to be given carries no score of a parameter that is closed over."""
+    move = tg.gen(lambda z, phi: tg.sample("z", dist.Bernoulli(logits=phi * (1.0 + z["z"].astype(float)))))
+    gammas = [lambda z: 0.3 * z["z"].astype(float), lambda z: -0.7 * z["z"].astype(float)]
+
+    def given(phi, key):
+        return tg.nested_vi(gammas, [guide, move], [move], n=2)(key, (), (phi,))
+
+    @tg.expectation
+    def closed(key, phi):
+        first, onward = tg.gen(lambda: guide.inline(phi)), tg.gen(lambda z: move.inline(z, phi))
+        return tg.nested_vi(gammas, [first, onward], [onward], n=2)(key)
+
+    keys = jax.random.split(KEY, 20)
+    slopes = jax.vmap(jax.grad(given), in_axes=(None, 0))(0.4, keys)
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(closed, argnums=1), in_axes=(0, None))(keys, 0.4), slopes, rtol=1e-4, atol=1e-6
+    )
+    assert np.std(slopes) > 0.0
+
+
 # ---- distances to samples -------------------------------------------------------------------------------------------
 
 SAMPLES = np.array([-0.5, 0.2, 1.4])
