@@ -11,7 +11,7 @@ import jax
 from ._addresses import Choices, Path, as_arrays, check_known, lookup, merge, nest, paths
 from ._errors import AddressError
 from ._generative import GenerativeFunction
-from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
+from ._operations import Assess, Generate, Given, Operation, Outcome
 from ._rules import isolated
 
 
@@ -82,8 +82,9 @@ class Target(eqx.Module):
 
         Raises:
             AddressError: an observed address that the function does not have.
+            ChoiceError: an observed value of the wrong shape, type or support.
         """
-        out = jax.eval_shape(lambda key: self.visit(Simulate(), key, observed={}).choices, jax.random.key(0))
+        out = jax.eval_shape(lambda key: self.visit(Generate(), key).choices, jax.random.key(0))
         check_known(self.observed, out, self.function.name, "observed")
         return self.without_observed(out)
 
@@ -97,11 +98,9 @@ class Target(eqx.Module):
         out = self.visit(Generate(), key)
         return self.without_observed(out.choices), out.weight, out.logp
 
-    def visit(
-        self, operation: Operation, key: Any, latents: Mapping | None = None, observed: Mapping | None = None
-    ) -> Outcome:
+    def visit(self, operation: Operation, key: Any, latents: Mapping | None = None) -> Outcome:
         """Run the program once under an operation, at the observed choices and these latents."""
-        constraints = merge(self.observed if observed is None else observed, latents or {})
+        constraints = merge(self.observed, latents or {})
         operation = operation.but(known=nest({(*self.path, *p): x for p, x in paths(constraints)}))
         return self.function.visit(operation, key, Given(constraints), self.path, self.args, self.kwargs)
 
