@@ -108,7 +108,7 @@ def test_a_product_of_probabilities_of_zero_has_both_derivatives():
 @pytest.mark.parametrize("end", [0.0, 1.0])
 @pytest.mark.parametrize("make", [dist.Bernoulli, AT_ENDS["categorical"][0]], ids=["bernoulli", "categorical"])
 def test_the_check_at_an_end_passes_the_right_and_fails_the_wrong(make, end):
-    """REINFORCE misses the value that is never drawn; at the other end the value that is drawn is the one that counts."""
+    """REINFORCE misses the value that is never drawn; at the other end what is drawn is what counts."""
     coin = tg.gen(lambda p: tg.sample("b", make(p)))
 
     def report(estimator):
