@@ -128,6 +128,12 @@ def moving_support(distribution: Any) -> bool:
     return False
 
 
+@functools.singledispatch
+def positive_support(distribution: Any) -> bool:
+    """Whether every entry of what is drawn is above zero, so that one can divide by it."""
+    return False
+
+
 def finite_support(distribution: Any) -> jax.Array:
     """The support of one element of a distribution that has a finite one."""
     values = support(distribution)
