@@ -104,7 +104,7 @@ def expectation(
 
     Raises:
         ObjectiveError: an output is not floating point.
-        RandomKeyError: the first argument is not one typed key.
+        RandomKeyError: the first argument is not one typed key; two sites, or the steps of a loop, draw with one key.
         NoRuleError: a sample is inside an operation that has no rule; it is named.
 
     Warns:
