@@ -129,7 +129,8 @@ def _unchanged(eqn) -> bool:
 def _counts(eqn) -> bool:
     """Whether a split gives what `fold_in` of 0, 1, 2, ... gives: one family of keys, however many are split off."""
     (key,), shape = eqn.invars, eqn.params["shape"]
-    return len(shape) == 1 and str(key.aval.dtype) == "key<fry>" and bool(jax.config.jax_threefry_partitionable)
+    counts: Any = getattr(jax.config, "jax_threefry_partitionable", False)
+    return len(shape) == 1 and str(key.aval.dtype) == "key<fry>" and bool(counts)
 
 
 def _hashable(form) -> bool:
