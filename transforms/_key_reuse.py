@@ -173,12 +173,12 @@ class _Walk(Numbers):
         def one(before, init, after):
             if after is before:
                 return init
-            eqn = None if isinstance(after, Literal) else made.get(after)
-            name, reads = ("", ()) if eqn is None else (eqn.primitive.name, eqn.invars)
-            counts = name == "add" and reads[0] is before and isinstance(reads[1], Literal) and numbered(before)
+            eqn: Any = None if isinstance(after, Literal) else made.get(after)
+            sums = eqn is not None and eqn.primitive.name == "add" and eqn.invars[0] is before
+            counts = sums and numbered(before) and isinstance(eqn.invars[1], Literal)
             if not counts:
                 return self.fresh(loops)
-            return self.known(("counter", init.number, self.read({}, reads[1]).number), loops)
+            return self.known(("counter", init.number, self.read({}, eqn.invars[1]).number), loops)
 
         return [one(v, f, w) for v, f, w in zip(body.invars[first:], inits, body.outvars, strict=False)]
 
