@@ -32,6 +32,7 @@ from ._distribution import log_density as log_density
 from ._distribution import log_density_at_support as log_density_at_support
 from ._distribution import log_prob as log_prob
 from ._distribution import moving_support as moving_support
+from ._distribution import positive_support as positive_support
 from ._distribution import probabilities as probabilities
 from ._distribution import reparameterised as reparameterised
 from ._distribution import support as support

@@ -156,6 +156,12 @@ def probabilities(distribution: Any, values: jax.Array) -> jax.Array | None:
 
 
 @functools.singledispatch
+def positive_support(distribution: Any) -> bool:
+    """Whether every entry of what is drawn is above zero, so that one can divide by it."""
+    return False
+
+
+@functools.singledispatch
 def elementwise(distribution: Any) -> Any:
     """The same distribution with its independent event dimensions read as batch dimensions."""
     return distribution

@@ -106,7 +106,8 @@ def expectation(
     Raises:
         ObjectiveError: an output is not floating point; `fun` is no function that runs to its end, or a generative
             function, which has no value of its own; an option out of its range.
-        RandomKeyError: the first argument is not one typed key.
+        RandomKeyError: the first argument is not one typed key; two sites, or the steps of a loop, draw with one
+            key.
         NoRuleError: a sample is inside an operation that has no rule; it is named.
 
     Warns:
