@@ -86,11 +86,23 @@ class _BinomialProbs(dist.BinomialProbs):
         return ways + _log_probability_term(self.probs, value, self.total_count)
 
 
+class _Multinomial(dist.MultinomialLogits):
+    @validate_sample
+    def log_prob(self, value):
+        # What did not happen has no part, whatever its logit: 0 times -inf is nan.
+        drawn = value != 0
+        logp = jnp.where(drawn, jax.nn.log_softmax(self.logits), 0.0)
+        dtype = logp.dtype
+        ways = gammaln(jnp.asarray(self.total_count, dtype) + 1.0) - gammaln(value.astype(dtype) + 1.0).sum(-1)
+        return ways + jnp.sum(value.astype(dtype) * logp, axis=-1)
+
+
 REPAIRED = {
     dist.BernoulliLogits: _Bernoulli,
     dist.BernoulliProbs: _BernoulliProbs,
     dist.BinomialLogits: _Binomial,
     dist.BinomialProbs: _BinomialProbs,
+    dist.MultinomialLogits: _Multinomial,
 }
 
 
