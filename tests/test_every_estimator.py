@@ -132,7 +132,7 @@ EVEN = Family(
 THREE = Family(
     lambda w, x: dist.Categorical(probs=_three(w, x)), lambda w, x: (jnp.arange(3.0), _three(w, x)), (0.5, 0.25)
 )
-REDRAWN = THREE._replace(cells=12)
+REDRAWN = THREE._replace(make=lambda w, x: dist.Categorical(logits=jnp.log(_three(w, x))), cells=12)
 NORMAL = Family(lambda w, x: dist.Normal(*_normal(w, x)), _normal_outcomes, (0.5, 0.25), nodes=12, path=True)
 GAMMA = Family(_gamma, _gamma_outcomes, (0.5, 0.25), nodes=len(GAMMA_NODES), path=True)
 
@@ -141,7 +141,7 @@ ESTIMATORS = {
     "reparam": [(NORMAL, tg.reparam())],
     "enum": [(THREE, tg.enum())],
     "local_expectation": [(THREE, tg.local_expectation())],
-    "mvd": [(QUARTER, tg.mvd()), (REDRAWN, tg.mvd())],
+    "mvd": [(QUARTER, tg.mvd()), (REDRAWN, tg.mvd()), (THREE, tg.mvd())],
     "rsvi": [(GAMMA, tg.rsvi(0))],
     "arm": [(EVEN, tg.arm())],
     "disarm": [(EVEN, tg.disarm())],
