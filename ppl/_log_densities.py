@@ -109,6 +109,17 @@ class _MixtureGeneral(dist.MixtureGeneral):
         return _log_mixture(self, value)
 
 
+class _Multinomial(dist.MultinomialLogits):
+    @validate_sample
+    def log_prob(self, value):
+        # What did not happen has no part, whatever its logit: 0 times -inf is nan.
+        drawn = value != 0
+        logp = jnp.where(drawn, jax.nn.log_softmax(self.logits), 0.0)
+        dtype = logp.dtype
+        ways = gammaln(jnp.asarray(self.total_count, dtype) + 1.0) - gammaln(value.astype(dtype) + 1.0).sum(-1)
+        return ways + jnp.sum(value.astype(dtype) * logp, axis=-1)
+
+
 REPAIRED = {
     dist.BernoulliLogits: _Bernoulli,
     dist.BernoulliProbs: _BernoulliProbs,
@@ -116,6 +127,7 @@ REPAIRED = {
     dist.BinomialProbs: _BinomialProbs,
     dist.MixtureSameFamily: _MixtureSameFamily,
     dist.MixtureGeneral: _MixtureGeneral,
+    dist.MultinomialLogits: _Multinomial,
 }
 
 

@@ -63,8 +63,6 @@ from ._mvd import mvd as mvd
 from ._nonfinite import nonfinite as nonfinite
 from ._nonfinite import site_scope as site_scope
 from ._outcome_sum import outcome_sum as outcome_sum
-from ._outcomes import StandardNoise as StandardNoise
-from ._outcomes import standard_noise as standard_noise
 from ._own_gradient import states_gradient as states_gradient
 from ._primitive import check_key as check_key
 from ._primitive import noise as noise
@@ -82,6 +80,8 @@ from ._rsvi import accepted_noise as accepted_noise
 from ._rsvi import rsvi as rsvi
 from ._sample import default_estimator as default_estimator
 from ._sample import sample as sample
+from ._standard_noise import StandardNoise as StandardNoise
+from ._standard_noise import standard_noise as standard_noise
 from ._sum_and_sample import sum_and_sample as sum_and_sample
 from ._surrogate import check_pathwise as check_pathwise
 from ._surrogate import detached as detached
