@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ._distribution import elementwise, log_density, moving_support
+from ._distribution import elementwise, held, log_density, moving_support
 from ._kinds import Direct, Drawn
 from ._primitive import noise
 from ._pytree import stop_gradient
@@ -29,7 +29,7 @@ class Reinforce(Direct):
 
     def draw(self, key: jax.Array, distribution: Any) -> Drawn:
         """Draw without derivative, and give back the log density as the score term, one per element."""
-        value = stop_gradient(noise(key, stop_gradient(distribution)))
+        value = stop_gradient(noise(key, held(distribution)))
         return Drawn(value, log_density(elementwise(distribution), value), self.baseline)
 
 
