@@ -21,6 +21,7 @@ from .transforms import (
     detached,
     lanes_of,
     magic_box,
+    stated,
     with_surrogate,
 )
 
@@ -88,7 +89,7 @@ def vimco(
         log_weights, score, control = lanes_of("vimco", log_weight, key, n, (model_args, guide_args), {})
         without = lax.stop_gradient(_without(log_weights, mean))
         bound = log_mean(log_weights) * magic_box(jnp.sum(score))
-        return bound + jnp.sum(without * (1.0 - magic_box(score)) + control)
+        return stated(bound + jnp.sum(without * (1.0 - magic_box(score)) + control))
 
     return objective
 

@@ -63,6 +63,7 @@ from ._rsvi import accepted_noise as accepted_noise
 from ._rsvi import rsvi as rsvi
 from ._sample import default_estimator as default_estimator
 from ._sample import sample as sample
+from ._stated import stated as stated
 from ._sum_and_sample import sum_and_sample as sum_and_sample
 from ._surrogate import check_pathwise as check_pathwise
 from ._surrogate import detached as detached

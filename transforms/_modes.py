@@ -17,11 +17,11 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._contributions import direct, enumerated, fork, magic_box
-from ._errors import ObjectiveError
 from ._forking import FEW, Forked, add_forks
 from ._interpreter import Mode, walk
 from ._kinds import Direct, Fork
 from ._plan import Plan
+from ._primitive import rebind
 from ._pytree import stop_gradient
 from ._replaying import Options, average
 from ._running import Running
@@ -130,7 +130,7 @@ class Estimating(Mode):
         if isinstance(kind, Fork):
             values, _, coefficients = fork(site, operands, lanes)
             return values, None, Ledger(coefficients=coefficients.reshape(-1))
-        return _refuse_noise()
+        return rebind(operands, site, lanes), None, Ledger()  # spent: what it contributes has its derivative already
 
     def enumerate(self, site, operands, resume):
         """Sum the estimates of the rest of the program over the support."""
@@ -140,13 +140,6 @@ class Estimating(Mode):
     def finish(self, plan, env, start, cursor):
         """The estimate of the rest of the program."""
         return estimate(plan, env, start, Estimating(self.options, self.key, self.witness))
-
-
-def _refuse_noise():
-    raise ObjectiveError(
-        "A derivative of an `expectation` is taken inside another `expectation`, so the inner draws are already spent. "
-        "Take the outer expectation of the inner objective itself, and differentiate once, outside."
-    )
 
 
 def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:
