@@ -158,6 +158,6 @@ def _find_parts(x, names):
         return _Parts(tuple(names) if type(x).__new__ is object.__new__ else (), lost=False)
     children, tree = jax.tree.flatten(x, is_leaf=lambda y: y is not x)
     marks = [object() for _ in children]
-    again = vars(tree.unflatten(marks))
+    again = vars(jax.tree.unflatten(tree, marks))
     unseen = tuple(name for name in names if not any(again.get(name) is mark for mark in marks))
     return _Parts(unseen, lost=any(name not in again for name in names))
