@@ -82,6 +82,7 @@ from ._sample import default_estimator as default_estimator
 from ._sample import sample as sample
 from ._standard_noise import StandardNoise as StandardNoise
 from ._standard_noise import standard_noise as standard_noise
+from ._stated import stated as stated
 from ._sum_and_sample import sum_and_sample as sum_and_sample
 from ._surrogate import check_pathwise as check_pathwise
 from ._surrogate import detached as detached

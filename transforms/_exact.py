@@ -207,10 +207,9 @@ def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, c
         (0.75, 3.0)
     """
     objective_function("exact_expectation", fun)
-    cells, nodes, limit = (
-        whole("exact_expectation", name, given, EstimatorError)
-        for name, given in (("cells", cells), ("nodes", nodes), ("limit", limit))
-    )
+    for name, given in (("nodes", nodes), ("limit", limit), ("cells", cells)):
+        if given is not None or name != "cells":
+            whole("exact_expectation", name, given, EstimatorError)
     known_nodes = make_nodes(nodes)
 
     @functools.wraps(fun)
