@@ -12,7 +12,7 @@ from jax import numpy as jnp
 from ._addresses import Path, lookup, show
 from ._errors import ChoiceError
 from ._supports import Supports, inside
-from .transforms import lenient, value_struct
+from .transforms import as_array, lenient, value_struct
 
 
 class Attitude(NamedTuple):
@@ -98,7 +98,7 @@ def _check_support(site, distribution, value):
     if isinstance(value, jax.core.Tracer):
         return
     with jax.ensure_compile_time_eval(), lenient():
-        array = jnp.asarray(value)
+        array = jnp.asarray(as_array(value))
         found = jnp.all(inside(distribution, array))
     if not isinstance(found, jax.core.Tracer) and not bool(found):
         raise ChoiceError(

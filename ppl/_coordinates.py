@@ -118,6 +118,8 @@ class Constrain(_Latents):
         """Map the coordinates of one site to its value."""
         if value is None:
             raise missing(at.path, type(at.distribution).__name__)
+        # What is given is a coordinate, not a value that a support could be asked about.
+        at = at._replace(attitude=at.attitude._replace(known=None))
         if _is_discrete(at.distribution):
             return at.take(_outcomes(at.path, at.distribution)[value])._replace(weight=None)
         bijection = bijection_of(at.path, at.distribution)

@@ -108,7 +108,9 @@ PROGRAMS = {
     "counter": counted,
     "sum over lanes": lambda *args: plate(two_draws)(*args).sum(),
     "lanes that meet": lambda *args: jax.nn.logsumexp(plate(two_draws)(*args)),
-    "many sites": lambda *args: plate(long)(*args).prod() + plate(long)(*args).sum(),
+    "many sites": lambda key, w, e: (
+        plate(long)(key, w, e).prod() + plate(long)(jax.random.fold_in(key, 1), w, e).sum()
+    ),
     "lanes of a loop": lambda *args: jax.nn.logsumexp(plate(steps)(*args)),
     "loop of lanes": loop_of_lanes,
     "plate of plates": plate_of_plates,
@@ -120,7 +122,10 @@ PROGRAMS = {
         flip(key, jax.nn.sigmoid(w[0]), tg.enum())
         * jax.nn.logsumexp(plate(two_draws)(jax.random.fold_in(key, 1), w, e))
     ),
-    "several outputs": lambda *args: {"a": plate(two_draws)(*args), "b": plate(two_draws)(*args).max()},
+    "several outputs": lambda key, w, e: {
+        "a": plate(two_draws)(key, w, e),
+        "b": plate(two_draws)(jax.random.fold_in(key, 1), w, e).max(),
+    },
 }
 
 

@@ -119,7 +119,12 @@ def test_eight_threads_tracing_at_once_agree_with_serial():
             return tg.sample("sub", small(w))
 
         mine = tg.gen(body).with_estimators({"b": tg.mvd(), f"a{i}": tg.reinforce()})
-        f = tg.expectation(lambda key, w: mine.simulate(key, w).logp + mine.simulate(key, w).retval)
+
+        def cost(key, w):
+            one, two = jax.random.split(key)
+            return mine.simulate(one, w).logp + mine.simulate(two, w).retval
+
+        f = tg.expectation(cost)
         run = jax.jit(lambda key, w: (mine.simulate(key, w).choices, jax.value_and_grad(f, argnums=1)(key, w)))
         return run.lower(jax.random.key(i), 0.1 * i).as_text()
 
