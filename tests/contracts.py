@@ -71,7 +71,7 @@ def guide(w):
 
 
 @tg.gen
-def proposal():
+def proposal(*_):
     return tg.sample("z", dist.Normal(0.5, 1.0))
 
 
@@ -462,12 +462,12 @@ CONTRACTS = {
     ),
     "biased_concrete": contract(
         lambda **arguments: categories(tg.biased_concrete(**arguments)),
-        logits=floats(jnp.zeros(3)),
+        logits=Given("logits", jnp.zeros(3)),
         temperature=positive(0.5),
     ),
     "biased_straight_through": contract(
         lambda **arguments: categories(tg.biased_straight_through(**arguments)),
-        logits=floats(jnp.zeros(3)),
+        logits=Given("logits", jnp.zeros(3)),
         temperature=positive(0.5),
     ),
     # ---- training and trust ----
