@@ -7,12 +7,14 @@ import numpyro.distributions as dist  # noqa: F401  (re-exported)
 from . import _families as _families
 from . import _frames as _frames
 from . import _log_densities as _log_densities
+from . import _probabilities as _probabilities
 from . import _rejection as _rejection
 from . import _standard_noise as _standard_noise
 from . import _weak_derivatives as _weak_derivatives
 from . import auto as auto
 from ._addresses import merge as merge
 from ._addresses import select as select
+from ._attitudes import validated as validated
 from ._baselines import MovingAverage as MovingAverage
 from ._baselines import baseline_loss as baseline_loss
 from ._baselines import control_loss as control_loss
@@ -37,7 +39,9 @@ from ._divergences import trajectory_balance as trajectory_balance
 from ._errors import AddressError as AddressError
 from ._errors import ChoiceError as ChoiceError
 from ._errors import DensityError as DensityError
+from ._errors import DistributionError as DistributionError
 from ._errors import FitError as FitError
+from ._errors import SupportWarning as SupportWarning
 from ._exact_sum import exact as exact
 from ._fit import Fit as Fit
 from ._fit import fit as fit
@@ -76,6 +80,7 @@ from ._wake_sleep import wake_phi as wake_phi
 from ._wake_sleep import wake_theta as wake_theta
 from ._weighted import WeightedDraws as WeightedDraws
 from ._weighted import importance_sampling as importance_sampling
+from .transforms import ArgumentError as ArgumentError
 from .transforms import BiasedGradientError as BiasedGradientError
 from .transforms import DiscontinuityWarning as DiscontinuityWarning
 from .transforms import EstimatorError as EstimatorError

@@ -7,14 +7,16 @@ everything under 'sub' and '*' selects everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jax import numpy as jnp
 
-from ._errors import AddressError
+from ._errors import AddressError, ChoiceError
+from .transforms import as_array
 
 Path = tuple[str, ...]
 Choices = dict[str, Any]
@@ -23,6 +25,20 @@ Choices = dict[str, Any]
 def show(path: Path) -> str:
     """Print a path as in messages: 'a/b', in quotes."""
     return repr("/".join(path)) if path else "the outermost level"
+
+
+FEW = 12
+"""So many addresses are all named in a message; of more, the nearest."""
+
+
+def name_them(known: Iterable[Path], wanted: Path = ()) -> str:
+    """Print addresses as in messages: all of a few, else the nearest to the one that was wanted, and how many more."""
+    every = sorted(set(known))
+    if len(every) <= FEW:
+        return ", ".join(map(show, every)) or "none"
+    spelt = {"/".join(path): path for path in every}
+    near = difflib.get_close_matches("/".join(wanted), spelt, n=5) or list(spelt)[:5]
+    return f"{', '.join(show(spelt[name]) for name in near)} and {len(every) - len(near)} others"
 
 
 def as_path(pattern: Any) -> Path:
@@ -63,6 +79,23 @@ class Selection(eqx.Module):
             return all(path in part for part in self.parts)
         return any(matches(p, path) for p in self.patterns) or any(path in part for part in self.parts)
 
+    def literal(self) -> Iterator[Path]:
+        """The patterns that it is made of."""
+        yield from self.patterns
+        for part in self.parts:
+            yield from part.literal()
+
+    def check(self, known: Iterable[Path], who: str) -> None:
+        """Refuse a pattern, anywhere in it, that matches none of the addresses: it is misspelt.
+
+        A selection of no patterns is nothing, and of a program without addresses '*' is everything.
+        """
+        known = list(known)
+        for pattern in self.literal():
+            wild = not known and set(pattern) <= {"*", "**"}
+            if not wild and not any(matches(pattern, path) for path in known):
+                raise AddressError(unmatched(who, pattern, known))
+
     def __or__(self, other: Selection) -> Selection:
         return Selection((), (self, other))
 
@@ -71,6 +104,14 @@ class Selection(eqx.Module):
 
     def __invert__(self) -> Selection:
         return Selection((), (self,), "not")
+
+
+def unmatched(who: str, pattern: Path, known: Iterable[Path]) -> str:
+    """The text about a pattern that selects nothing."""
+    return (
+        f"{who}: {show(pattern)} matches no sample. It samples at: {name_them(known, pattern)}. Spell the pattern as "
+        "one of these, with '*' for any one part and '**' for any number."
+    )
 
 
 def select(*patterns: Any) -> Selection:
@@ -109,14 +150,33 @@ def paths(choices: Mapping, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def as_arrays(choices: Mapping) -> Choices:
-    """Given choices as plain dicts, with lists of numbers as arrays, so that they can be mapped and scanned over."""
-    return {address: _as_array(value) for address, value in choices.items()}
+    """Given choices as plain dicts, with lists of numbers as arrays, so that they can be mapped and scanned over.
+
+    Raises:
+        AddressError: an address that is no plain string.
+        ChoiceError: None for a value.
+    """
+    return {_address(address): _as_array(value, address) for address, value in choices.items()}
 
 
-def _as_array(value):
+def _address(address):
+    if not isinstance(address, str):
+        raise AddressError(f"Choices are dicts from addresses, which are strings, and got {address!r}.")
+    if "/" in address:
+        *outer, last = address.split("/")
+        raise AddressError(
+            f"Choices are nested dicts, one level for each part of an address, and got {address!r}. Write "
+            f"{''.join(f'{{{part!r}: ' for part in outer)}{{{last!r}: value}}{'}' * len(outer)}."
+        )
+    return address
+
+
+def _as_array(value, address):
     if isinstance(value, Mapping):
         return as_arrays(value)
-    return jnp.asarray(value) if isinstance(value, list) and np.asarray(value).dtype != object else value
+    if value is None:
+        raise ChoiceError(f"The choice at {address!r} is None. Leave the address out where nothing is given.")
+    return jnp.asarray(value) if isinstance(value, list) and np.asarray(value).dtype != object else as_array(value)
 
 
 def lookup(choices: Any, path: Path) -> Any:
@@ -151,6 +211,8 @@ def merge(*choices: Mapping) -> Choices:
     """
     out: Choices = {}
     for each in choices:
+        if not isinstance(each, Mapping):
+            raise AddressError(f"merge takes dicts of choices, and got {type(each).__name__}.")
         for address, value in each.items():
             if address not in out:
                 out[address] = value
@@ -164,13 +226,12 @@ def merge(*choices: Mapping) -> Choices:
 def check_known(given: Mapping, visited: Mapping, who: str, what: str) -> None:
     """Refuse given addresses that the generative function does not have."""
     known = {path for path, _ in paths(visited)}
-    for path, _ in paths(given):
-        if path in known:
-            continue
-        have = ", ".join(map(show, sorted(known))) or "none"
+    unknown = [path for path, _ in paths(given) if path not in known]
+    if unknown:
+        more = f" (nor at {len(unknown) - 1} other addresses that are given)" if len(unknown) > 1 else ""
         raise AddressError(
-            f"{what} for {who}: there is no sample at {show(path)}. It samples at: {have}. Remove the address, or "
-            "spell it as one of these."
+            f"{what} for {who}: there is no sample at {show(unknown[0])}{more}. It samples at: "
+            f"{name_them(known, unknown[0])}. Remove the address, or spell it as one of these."
         )
 
 

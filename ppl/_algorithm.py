@@ -15,16 +15,15 @@ import abc
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import numpyro.distributions as dist
 from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import Choices, Path, show
-from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._operations import Given, Operation, Outcome
+from ._plain import Plain
 from ._rules import draw_at
 from ._target import Target
 from .transforms import RandomKeyError
@@ -50,7 +49,7 @@ class Retained(NamedTuple):
     record: Any = None
 
 
-class Algorithm(eqx.Module):
+class Algorithm(Plain):
     """How to estimate the integral of a target; see the module."""
 
     indices: ClassVar[tuple[str, ...]] = ()
@@ -79,13 +78,6 @@ class Algorithm(eqx.Module):
 
 
 # ---- what algorithms share ------------------------------------------------------------------------------------------
-
-
-def count(what: str, name: str, value: Any) -> int:
-    """Check a positive integer of an algorithm."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise DensityError(f"{what}: {name} must be a positive int, and is {value!r}.")
-    return value
 
 
 def split(key: Any, n: int, target: Target, what: str) -> jax.Array:

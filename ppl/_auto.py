@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
@@ -20,6 +19,7 @@ from ._addresses import Choices, Path, lookup, nest, show
 from ._algorithm import Algorithm
 from ._errors import AddressError, DensityError
 from ._estimated import Estimated
+from ._plain import Plain
 from ._rules import draw_at
 from ._unconstrained import Unconstrained
 from .transforms import check_key, log_density
@@ -28,7 +28,7 @@ POINT = "unconstrained"
 """The address, beside those of the latents, at which a guide draws the point: estimators are chosen for it there."""
 
 
-class Family(eqx.Module):
+class Family(Plain):
     """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them."""
 
     space: Unconstrained
@@ -86,6 +86,11 @@ class Guide(Estimated):
     def name(self) -> str:
         """The name of the family and of the program."""
         return f"{self.family.name}({self.family.space.target.function.name})"
+
+    @property
+    def origin(self) -> Any:
+        """The family, over the target's program."""
+        return type(self.family), self.family.space.target.function.origin
 
     def draw(self, key, path, args, kwargs):
         """Draw a point and indices, and map them to choices."""

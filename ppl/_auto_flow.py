@@ -11,13 +11,14 @@ import numpyro.distributions as dist
 from jax import numpy as jnp
 
 from ._auto import POINT, Family
-from ._auto_normal import start_scale
+from ._auto_normal import given_scale, start_scale
 from ._coordinates import lenient
 from ._errors import DensityError
 from ._extras import require
 from ._rules import draw_at
 from ._target import Target
 from ._unconstrained import describe
+from .transforms import function as check_function
 from .transforms import log_density
 
 
@@ -127,6 +128,6 @@ def flow(
     space = describe(target).around(around)
     if space.size == 0:
         raise DensityError("flow: the target has no continuous latent. Write `auto.mean_field(target)`.")
-    make = spline_flow if make is None else make
+    make = spline_flow if make is None else check_function("flow", "a function make(key, base)", make, DensityError)
     rest = eqx.partition(_made(make, jax.random.key(0), space), eqx.is_inexact_array)[1]
-    return Flow(space, make, rest, scale)
+    return Flow(space, make, rest, given_scale("flow", scale))

@@ -11,17 +11,23 @@ import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
+from ._arguments import count
 from ._auto import POINT, Family
 from ._errors import DensityError
 from ._rules import draw_at
 from ._target import Target
 from ._unconstrained import Unconstrained, cholesky_factor, describe
-from .transforms import log_density
+from .transforms import log_density, positive
 
 
 def start_scale(space: Unconstrained, scale: float | None) -> float:
     """The standard deviations at the start: a tenth, or with a normal to start from those of that normal."""
     return scale if scale is not None else 0.1 if space.normal is None else 1.0
+
+
+def given_scale(what: str, scale: float | None) -> float | None:
+    """The scale that a family is given to start from, if any."""
+    return None if scale is None else positive(what, "scale", scale, DensityError)
 
 
 class Distributed(Family):
@@ -133,7 +139,7 @@ def mean_field(target: Target, *, around: Mapping | None = None, scale: float | 
         >>> bool(family.guide.simulate(jax.random.key(2), result.params).choices["scale"] > 0.0)
         True
     """
-    return MeanField(describe(target).around(around), scale)
+    return MeanField(describe(target).around(around), given_scale("mean_field", scale))
 
 
 def full_rank(target: Target, *, around: Mapping | None = None, scale: float | None = None) -> FullRank:
@@ -161,7 +167,7 @@ def full_rank(target: Target, *, around: Mapping | None = None, scale: float | N
         >>> bool(trace.choices["z"] > 0.0)
         True
     """
-    return FullRank(describe(target).around(around), scale)
+    return FullRank(describe(target).around(around), given_scale("full_rank", scale))
 
 
 def low_rank(target: Target, rank: int, *, around: Mapping | None = None, scale: float | None = None) -> LowRank:
@@ -187,6 +193,5 @@ def low_rank(target: Target, rank: int, *, around: Mapping | None = None, scale:
         >>> tg.auto.low_rank(target, 2).init(jax.random.key(0))["factor"].shape
         (10, 2)
     """
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise DensityError(f"low_rank: rank must be a positive int, and is {rank!r}.")
-    return LowRank(describe(target).around(around), scale, rank)
+    rank = count("low_rank", "rank", rank)
+    return LowRank(describe(target).around(around), given_scale("low_rank", scale), rank)

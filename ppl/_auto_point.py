@@ -10,7 +10,8 @@ import optax
 from jax import lax
 from jax import numpy as jnp
 
-from ._algorithm import at_index, count
+from ._algorithm import at_index
+from ._arguments import count
 from ._auto import Family
 from ._auto_normal import FullRank
 from ._coordinates import lenient

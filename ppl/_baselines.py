@@ -13,10 +13,11 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import ObjectiveError
+from ._plain import Plain
+from .transforms import ObjectiveError, objective_function, real
 
 
-class MovingAverage(eqx.Module):
+class MovingAverage(Plain):
     """The moving average of an objective over previous steps, to be the baseline of the next: explicit state.
 
     mean_t = decay mean_{t-1} + (1 - decay) x_t, divided by 1 - decay^t so that the start at zero does not show. A
@@ -47,8 +48,8 @@ class MovingAverage(eqx.Module):
     weight: jax.Array
 
     def __init__(self, decay: float = 0.9, *, shape: tuple[int, ...] = ()):
-        if not 0.0 <= decay < 1.0:
-            raise ObjectiveError(f"MovingAverage: decay is at least 0 and below 1, and got {decay!r}.")
+        interval = "at least 0 and below 1"
+        real("MovingAverage", "decay", decay, ObjectiveError, interval, lambda x: (x >= 0) & (x < 1))
         self.decay = jnp.asarray(decay, dtype=float)
         self.total = jnp.zeros(shape)
         self.weight = jnp.zeros(())
@@ -131,6 +132,7 @@ def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
         >>> jax.grad(loss, argnums=2)(jax.random.key(0), 0.3, 1.0).shape
         ()
     """
+    objective_function("control_loss", objective)
     params = jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), params)
     gradient = jax.grad(objective)(params, control)
     return _zero_valued(jnp.asarray(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import numpy as np
 from jax import numpy as jnp
 
 from ._addresses import show
 from ._combinators import visit_branch
 from ._errors import AddressError, ChoiceError
 from ._generative import GenerativeFunction
+from .transforms import is_boolean, is_numeric
 
 
 class Switch(GenerativeFunction):
@@ -17,6 +20,11 @@ class Switch(GenerativeFunction):
 
     index: Any
     branches: tuple[GenerativeFunction, ...]
+
+    @property
+    def origin(self) -> Any:
+        """Those of the branches, whichever is taken."""
+        return type(self), *(branch.origin for branch in self.branches)
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit the branch that the index says."""
@@ -35,8 +43,12 @@ def switch(index: Any, *branches: GenerativeFunction) -> GenerativeFunction:
     """Choose one of several generative functions by an index, as in `sample("s", tg.switch(i, f, g)(x))`.
 
     Args:
-        index: an integer scalar, clamped to the branches.
+        index: an integer scalar from 0. One that is traced and out of range is clamped, as by `jax.lax.switch`.
         *branches: generative functions of the same arguments, whose return values have the same structure.
+
+    Raises:
+        AddressError: a branch that is no generative function.
+        ChoiceError: a known index out of range.
 
     Returns:
         A generative function. Its choices are the union over the branches, zeros at the addresses of those not taken.
@@ -48,7 +60,17 @@ def switch(index: Any, *branches: GenerativeFunction) -> GenerativeFunction:
         >>> sorted(tg.switch(1, a, b).simulate(jax.random.key(0)).choices)
         ['x', 'y']
     """
-    return Switch(index, _functions("switch", branches))
+    _functions("switch", branches)
+    return Switch(_in_range(index, len(branches)), branches)
+
+
+def _in_range(index, n):
+    """The index, after a known one has been checked."""
+    if isinstance(index, int | np.ndarray | np.integer | jax.Array) and not isinstance(index, jax.core.Tracer):
+        number = np.asarray(index)
+        if np.issubdtype(number.dtype, np.integer) and np.any((number < 0) | (number >= n)):
+            raise ChoiceError(f"switch takes the number of one of its {n} branches, 0 to {n - 1}, and got {index}.")
+    return index
 
 
 def _functions(what: str, branches: tuple) -> tuple:
@@ -71,4 +93,6 @@ def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) ->
         >>> sorted(tg.cond(True, wide, narrow).simulate(jax.random.key(0), 2.0).choices)
         ['x']
     """
+    if not (is_numeric(predicate) or is_boolean(predicate)):
+        raise ChoiceError(f"cond takes a predicate, one boolean, and got {type(predicate).__name__}.")
     return Switch(jnp.where(predicate, 1, 0), _functions("cond", (false, true)))

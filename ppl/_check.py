@@ -10,16 +10,19 @@ import jax
 import numpy as np
 
 from ._gradients import gradient_of, moments
+from ._own_probabilities import own_probabilities
 from .transforms import (
     EstimatorError,
     check_key,
     choose_estimators,
     enum,
     is_inexact,
+    objective_function,
     outcome_sum,
     reinforce,
     states_gradient,
     table,
+    whole,
 )
 
 
@@ -62,7 +65,8 @@ def check_unbiased(
     bias of 7 standard errors at the first stage is seen nearly always.
 
     The reference is `exact` if given; else exact enumeration, where every site has a finite support, in loops, plates
-    and branches too, as far as there are no more outcomes than `limit`; else the score function at every site that
+    and branches too, as far as there are no more outcomes than `limit`, with numpyro's own probabilities and not those
+    that the estimators use (so that a coin of probability exactly 0 has its derivative); else the score function at every site that
     allows it, which is unbiased wherever the densities are smooth in the parameters. The report names the reference,
     and why it is not the enumeration.
 
@@ -90,6 +94,9 @@ def check_unbiased(
         True
     """
     check_key(key, "check_unbiased")
+    objective_function("check_unbiased", objective)
+    draws = whole("check_unbiased", "draws", draws, EstimatorError, least=2)
+    limit = whole("check_unbiased", "limit", limit, EstimatorError)
     run, names, at, point = gradient_of(objective, args)
     first, second, other = jax.random.split(key, 3)
     if exact is None:
@@ -126,7 +133,7 @@ def _reference(objective, run, at, point, key, draws, limit):
             "`exact=lambda *args: ...`, the exact expectation, or the pair of its value and gradients."
         )
     try:
-        mean = outcome_sum(objective, limit=limit)
+        mean = outcome_sum(objective, limit=limit, weigh=own_probabilities)
         (value, outcomes), grads = jax.value_and_grad(lambda xs: mean(key, *at(xs)), has_aux=True)(point)
         return f"exact enumeration of {outcomes} outcomes", _fixed([value, *grads])
     except EstimatorError as error:

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from ._addresses import Path, show
+from ._addresses import Path, name_them, show
 from ._errors import AddressError
 from ._rules import Overrides
-from .transforms import Description, check_key, choose_estimators, describe_sites
+from .transforms import Description, check_key, choose_estimators, describe_sites, objective_function
 
 
 def _path(label: Any) -> Path:
@@ -39,6 +39,7 @@ def with_estimators(objective: Callable, estimators: Mapping) -> Callable:
         >>> float(jax.grad(tg.with_estimators(f, {"b": tg.mvd()}), argnums=1)(jax.random.key(0), 0.25))
         4.0
     """
+    objective_function("with_estimators", objective)
     overrides = Overrides(estimators)
 
     def chosen(*args, **kwargs):
@@ -56,7 +57,7 @@ def with_estimators(objective: Callable, estimators: Mapping) -> Callable:
         out = choose_estimators(objective, choose)(*args, **kwargs)
         for i, pattern in enumerate(overrides.patterns):
             if i not in used and not any(overrides.matches(i, path) for path in seen):
-                have = ", ".join(map(show, sorted(seen))) or "none"
+                have = name_them(seen, pattern)
                 raise AddressError(f"with_estimators: {show(pattern)} matches no sample. The objective has: {have}.")
         return out
 

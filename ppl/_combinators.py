@@ -19,7 +19,7 @@ from jax import numpy as jnp
 from ._addresses import Path, nest, paths, show
 from ._errors import AddressError, ChoiceError
 from ._operations import Given, Operation, Outcome, Regenerate, Update
-from .transforms import Spec, partition
+from .transforms import Spec, flag, partition, whole
 
 
 class Combinator(eqx.Module):
@@ -64,14 +64,18 @@ def _same_structure(one: Any, other: Any) -> bool:
 
 def _freeze(in_axes: Any) -> Spec:
     """Axes as a hashable: a trace that went through `jit` carries them."""
-    return partition(jax.tree.map(int, in_axes))[1]
+    return partition(jax.tree.map(lambda x: whole("vmap", "in_axes", x, ChoiceError, least=None), in_axes))[1]
+
+
+def _length(what: str, name: str) -> Callable:
+    return lambda n: None if n is None else whole(what, name, n, ChoiceError, least=0)
 
 
 class Vmap(Combinator):
     """Visit under `jax.vmap`: lanes are independent given the arguments."""
 
     in_axes: Any = eqx.field(static=True, converter=_freeze)
-    axis_size: int | None = eqx.field(static=True)
+    axis_size: int | None = eqx.field(static=True, converter=_length("vmap", "axis_size"))
 
     def visit(self, inner, operation, key, given, path, args):
         """One visit in each lane, with a key of its own."""
@@ -122,9 +126,9 @@ class Vmap(Combinator):
 class Scan(Combinator):
     """Visit in `jax.lax.scan`: `(carry, x) -> (carry, y)`."""
 
-    length: int | None = eqx.field(static=True)
-    reverse: bool = eqx.field(static=True)
-    unroll: int = eqx.field(static=True)
+    length: int | None = eqx.field(static=True, converter=_length("scan", "length"))
+    reverse: bool = eqx.field(static=True, converter=lambda x: flag("scan", "reverse", x, ChoiceError))
+    unroll: int = eqx.field(static=True, converter=lambda x: whole("scan", "unroll", x, ChoiceError))
 
     def visit(self, inner, operation, key, given, path, args):
         """One visit for each step, with a key of its own."""
@@ -205,7 +209,10 @@ class Repeat(Combinator):
 
 
 class Masked(Combinator):
-    """Visit, and count the choices only where the first argument, a flag, is true."""
+    """Visit, and count the choices only where the first argument, a flag, is true.
+
+    Where it is not, a given choice may be anything, NaN too: the program goes on with another value in its place.
+    """
 
     def visit(self, inner, operation, key, given, path, args):
         """The visit, its densities switched by the flag."""
@@ -215,8 +222,14 @@ class Masked(Combinator):
                 f"mask at {show(path)} takes one flag as its first argument, and got the shape "
                 f"{list(jnp.shape(flag))}. For a flag in each lane write `f.mask().vmap()(flags, xs)`."
             )
-        out = inner(operation, key, given, path, tuple(rest), {})
+        live = operation.attitude.live if _holds(flag) else jnp.asarray(flag, bool) & operation.attitude.live
+        out = inner(operation.but(live=live), key, given, path, tuple(rest), {})
         return out._replace(logp=jnp.where(flag, out.logp, 0.0), weight=jnp.where(flag, out.weight, 0.0))
+
+
+def _holds(flag) -> bool:
+    """Whether a flag is known to be true."""
+    return not isinstance(flag, jax.core.Tracer) and bool(flag)
 
 
 def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any, given: Given, path: Path, args: tuple):

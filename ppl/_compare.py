@@ -12,9 +12,10 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from ._arguments import listed, mapping
 from ._choice import with_estimators
 from ._gradients import gradient_of
-from .transforms import Estimator, EstimatorError, check_key, table
+from .transforms import Estimator, EstimatorError, check_key, objective_function, table, whole
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def compare_estimators(
         *args: its arguments, where the variance is measured; derivatives are taken in all floating-point arrays.
         key: one typed key.
         sites: from address patterns to the estimators to try there.
-        draws: gradients drawn for each combination, in one batch.
+        draws: gradients drawn for each combination, in one batch; at least 2.
 
     Returns:
         A `Comparison`, the least variance times cost first; it prints as a table, and `plot()` draws it. Times are of
@@ -92,6 +93,11 @@ def compare_estimators(
         {'b': mvd()}
     """
     check_key(key, "compare_estimators")
+    objective_function("compare_estimators", objective)
+    draws = whole("compare_estimators", "draws, of which a variance is taken,", draws, EstimatorError, least=2)
+    for site, estimators in mapping("compare_estimators", "sites", sites, "from patterns to estimators").items():
+        if not listed("compare_estimators", estimators, f" of estimators for {site!r}"):
+            raise EstimatorError(f"compare_estimators: there is no estimator to try at {site!r}. Name one.")
     names = gradient_of(objective, args)[1][1:]
     rows = []
     for estimators in itertools.product(*sites.values()):

@@ -18,13 +18,14 @@ from typing import Any
 
 import jax
 
-from ._addresses import Path, Selection, as_selection, merge, nest, paths, show
+from ._addresses import Path, Selection, as_selection, merge, name_them, nest, paths
 from ._algorithm import Algorithm, Retained
+from ._arguments import generative
 from ._errors import AddressError, DensityError
 from ._estimated import Estimated
 from ._generative import GenerativeFunction
 from ._operations import Assess, Given, Operation, Simulate
-from ._target import Target
+from ._target import Target, checked_target
 
 
 class Selected(Operation):
@@ -59,6 +60,11 @@ class Marginal(Estimated):
         """The name of what is marginalised."""
         return f"marginal({self.function.name})"
 
+    @property
+    def origin(self) -> Any:
+        """That of what is marginalised, over the same addresses."""
+        return type(self), tuple(self.keep.literal()), self.function.origin
+
     def draw(self, key, path, args, kwargs):
         """Draw jointly, and estimate the density of the kept choices with the rest retained."""
         run, given = jax.random.split(key)
@@ -82,10 +88,11 @@ class Marginal(Estimated):
 
     def _kept(self, choices, of=None):
         selection = self.keep if of is None else of
+        known = [p for p, _ in paths(choices)]
+        self.keep.check(known, f"{self.name}, `keep`")
         found = nest({p: x for p, x in paths(choices) if p in selection})
         if not found and of is None:
-            have = ", ".join(show(p) for p, _ in paths(choices)) or "none"
-            raise AddressError(f"{self.name}: `keep` selects none of its addresses. It samples at: {have}.")
+            raise AddressError(f"{self.name}: `keep` selects none of its addresses. It samples at: {name_them(known)}.")
         return found
 
 
@@ -99,6 +106,11 @@ class Normalized(Estimated):
     def name(self) -> str:
         """The name of the target's program."""
         return f"normalize({self.target.function.name})"
+
+    @property
+    def origin(self) -> Any:
+        """That of the target's program."""
+        return type(self), self.target.function.origin
 
     def draw(self, key, path, args, kwargs):
         """Draw from what the algorithm ran; the density is gamma over its estimate of the integral."""
@@ -166,8 +178,7 @@ def marginal(function: GenerativeFunction, keep: Any, algorithm: Algorithm) -> M
         ['x']
         >>> logp, _ = q.assess({"x": 1.0}, 0.5, key=jax.random.key(1))
     """
-    if not isinstance(function, GenerativeFunction):
-        raise AddressError(f"marginal takes a generative function, and got {type(function).__name__}. Write `gen(f)`.")
+    generative("marginal", function, error=AddressError)
     _check_algorithm("marginal", algorithm)
     # A tuple of names is several addresses here; one path of several components is written 'a/b'.
     keep = list(keep) if isinstance(keep, tuple) else keep
@@ -205,10 +216,7 @@ def normalize(target: Target, algorithm: Algorithm) -> Normalized:
         >>> sorted(posterior.simulate(jax.random.key(0)).choices)
         ['z']
     """
-    if not isinstance(target, Target):
-        raise AddressError(
-            f"normalize takes a Target, and got {type(target).__name__}. Write `Target(function, args, observed)`."
-        )
+    checked_target("normalize", target, AddressError)
     _check_algorithm("normalize", algorithm)
     return Normalized(target=target, algorithm=algorithm)
 

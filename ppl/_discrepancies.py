@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
-from ._addresses import lookup, nest, paths, show
-from ._errors import AddressError
+from ._addresses import as_arrays, lookup, nest, paths, show
+from ._arguments import generative, mapping, particles
+from ._errors import AddressError, DensityError
 from ._generative import GenerativeFunction
 from ._target import splat
-from ._weights import particles
-from .transforms import expectation
+from .transforms import expectation, positive
+from .transforms import function as check_function
 
 
 def _draws(key, function, samples, n, args):
@@ -23,6 +25,17 @@ def _draws(key, function, samples, n, args):
         return nest({p: _there(lookup(choices, p), p, function) for p, _ in paths(samples)})
 
     return _rows(jax.vmap(one)(jax.random.split(key, n))), _rows(samples)
+
+
+def _checked(what, function, samples):
+    """The samples as arrays, of one length of at least 2."""
+    generative(what, function)
+    samples = as_arrays(mapping(what, "samples", samples, "from addresses to stacked values"))
+    lengths = {np.shape(x)[:1] for _, x in paths(samples)}
+    if len(lengths) != 1 or min(lengths) < (2,):
+        shapes = ", ".join(f"{show(p)} {list(np.shape(x))}" for p, x in paths(samples)) or "none"
+        raise DensityError(f"{what}: samples are stacked along one leading axis of at least 2, and are {shapes}.")
+    return samples
 
 
 def _there(value, path, function):
@@ -77,7 +90,10 @@ def mmd(
         >>> tg.mmd(q, {"z": jnp.array([0.1, -0.4, 0.9])}, n=5)(jax.random.key(0), (0.0,)).shape
         ()
     """
-    particles("mmd", n, least=2)
+    samples, n = _checked("mmd", function, samples), particles("mmd", n, least=2)
+    positive("mmd", "bandwidth", bandwidth, DensityError)
+    if kernel is not None:
+        check_function("mmd", "as kernel a function of the squared distance", kernel, DensityError)
     k = kernel or (lambda squared: jnp.exp(-squared / (2.0 * bandwidth**2)))
 
     @expectation
@@ -110,7 +126,7 @@ def energy_distance(function: GenerativeFunction, samples: Mapping, *, n: int = 
         >>> tg.energy_distance(q, {"z": jnp.array([0.1, -0.4, 0.9])}, n=5)(jax.random.key(0), (0.0,)).shape
         ()
     """
-    particles("energy_distance", n, least=2)
+    samples, n = _checked("energy_distance", function, samples), particles("energy_distance", n, least=2)
 
     def norm(squared):
         positive = squared > 0.0  # The square root of zero has no derivative.

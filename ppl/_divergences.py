@@ -13,9 +13,12 @@ import jax
 from jax import numpy as jnp
 from jax.scipy.special import xlogy
 
+from ._arguments import particles, posterior
+from ._errors import DensityError
 from ._generative import GenerativeFunction
-from ._weights import Fixed, log_mean, pair, particles
-from .transforms import expectation
+from ._weights import Fixed, log_mean, pair
+from .transforms import expectation, finite_real
+from .transforms import function as check_function
 
 
 def _cross(draws: Fixed) -> jax.Array:
@@ -49,7 +52,7 @@ def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: M
         >>> tg.forward_kl(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("forward_kl", n)
+    observed, n = posterior("forward_kl", model, guide, observed), particles("forward_kl", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -83,7 +86,7 @@ def symmetric_kl(model: GenerativeFunction, guide: GenerativeFunction, observed:
         >>> tg.symmetric_kl(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("symmetric_kl", n)
+    observed, n = posterior("symmetric_kl", model, guide, observed), particles("symmetric_kl", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -133,7 +136,11 @@ def f_divergence(
         >>> hellinger(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("f_divergence", n, least=2 if log_z is None else 1)
+    observed = posterior("f_divergence", model, guide, observed)
+    n = particles("f_divergence", n, least=2 if log_z is None else 1)
+    check_function("f_divergence", "as f a function of the ratio", f, DensityError)
+    if log_z is not None:
+        finite_real("f_divergence", "log_z", log_z, DensityError)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -209,7 +216,7 @@ def trajectory_balance(
         >>> tg.trajectory_balance(model, guide, {"x": 2.0})(jax.random.key(0), (), (1.0,), -2.5).shape
         ()
     """
-    particles("trajectory_balance", n)
+    observed, n = posterior("trajectory_balance", model, guide, observed), particles("trajectory_balance", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=(), log_z=0.0):
@@ -244,7 +251,7 @@ def log_variance(model: GenerativeFunction, guide: GenerativeFunction, observed:
         >>> tg.log_variance(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("log_variance", n, least=2)
+    observed, n = posterior("log_variance", model, guide, observed), particles("log_variance", n, least=2)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):

@@ -11,7 +11,8 @@ import numpy as np
 from jax import numpy as jnp
 
 from ._addresses import Choices, Path, lookup, nest, paths, show
-from ._algorithm import Algorithm, Estimate, Retained, choose, count, each
+from ._algorithm import Algorithm, Estimate, Retained, choose, each
+from ._arguments import chunk
 from ._errors import DensityError
 from ._operations import At, Given, Operation, Visit
 from ._target import Target
@@ -48,7 +49,9 @@ class AtNumbers(Operation):
         elements = tuple(getattr(flat, "batch_shape", ()))
         numbers = jnp.zeros(elements, int) if given.previous is None else given.previous
         value = values[numbers]
-        return Visit(value, log_density(at.distribution, value), None, jnp.zeros((*elements, values.shape[0])))
+        return Visit(
+            value, log_density(at.distribution, value, inside=True), None, jnp.zeros((*elements, values.shape[0]))
+        )
 
 
 class Joint(NamedTuple):
@@ -129,8 +132,7 @@ class Exact(Algorithm):
 
 def _value(target: Target, joint: Joint, key: Any, index: Any) -> tuple[jax.Array, Choices]:
     """Log gamma and the choices of one joint value."""
-    given = Given(target.observed, joint.numbers(index))
-    out = target.function.visit(AtNumbers(), key, given, target.path, target.args, target.kwargs)
+    out = target.visit(AtNumbers(), key, previous=joint.numbers(index))
     return out.logp, out.choices
 
 
@@ -161,6 +163,4 @@ def exact(*, chunk_size: int | None = None) -> Exact:
         >>> f"{float(logp):.3f}"
         '-1.612'
     """
-    if chunk_size is not None:
-        count("exact", "chunk_size", chunk_size)
-    return Exact(chunk_size)
+    return Exact(chunk("exact", chunk_size))

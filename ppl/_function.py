@@ -8,6 +8,11 @@ depend on which other addresses there are.
 from __future__ import annotations
 
 import contextvars
+import functools
+import importlib
+import operator
+import sys
+import traceback
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +26,9 @@ from ._errors import AddressError, ChoiceError
 from ._generative import Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome
 from ._rules import chosen
-from .transforms import Estimator, EstimatorError, RandomKeyError, trace_state
+from ._source import refused_distribution
+from .transforms import Estimator, EstimatorError, RandomKeyError, suspended, trace_state
+from .transforms import function as check_function
 
 
 class Frame:
@@ -46,7 +53,7 @@ class Frame:
         path, given = (*self.path, address), self.given.at(address)
         if isinstance(what, Call):
             return self._call(address, what, given, path)
-        at = At(path, what, chosen(path, estimator), lambda: self._key(address))
+        at = At(path, what, chosen(path, estimator), lambda: self._key(address), self.operation.attitude)
         if isinstance(given.previous, Mapping):
             raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
         visit = self.operation.site(at, given)
@@ -55,7 +62,7 @@ class Frame:
         self._record(logp, logp if visit.weight is visit.logp else _total(visit.weight))
         if visit.discarded is not None:
             self.discarded[address] = visit.discarded
-        return visit.value
+        return visit.goes_on_with
 
     def _call(self, address, call, given, path):
         for part in given:
@@ -140,14 +147,33 @@ class Function(GenerativeFunction):
         """The function's name."""
         return getattr(self.function, "__name__", repr(self.function))
 
+    @property
+    def origin(self) -> Any:
+        """The code of the function; of a partial one that of the function beneath, of an object its class."""
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        return getattr(getattr(function, "__func__", function), "__code__", type(function))
+
     def visit(self, operation, key, given, path, args, kwargs):
         """Run the function with a frame of its own."""
         frame = Frame(self.name, operation, key, given, path)
-        token = _frame.set(frame)
+        outermost, token = _frame.get() is None, _frame.set(frame)
         try:
             retval = self.function(*args, **kwargs)
+        except RecursionError as error:
+            deep = _too_deep(self.name, error) if outermost else None
+            if deep is None:
+                raise
+            raise deep from None
+        except Exception as error:
+            refused = refused_distribution(error, self.name, path, frame.choices)
+            if refused is None:
+                raise
+            raise refused from error
         finally:
             _frame.reset(token)
+        _check_run(self.name, retval)
         return Outcome(retval, frame.choices, _sum(frame.logps), _sum(frame.weights), frame.discarded)
 
     def inline(self, *args, **kwargs) -> Any:
@@ -163,6 +189,22 @@ class Function(GenerativeFunction):
     def __get__(self, instance, owner=None):
         return self if instance is None else Method(instance, self)
 
+    def __reduce__(self):
+        """By name where a module has this one under the name of its function; else with its function."""
+        name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", "")
+        importable = name[0] in sys.modules and name[0] != "__main__"
+        if importable and getattr(_find(*name), "function", None) is self.function:
+            return _find, name
+        return Function, (self.function,)
+
+
+def _find(module: str, name: str) -> Any:
+    """What a module has under a dotted name; None where it has nothing."""
+    try:
+        return operator.attrgetter(name)(importlib.import_module(module))
+    except AttributeError:
+        return None
+
 
 class Method(GenerativeFunction):
     """A generative function that was defined as a method, with its instance."""
@@ -175,6 +217,11 @@ class Method(GenerativeFunction):
         """The name of the method."""
         return self.function.name
 
+    @property
+    def origin(self) -> Any:
+        """That of the method, whatever the instance."""
+        return self.function.origin
+
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the instance in front."""
         return self.function.visit(operation, key, given, path, (self.instance, *args), kwargs)
@@ -182,6 +229,38 @@ class Method(GenerativeFunction):
     def inline(self, *args, **kwargs) -> Any:
         """Run the method as a part of the calling function; see `Function.inline`."""
         return self.function.inline(self.instance, *args, **kwargs)
+
+
+def _check_run(name, retval):
+    """Refuse what was returned without having run, and a call that was not sampled: the trace would lack them."""
+    word = suspended(retval)
+    if word:
+        raise AddressError(
+            f"{name} returned {word}, so nothing in it has run. Make it a function that returns, without `yield` and "
+            "`async`."
+        )
+    if isinstance(retval, Call):
+        raise AddressError(
+            f"{name} returned {retval.function.name}(...), which it did not sample. Write "
+            f"`return sample(address, {retval.function.name}(...))`, or `{retval.function.name}.inline(...)`."
+        )
+
+
+DEEP = 20
+"""Nested calls from which on it is they, and not a recursion of the user's, that use up Python's stack."""
+
+
+def _too_deep(name, error):
+    """The text for calls nested deeper than Python's stack; None where it is not they that fill it."""
+    frames, visit = (frame for frame, _ in traceback.walk_tb(error.__traceback__)), Function.visit.__code__
+    depth = len({frame for frame in frames if frame.f_code is visit})
+    if depth < DEEP:
+        return None
+    return AddressError(
+        f"{name}: calls of generative functions are nested {depth} deep, and Python's stack is used up. Where each "
+        "call does the same, make it a loop: `sample('steps', step.scan(n)(init))`, or `.repeat(n)` where the copies "
+        "do not depend on each other; or raise `sys.setrecursionlimit`."
+    )
 
 
 def _total(logp):
@@ -193,20 +272,21 @@ def _sum(terms):
     return sum(terms[1:], terms[0]) if terms else jnp.zeros((), float)
 
 
-def gen(function: Callable) -> Function:
+def gen(function: Callable) -> GenerativeFunction:
     """Make a Python function a generative function.
 
     Inside it, `sample(address, distribution)` draws, and `sample(address, f(args))` calls another generative function.
     Arguments and return values are any pytrees.
 
     Args:
-        function: a function of any arguments; it may return anything.
+        function: a function of any arguments; it may return anything. A generative function is returned as it is.
 
     Returns:
         A generative function; see `GenerativeFunction` for its operations and combinators.
 
     Raises:
-        AddressError: while it runs, where an address is duplicate or misplaced.
+        AddressError: what is given is no function that runs to its end when called (a generator or async function, a
+            class); while it runs, where an address is duplicate or misplaced.
 
     Example:
         >>> import jax, tracegrad as tg
@@ -218,9 +298,12 @@ def gen(function: Callable) -> Function:
         >>> sorted(trace.choices)
         ['slope', 'y']
     """
-    if not callable(function):
-        raise AddressError(f"gen takes a function, and got {type(function).__name__}.")
-    return Function(function)
+    if isinstance(function, GenerativeFunction):
+        return function
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        raise AddressError(f"gen takes a function, and got a {kind}. Write `@{kind}` above `@gen`, not beneath it.")
+    return Function(check_function("gen", "a function", function, AddressError))
 
 
 def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> Any:
@@ -238,6 +321,7 @@ def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> An
 
     Raises:
         AddressError: outside a generative function; an address used twice; something that cannot be sampled.
+        DistributionError: parameters that numpyro refuses; a draw from a distribution without a sampler.
         EstimatorError: an estimator that does not fit the distribution.
 
     Example:

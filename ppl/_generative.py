@@ -13,7 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference
+from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, paths
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
 from ._errors import AddressError, DensityError
 from ._operations import (
@@ -27,9 +27,17 @@ from ._operations import (
     Simulate,
     Update,
 )
+from ._plain import Plain
 from ._rules import Overrides, isolated, override
 from ._trace import Trace
-from .transforms import RandomKeyError, check_key
+from .transforms import ArgumentError, RandomKeyError, as_array, check_key, whole
+
+
+def arguments(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Arguments with columns of tables as arrays; see `as_array`."""
+    if all(as_array(x) is x for x in jax.tree.leaves((args, kwargs))):
+        return args, kwargs
+    return jax.tree.map(as_array, (args, kwargs))
 
 
 class Call(eqx.Module):
@@ -40,7 +48,7 @@ class Call(eqx.Module):
     kwargs: dict
 
 
-class GenerativeFunction(eqx.Module):
+class GenerativeFunction(Plain):
     """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address."""
 
     @abc.abstractmethod
@@ -54,7 +62,16 @@ class GenerativeFunction(eqx.Module):
 
     def __call__(self, *args, **kwargs) -> Call:
         """The function with its arguments, for `sample(address, f(args))`."""
-        return Call(self, args, kwargs)
+        return Call(self, *arguments(args, kwargs))
+
+    @property
+    def origin(self) -> Any:
+        """What tells programs apart where a trace of one is given to another: the code, not the data that it holds.
+
+        Functions that are made anew, by `vmap()` or in a closure, have the origin of the old ones, and so has the same
+        program with other estimators.
+        """
+        return type(self)
 
     # ---- operations ----
 
@@ -119,7 +136,7 @@ class GenerativeFunction(eqx.Module):
 
         Args:
             key: one typed key, for choices at addresses that the old trace lacks.
-            trace: a trace of this function.
+            trace: a trace of this function: of the same code, with any estimators and arguments.
             constraints: new values at some addresses.
             *args: new arguments.
             **kwargs: new keyword arguments.
@@ -127,8 +144,12 @@ class GenerativeFunction(eqx.Module):
         Returns:
             (trace, log_weight, discarded): the weight is p(t'; args') / (p(t; args) q(fresh)); discarded are the old
             choices that were replaced or are gone.
+
+        Raises:
+            AddressError: an address that the function does not have; a trace of another function.
         """
         check_key(key, f"{self.name}.update")
+        self._check_own("update", trace)
         out = self._visit(Update(), key, constraints, trace.choices, args, kwargs, "constraints")
         gone = difference(trace.choices, out.choices)
         return self._trace(out, args, kwargs), out.weight - trace.logp, {**out.discarded, **gone}
@@ -148,14 +169,17 @@ class GenerativeFunction(eqx.Module):
             so what the kept choices gained; discarded are the old choices that were replaced or are gone.
 
         Raises:
+            AddressError: a pattern that matches no address, of the old trace or the new; a trace of another function.
             DensityError: a density among the kept choices is an estimate.
         """
         check_key(key, f"{self.name}.regenerate")
+        self._check_own("regenerate", trace)
         selection = as_selection(selection)
         out = self._visit(Regenerate(selection), key, None, trace.choices, args, kwargs, "the trace")
+        selection.check(_addresses(trace.choices, out.choices), f"{self.name}.regenerate")
         gone = difference(trace.choices, out.choices)
         try:
-            kept = self.project(trace, ~selection)
+            kept = self._project(trace, ~selection)
         except RandomKeyError as error:
             raise DensityError(
                 f"{self.name}.regenerate: a density among the choices that are kept is itself an estimate, and the "
@@ -168,9 +192,32 @@ class GenerativeFunction(eqx.Module):
         """The log density of the selected choices of a trace, each given what came before it: a scalar in nats.
 
         With a key, densities among them may be estimates; then the exponential's expectation is the density.
+
+        Raises:
+            AddressError: a pattern that matches no address of the trace; a trace of another function.
         """
-        operation = Project(as_selection(selection))
+        self._check_own("project", trace)
+        selection = as_selection(selection)
+        selection.check(_addresses(trace.choices), f"{self.name}.project")
+        return self._project(trace, selection, key)
+
+    def _project(self, trace, selection, key=None):
+        operation = Project(selection)
         return self._visit(operation, key, trace.choices, None, trace.args, trace.kwargs, "the trace").weight
+
+    def _check_own(self, operation, trace):
+        """Refuse all but a trace of this program."""
+        if not isinstance(trace, Trace):
+            raise ArgumentError(
+                f"{self.name}.{operation} takes a trace, as `simulate` and `generate` return it, and got "
+                f"{type(trace).__name__}."
+            )
+        if trace.function.origin != self.origin:
+            raise AddressError(
+                f"{self.name}.{operation} takes a trace of {self.name}, and got one of {trace.function.name}, which is "
+                "another program. To carry its choices over write "
+                f"`{self.name}.generate(key, trace.choices, ...)`."
+            )
 
     def _visit(self, operation, key, constraints, previous, args, kwargs, what):
         if constraints is not None and not isinstance(constraints, Mapping):
@@ -178,9 +225,11 @@ class GenerativeFunction(eqx.Module):
                 f"{what} for {self.name} must be a dict from addresses to values, and got "
                 f"{type(constraints).__name__}. Write {{'z': value}}."
             )
+        args, kwargs = arguments(args, kwargs)
         if key is not None:
             check_key(key, self.name)
         given = Given(None if constraints is None else as_arrays(constraints), previous)
+        operation = operation.but(known=constraints)
         with isolated():
             out = self.visit(operation, key, given, (), args, kwargs)
         check_known(constraints or {}, out.choices, self.name, what)
@@ -210,14 +259,14 @@ class GenerativeFunction(eqx.Module):
 
     def repeat(self, n: int) -> GenerativeFunction:
         """`n` independent copies with the same arguments; choices are stacked along a leading axis."""
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-            raise AddressError(f"{self.name}.repeat(n) takes the number of copies, an int of 0 or more, and got {n!r}.")
+        n = whole(f"{self.name}.repeat", "n, the number of copies,", n, AddressError, least=0)
         return Combined(self, Repeat(n))
 
     def mask(self) -> GenerativeFunction:
         """The function with a flag as its first argument; where it is false the choices have no density.
 
-        The choices and the return value are there either way; use them only where the flag is true.
+        The choices and the return value are there either way; use them only where the flag is true. Where it is
+        false a given choice may be anything, NaN too: missing data are given as they are.
         """
         return Combined(self, Masked())
 
@@ -239,6 +288,10 @@ class GenerativeFunction(eqx.Module):
         return Overridden(self, Overrides(estimators))
 
 
+def _addresses(*choices):
+    return {path for each in choices for path, _ in paths(each)}
+
+
 class Combined(GenerativeFunction):
     """A generative function under a combinator."""
 
@@ -249,6 +302,11 @@ class Combined(GenerativeFunction):
     def name(self) -> str:
         """The name of what is combined."""
         return f"{self.function.name}.{type(self.combinator).__name__.lower()}"
+
+    @property
+    def origin(self) -> Any:
+        """That of the function, under such a combinator."""
+        return type(self.combinator), self.function.origin
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit through the combinator."""
@@ -267,6 +325,11 @@ class Overridden(GenerativeFunction):
     def name(self) -> str:
         """The name of what is overridden."""
         return self.function.name
+
+    @property
+    def origin(self) -> Any:
+        """That of the function."""
+        return self.function.origin
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the overrides in force."""

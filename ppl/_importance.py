@@ -9,7 +9,8 @@ import jax
 from jax import numpy as jnp
 
 from ._addresses import Choices, check_known
-from ._algorithm import Algorithm, Estimate, Retained, at_index, choose, count, each, log_mean_exp, split
+from ._algorithm import Algorithm, Estimate, Retained, at_index, choose, each, log_mean_exp, split
+from ._arguments import chunk, count, generative
 from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._operations import Assess, Given, Operation, Outcome, Simulate
@@ -52,8 +53,7 @@ class Importance(Algorithm):
             return target.draw(key)
         propose, density = jax.random.split(key)
         drawn = self._propose(self.proposal, Simulate(), propose, target, None)
-        out = target.visit(Assess(), density, drawn.choices)
-        check_known(drawn.choices, out.choices, target.function.name, "the proposal's choices")
+        out = target.visit(Assess(), density, drawn.choices, what="the proposal's choices")
         return drawn.choices, out.logp - drawn.logp, out.logp
 
     def _retained_weight(self, key: Any, target: Target, retained: Retained) -> jax.Array:
@@ -74,10 +74,9 @@ class Importance(Algorithm):
 
 def checked_proposal(what: str, proposal: Any, *, required: bool = False) -> GenerativeFunction | None:
     """Check the proposal of an algorithm."""
-    if isinstance(proposal, GenerativeFunction) or (proposal is None and not required):
-        return proposal
-    got = type(proposal).__name__
-    raise DensityError(f"{what}: the proposal is a generative function, and got {got}. Write `gen(f)`.")
+    if proposal is None and not required:
+        return None
+    return generative(what, proposal, role=" as its proposal", error=DensityError)
 
 
 def importance(
@@ -118,8 +117,7 @@ def importance(
         >>> bool(abs(logp - tg.dist.Normal(0.0, 2.0**0.5).log_prob(1.0)) < 1e-5)      # the exact posterior proposes
         True
     """
-    if chunk_size is not None:
-        count("importance", "chunk_size", chunk_size)
+    chunk_size = chunk("importance", chunk_size)
     proposal = checked_proposal("importance", proposal)
     args = None if proposal_args is None else splat(proposal_args)
     return Importance(count("importance", "n", n), proposal, args, chunk_size, sees_observed=True)

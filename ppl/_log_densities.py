@@ -12,6 +12,8 @@ probability is a product with an earlier outcome is such a place.
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,9 +21,11 @@ import numpyro.distributions as dist
 from jax import numpy as jnp
 from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
+from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from .transforms import log_prob
+from ._supports import MIXTURES, feasible, is_real, over_events, satisfies, support_of
+from .transforms import guarded, law, log_prob
 
 
 def _softplus(x: jax.Array) -> jax.Array:
@@ -86,30 +90,129 @@ class _BinomialProbs(dist.BinomialProbs):
         return ways + _log_probability_term(self.probs, value, self.total_count)
 
 
+class _MixtureSum:
+    """The log of the sum over components; where no component has a density it is -inf, without a derivative."""
+
+    def log_prob(self, value, intermediates=None):
+        terms = self.component_log_probs(value)
+        terms = jnp.where(jnp.isneginf(terms), -jnp.inf, terms)
+        some = jnp.any(terms != -jnp.inf, axis=-1)
+        logp = jax.nn.logsumexp(jnp.where(some[..., None], terms, 0.0), axis=-1)
+        return jnp.where(some, logp, _nothing(jnp.asarray(value), self.event_dim))
+
+
+class _MixtureSameFamily(_MixtureSum, dist.MixtureSameFamily):
+    pass
+
+
+class _MixtureGeneral(_MixtureSum, dist.MixtureGeneral):
+    pass
+
+
 REPAIRED = {
     dist.BernoulliLogits: _Bernoulli,
     dist.BernoulliProbs: _BernoulliProbs,
     dist.BinomialLogits: _Binomial,
     dist.BinomialProbs: _BinomialProbs,
+    dist.MixtureSameFamily: _MixtureSameFamily,
+    dist.MixtureGeneral: _MixtureGeneral,
 }
 
 
-def _repair(x: Any) -> Any:
-    """The same distribution, or one around it, with the formulas above; itself where there is nothing to repair."""
+def _rebuild(x: Any, replacement: Callable[[Any], type], enters: Callable[[Any], bool] = lambda _: True) -> Any:
+    """The same distribution, or one around it, of other classes; itself where there is nothing to replace."""
     if isinstance(x, list | tuple):
-        parts = [_repair(part) for part in x]
+        parts = [_rebuild(part, replacement, enters) for part in x]
         return x if all(a is b for a, b in zip(parts, x, strict=True)) else type(x)(parts)
     if not isinstance(x, dist.Distribution):
         return x
-    changed = {k: r for k, v in vars(x).items() if (r := _repair(v)) is not v}
-    if not changed and type(x) not in REPAIRED:
+    inner = vars(x).items() if enters(x) else ()
+    changed = {k: r for k, v in inner if (r := _rebuild(v, replacement, enters)) is not v}
+    cls = replacement(x)
+    if not changed and type(x) is cls:
         return x
     x = copy.copy(x)
     x.__dict__.update(changed)
-    x.__class__ = REPAIRED.get(type(x), type(x))
+    x.__class__ = cls
     return x
 
 
 @log_prob.register(dist.Distribution)
 def _(distribution, value):
-    return _repair(distribution).log_prob(value)
+    return _rebuild(distribution, lambda d: REPAIRED.get(type(d), type(d))).log_prob(value)
+
+
+# ---- outside the support --------------------------------------------------------------------------------------------
+
+WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution, *MIXTURES)
+"""What has the density of what is inside, where each part looks at its own support."""
+
+
+class _Guarded:
+    """Looks at the support before it computes: outside, at another value, so that no derivative is nan."""
+
+    def log_prob(self, value, *rest):
+        support, value = _guard_of(self), jnp.asarray(value)
+        inside = satisfies(self, support, value)
+        safe = jnp.where(over_events(self, inside), value, feasible(support, value))
+        logp = super().log_prob(safe, *rest)
+        return jnp.where(inside, logp, _nothing(value, self.event_dim))
+
+
+def _nothing(value: jax.Array, event_dim: int) -> Any:
+    """The log density outside the support: -inf, or nan where the value is."""
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        return -jnp.inf
+    unknown = jnp.any(jnp.isnan(value), axis=tuple(range(-event_dim, 0)))
+    return jnp.where(unknown, jnp.nan, -jnp.inf)
+
+
+def _guard_of(distribution: Any) -> Any:
+    """The constraint to look at; between 0 and 1 a relaxed flip has the density of the formula."""
+    support = support_of(distribution)
+    return constraints.unit_interval if isinstance(support, type(constraints.boolean)) else support
+
+
+@functools.cache
+def _guarded_class(cls: type) -> type:
+    return type(cls.__name__, (_Guarded, REPAIRED.get(cls, cls)), {})
+
+
+def _guard(x: Any) -> type:
+    support = support_of(x)
+    needless = isinstance(x, WRAPPERS) or support is None or is_real(support)
+    return type(x) if needless else _guarded_class(type(x))
+
+
+def _has_parts(x: Any) -> bool:
+    """Whether a density is zero where that of a part is: a family made by a map says its own support."""
+    return isinstance(x, WRAPPERS) or type(x) is dist.TransformedDistribution
+
+
+@guarded.register(dist.Distribution)
+def _(distribution):
+    return _rebuild(distribution, _guard, _has_parts)
+
+
+# ---- draws ----------------------------------------------------------------------------------------------------------
+
+
+@law.register(dist.Distribution)
+def _(distribution):
+    return distribution
+
+
+@law.register(dist.MaskedDistribution)
+def _(distribution):
+    return law(distribution.base_dist)
+
+
+@law.register(dist.Independent)
+@law.register(dist.ExpandedDistribution)
+def _(distribution):
+    base = law(distribution.base_dist)
+    if base is distribution.base_dist:
+        return distribution
+    distribution = copy.copy(distribution)
+    distribution.base_dist = base
+    return distribution

@@ -11,13 +11,13 @@ import numpy as np
 from jax import lax
 
 from ._addresses import Choices, paths
-from ._algorithm import count
+from ._arguments import count, mapping
 from ._coordinates import lenient
 from ._errors import ChoiceError, DensityError
 from ._extras import require
 from ._target import Target
 from ._unconstrained import Unconstrained, starting_points, to_unconstrained
-from .transforms import check_key
+from .transforms import check_key, real
 
 STATISTICS = {
     "diverging": "is_divergent",
@@ -66,8 +66,11 @@ def _run(name: str, space: Unconstrained, keys, starts, draws: int, warmup: int,
 
 def _sample(name, target, key, draws, warmup, chains, init, settings) -> Draws:
     check_key(key, name)
-    for what, value in (("draws", draws), ("warmup", warmup), ("chains", chains)):
-        count(name, what, value)
+    draws, warmup, chains = (
+        count(name, what, value) for what, value in (("draws", draws), ("warmup", warmup), ("chains", chains))
+    )
+    rate = settings["target_acceptance_rate"]
+    real(name, "target_acceptance", rate, DensityError, "a rate between 0 and 1", lambda x: (x > 0) & (x < 1))
     space = to_unconstrained(target)
     begin, run = jax.random.split(key)
     starts = _starts(name, space, begin, chains, init)
@@ -83,7 +86,7 @@ def _sample(name, target, key, draws, warmup, chains, init, settings) -> Draws:
 def _starts(name, space, key, chains, init):
     if init is None:
         return jax.vmap(lambda k: starting_points(space, k))(jax.random.split(key, chains))
-    for path, x in paths(init):
+    for path, x in paths(mapping(name, "init", init, "of choices")):
         if np.shape(x)[:1] != (chains,):
             raise ChoiceError(
                 f"{name}: `init` holds choices for {chains} chains along a leading axis, and that at "

@@ -12,17 +12,22 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import merge
+from ._arguments import posterior
+from ._attitudes import compared
 from ._generative import GenerativeFunction
 from ._target import splat
-from ._weights import log_mean
+from ._weights import log_mean, pair
 from .transforms import (
     ObjectiveError,
-    check_count,
     detached,
     lanes_of,
     magic_box,
+    one_of,
+    whole,
     with_surrogate,
 )
+
+SAMPLES = "n, the number of samples,"
 
 
 def _without(log_weights: jax.Array, mean: str) -> jax.Array:
@@ -74,15 +79,11 @@ def vimco(
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    check_count("vimco", n)
-    if mean not in ("geometric", "arithmetic"):
-        raise ObjectiveError(f"vimco: mean is 'geometric' or 'arithmetic', and got {mean!r}.")
+    observed, n = posterior("vimco", model, guide, observed), whole("vimco", SAMPLES, n, ObjectiveError, least=2)
+    one_of("vimco", "mean", mean, ("geometric", "arithmetic"), ObjectiveError)
 
     def log_weight(key, model_args, guide_args):
-        draw, density = jax.random.split(key)
-        q = guide.simulate(draw, *splat(guide_args))
-        logp, _ = model.assess(merge(q.choices, observed), *splat(model_args), key=density)
-        return logp - q.logp
+        return pair(model, guide, observed, model_args, guide_args).log_weight(key)
 
     def objective(key, model_args=(), guide_args=()):
         log_weights, score, control = lanes_of("vimco", log_weight, key, n, (model_args, guide_args), {})
@@ -127,11 +128,12 @@ def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapp
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    check_count("vargrad", n)
+    observed, n = posterior("vargrad", model, guide, observed), whole("vargrad", SAMPLES, n, ObjectiveError, least=2)
 
     def lane(key, model_args, guide_args):
-        z = detached(lambda k: guide.simulate(k, *guide_args).choices)(key)
-        return model.assess(merge(z, observed), *model_args)[0], guide.assess(z, *guide_args)[0]
+        drawing, weighed = compared(guide, model)
+        z = detached(lambda k: drawing.simulate(k, *guide_args).choices)(key)
+        return weighed.assess(merge(z, observed), *model_args)[0], guide.assess(z, *guide_args)[0]
 
     def objective(key, model_args=(), guide_args=()):
         model_args, guide_args = splat(model_args), splat(guide_args)

@@ -11,12 +11,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
+from ._arguments import listed, particles, posterior
 from ._errors import DensityError
 from ._generative import GenerativeFunction
-from ._weights import log_mean, pair, particles
-from .transforms import expectation
+from ._weights import log_mean, pair
+from .transforms import expectation, finite_real, real
 
 
 def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping) -> Callable:
@@ -44,6 +46,7 @@ def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
+    observed = posterior("elbo", model, guide, observed)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -75,7 +78,7 @@ def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mappi
         >>> tg.iwelbo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("iwelbo", n)
+    observed, n = posterior("iwelbo", model, guide, observed), particles("iwelbo", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -90,9 +93,10 @@ def renyi(
     """The variational Renyi bound, L_alpha = 1 / (1 - alpha) log E_q[w^(1 - alpha)], w = p(z, observed) / q(z).
 
     log p(observed) - L_alpha is the Renyi divergence D_alpha(q || p): a lower bound for alpha > 0, an upper one for
-    alpha < 0, log p(observed) at alpha = 0, the ELBO as alpha -> 1. The estimate is 1 / (1 - alpha) log 1/n sum_i
-    w_i^(1 - alpha), and its expectation is what is differentiated: for alpha < 1 it is below L_alpha, by O(1/n), and
-    rises with n, so that with alpha < 0 it is no bound; for alpha > 1 it is above.
+    alpha < 0, log p(observed) at alpha = 0, the ELBO as alpha -> 1. For alpha >= 0 the estimate is 1 / (1 - alpha) log
+    1/n sum_i w_i^(1 - alpha), and its expectation is what is differentiated: it lies between the ELBO, which it is at n
+    = 1, and L_alpha, to which it comes by O(1/n), and so is a lower bound at every n. For alpha < 0 that interval would
+    hold log p(observed): the objective is `cubo` of order 1 - alpha, which says what is done instead.
 
     Args:
         model: a generative function over the latent and the observed addresses.
@@ -102,7 +106,8 @@ def renyi(
         n: the number of particles.
 
     Returns:
-        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised (alpha > 0).
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised; for alpha < 0 that of
+        `cubo`, to be minimised.
 
     Raises:
         DensityError: alpha is 1; use `elbo`.
@@ -116,9 +121,12 @@ def renyi(
         >>> tg.renyi(model, guide, {"x": 2.0}, alpha=0.5, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("renyi", n)
+    observed, n = posterior("renyi", model, guide, observed), particles("renyi", n)
+    finite_real("renyi", "alpha", alpha, DensityError)
     if alpha == 1:
         raise DensityError("renyi: alpha = 1 is the ELBO. Write `elbo(model, guide, observed)`, or another alpha.")
+    if alpha < 0:
+        return cubo(model, guide, observed, order=1.0 - alpha, n=n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -133,18 +141,32 @@ def cubo(
 ) -> Callable:
     """The chi upper bound, CUBO_m = 1/m log E_q[w^m] >= log p(observed), m = order, w = p(z, observed) / q(z).
 
-    The estimate is 1/m log 1/n sum_i w_i^m. Its expectation, which is what is differentiated, is below CUBO_m by O(1/n)
-    and so an upper bound only in the limit; exp(m * estimate) is unbiased for exp(m CUBO_m) at every n.
+    A mean inside a log is estimated from below: 1/m log 1/n sum_i w_i^m comes to the bound by O(1/n) from the ELBO, on
+    the other side of log p(observed), and a guide that goes down its slope leaves the posterior for wherever it is
+    smallest. So the draws are held and only the densities are differentiated, in one of two forms:
+
+    - With `log_z`, a guess c of log p(observed), it is c + 1/m (1/n sum_i (w_i / e^c)^m - 1). Value and derivatives are
+      unbiased at every n, and the expectation is above CUBO_m whatever c is (a tangent is above the logarithm), and
+      equals it at its minimum over c, which may be learnt with the guide. Its derivative in the guide is that of
+      E_q[w^m], E_q[(1 - m) w^m d log q], times a constant.
+    - Without, the value is the estimate 1/m log 1/n sum_i w_i^m: no bound, for its expectation is below CUBO_m. The
+      derivative is that of CUBO_m, self-normalised as in `forward_kl`: with W_i ~ w_i^m, it is sum_i W_i (d log p(z_i,
+      observed) - (1 - 1/m) d log q(z_i)), biased by O(1/n). It vanishes where the guide is the posterior, and needs no
+      w of a known size: the form to begin with.
 
     Args:
         model: a generative function over the latent and the observed addresses.
         guide: one over the latent addresses, with tails no lighter than the posterior's.
         observed: values at the observed addresses.
         order: m >= 1, a float.
-        n: the number of particles.
+        n: the number of particles, at least 2 without `log_z`.
 
     Returns:
-        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be minimised.
+        An objective `(key, model_args=(), guide_args=(), log_z=None) -> scalar`, in nats, to be minimised; log_z is a
+        float scalar, to be learned or held, or None.
+
+    Raises:
+        DensityError: the order is below 1, where there is no bound; or one particle and no `log_z`.
 
     Source: Dieng et al., Variational Inference via chi Upper Bound Minimization, 2017.
 
@@ -154,12 +176,22 @@ def cubo(
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
         >>> tg.cubo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
+        >>> tg.cubo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,), -2.2).shape
+        ()
     """
-    particles("cubo", n)
+    observed, n = posterior("cubo", model, guide, observed), particles("cubo", n)
+    real("cubo", "order", order, DensityError, "a number of at least 1", lambda m: (m >= 1) & np.isfinite(m))
 
     @expectation
-    def objective(key, model_args=(), guide_args=()):
-        return log_mean(order * pair(model, guide, observed, model_args, guide_args).log_weights(key, n)) / order
+    def objective(key, model_args=(), guide_args=(), log_z=None):
+        particles("cubo" if log_z is not None else "cubo without log_z", n, least=1 if log_z is not None else 2)
+        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
+        log_powers = order * draws.logp + (1.0 - order) * draws.logq - draws.drawn
+        if log_z is None:
+            return log_mean(log_powers) / order + (1.0 - 1.0 / order) * draws.control(jnp.ones(n))
+        powers = jnp.exp(log_powers - order * log_z)
+        others = (jnp.sum(powers) - powers) / max(n - 1, 1)
+        return log_z + (jnp.mean(powers) - 1.0) / order + (1.0 - 1.0 / order) * draws.control(others)
 
     return objective
 
@@ -197,7 +229,9 @@ def tvo(
         >>> tg.tvo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("tvo", n)
+    observed, n = posterior("tvo", model, guide, observed), particles("tvo", n)
+    for beta in listed("tvo", betas, " of betas"):
+        finite_real("tvo", "each of the betas", beta, DensityError)
     if not betas or betas[0] != 0.0 or any(b >= c for b, c in itertools.pairwise((*betas, 1.0))):
         raise DensityError(f"tvo: betas increase from 0.0 and stay below 1.0, and are {tuple(betas)}.")
 

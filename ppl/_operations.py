@@ -15,15 +15,19 @@ and in what the site adds to the weight. Let p(site) be the density of the value
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+import equinox as eqx
 import jax
+import numpy as np
 from jax import numpy as jnp
 
-from ._addresses import Choices, Path, Selection, show
-from ._errors import AddressError, ChoiceError
-from .transforms import log_density, sample, site_scope, value_struct
+from ._addresses import Choices, Path, Selection, lookup, show
+from ._errors import AddressError, ChoiceError, DistributionError
+from ._supports import Supports, inside, usable
+from .transforms import TracegradError, lenient, log_density, sample, site_scope, value_struct
 
 
 class Given(NamedTuple):
@@ -52,12 +56,36 @@ class Outcome(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """What a visit of one site gives back."""
+    """What a visit of one site gives back; the program goes on with the value, or with another where it is masked."""
 
     value: Any
     logp: Any
     weight: Any = None
     discarded: Any = None
+    masked: Any = None
+
+    @property
+    def goes_on_with(self) -> Any:
+        """The value that the program sees."""
+        return self.value if self.masked is None else self.masked
+
+
+class Attitude(NamedTuple):
+    """What every operation may be told about the values that it is given, and asked about those that it meets.
+
+    Attributes:
+        live: a flag; where it is false, as under a mask, given values count for nothing and may be anything, NaN too.
+        known: given values that are not traced, by path: checked though a `vmap` or a loop around the site traces them.
+        validate: whether values that are traced are checked when the program runs.
+        drawn: where to write down what values are drawn from.
+        weighed: such a record of another program; a site of smaller support than a value's is warned of.
+    """
+
+    live: Any = True
+    known: Any = None
+    validate: bool = False
+    drawn: Supports | None = None
+    weighed: Supports | None = None
 
 
 class At(NamedTuple):
@@ -67,17 +95,26 @@ class At(NamedTuple):
     distribution: Any
     estimator: Any
     key: Callable[[], jax.Array]
+    attitude: Attitude = Attitude()
 
     def draw(self) -> Visit:
         """Draw a value."""
-        value = sample(self.key(), self.distribution, estimator=self.estimator, label=self.path)
-        return Visit(value, log_density(self.distribution, value))
+        try:
+            value = sample(self.key(), self.distribution, estimator=self.estimator, label=self.path)
+        except NotImplementedError as error:
+            raise _without_sampler(self.path, self.distribution, error) from error
+        if self.attitude.drawn is not None:
+            self.attitude.drawn.note(self.path, self.distribution)
+        return Visit(value, log_density(self.distribution, value, inside=True))
 
     def take(self, value: Any) -> Visit:
         """Take a given value, after checking that the distribution could have made it; its density is the weight."""
-        value = conform(self.path, self.distribution, value)
-        logp = log_density(self.distribution, value)
-        return Visit(value, logp, logp)
+        value = conform(self.path, self.distribution, value, self.attitude)
+        if self.attitude.weighed is not None:
+            self.attitude.weighed.compare(self.path, self.distribution)
+        counted = usable(self.distribution, self.attitude.live, value)
+        logp = log_density(self.distribution, counted)
+        return Visit(value, logp, logp, masked=counted)
 
 
 class Operation:
@@ -85,6 +122,14 @@ class Operation:
 
     exact: bool = False
     """Whether every value is given, so that no key is needed."""
+
+    attitude = Attitude()
+
+    def but(self, **attitude: Any) -> Self:
+        """The same operation with another attitude."""
+        other = copy.copy(self)
+        other.attitude = self.attitude._replace(**attitude)
+        return other
 
     def taken(self, path: Path, given: Given) -> Any:
         """The value that is taken at a path, or None where one is drawn."""
@@ -173,9 +218,28 @@ def _kind(distribution) -> str:
     return f"a {type(distribution).__name__}"
 
 
-def conform(path: Path, distribution: Any, value: Any) -> Any:
+def _without_sampler(path: Path, distribution: Any, error: Exception) -> Exception:
+    """The error for a draw from a distribution that has none."""
+    if isinstance(error, TracegradError):
+        return error
+    return DistributionError(
+        f"The choice at {show(path)} cannot be drawn: {_kind(distribution)} has a density and no sampler. Give its "
+        f"value (`assess`, or `generate` with a choice at {show(path)}), or sample it from a distribution that can be "
+        "drawn."
+    )
+
+
+def _struct(distribution: Any) -> Any:
+    """The shape and type of a value; of a float where the distribution has no sampler to tell."""
+    try:
+        return value_struct(distribution)
+    except NotImplementedError:
+        return jax.ShapeDtypeStruct(distribution.batch_shape + distribution.event_shape, jnp.zeros((), float).dtype)
+
+
+def conform(path: Path, distribution: Any, value: Any, attitude: Attitude) -> Any:
     """Check a given value against what the distribution draws, and return it as an array of that kind."""
-    expected = value_struct(distribution)
+    expected = _struct(distribution)
     if not isinstance(expected, jax.ShapeDtypeStruct):
         return value
     site = f"The choice at {show(path)} ({_kind(distribution)})"
@@ -193,7 +257,11 @@ def conform(path: Path, distribution: Any, value: Any) -> Any:
             "distribution's batch shape followed by its event shape."
         )
     _check_dtype(site, distribution, expected.dtype, array.dtype)
-    _check_support(site, distribution, array)
+    known = lookup(attitude.known, path)
+    if attitude.live is True and _validates(distribution):
+        _check_support(site, distribution, value if known is None else known)
+    if attitude.validate:
+        array = _checked(site, distribution, array, attitude.live)
     # A float given for 0 or 1 stays one, with its derivative; all else becomes what the distribution draws.
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(expected.dtype)
 
@@ -210,14 +278,28 @@ def _check_dtype(site, distribution, expected, came):
     raise ChoiceError(f"{site} has the wrong type: expected {expected}, got {came}.{hint}")
 
 
-def _check_support(site, distribution, array):
-    """Where validation is on and the value is known, refuse what is outside the support."""
-    if not getattr(distribution, "_validate_args", False) or isinstance(array, jax.core.Tracer):
+def _validates(distribution) -> bool:
+    """Whether validation is on, by default or as the distribution was built."""
+    stated = vars(distribution).get("_validate_args")
+    return bool(getattr(type(distribution), "_validate_args", False) if stated is None else stated)
+
+
+def _check_support(site, distribution, value):
+    """Refuse what is outside the support where both are known, whatever else is traced."""
+    if isinstance(value, jax.core.Tracer):
         return
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        inside = distribution.support(array)
-    if not isinstance(inside, jax.core.Tracer) and not bool(jnp.all(inside)):
+    with jax.ensure_compile_time_eval(), lenient():
+        array = jnp.asarray(value)
+        found = inside(distribution, array)
+    if not isinstance(found, jax.core.Tracer) and not np.asarray(found).all():
         raise ChoiceError(
             f"{site} is outside the support: expected {distribution.support}, got {array}. Give a value inside it, or "
             "build the distribution with validate_args=False to have none checked."
         )
+
+
+def _checked(site, distribution, array, live):
+    """The array, with a check that runs with the program."""
+    with lenient():
+        outside = ~jnp.all(inside(distribution, array)) & live
+    return eqx.error_if(array, outside, f"{site} is outside the support: expected {distribution.support}.")

@@ -12,17 +12,20 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import merge
+from ._arguments import particles, posterior
+from ._attitudes import compared
 from ._generative import GenerativeFunction
 from ._target import splat
 from ._weights import log_mean
-from .transforms import EstimatorError, ObjectiveError, check_pathwise, expectation, held, with_surrogate
+from .transforms import EstimatorError, ObjectiveError, check_pathwise, expectation, finite_real, held, with_surrogate
 
 
 class _Paths:
     """n reparameterised draws from a guide: log w with the derivative of the path, log p with that of the model."""
 
     def __init__(self, what, key, n, model, guide, observed, model_args, guide_args):
-        self.guide, self.model, self.observed = guide, model, observed
+        self.observed = observed
+        self.guide, self.model = compared(guide, model)
         self.guide_args, self.model_args = splat(guide_args), splat(model_args)
         check_pathwise(what, lambda k: guide.simulate(k, *self.guide_args).choices, key)
         self.log_weights, self.logp, self.logq = jax.vmap(self._lane)(jax.random.split(key, n))
@@ -76,6 +79,7 @@ def sticking_the_landing(
         >>> bool(abs(gradient[0]) < 1e-5)
         True
     """
+    observed, n = posterior("sticking_the_landing", model, guide, observed), particles("sticking_the_landing", n)
     if n != 1:
         raise EstimatorError(
             f"sticking_the_landing is unbiased for the ELBO only, so for n=1, and got n={n!r}: in the importance "
@@ -106,14 +110,14 @@ def dreg(
         guide: one over the latent addresses.
         observed: values at the observed addresses.
         n: the number of particles.
-        alpha: the order of the bound 1/(1 - alpha) log 1/n sum_k w_k^(1 - alpha); not 1, which is the ELBO.
+        alpha: the order of the bound 1/(1 - alpha) log 1/n sum_k w_k^(1 - alpha), at least 0; not 1, which is the ELBO.
 
     Returns:
         An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised.
 
     Raises:
         EstimatorError: a site of the guide is not reparameterised.
-        ObjectiveError: alpha is 1.
+        ObjectiveError: alpha is 1, or below 0, where the bound is an upper one.
         RandomKeyError: a density is an estimate.
         HigherOrderError: a second derivative was asked for.
 
@@ -128,8 +132,15 @@ def dreg(
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
+    observed, n = posterior("dreg", model, guide, observed), particles("dreg", n)
+    finite_real("dreg", "alpha", alpha, ObjectiveError)
     if alpha == 1.0:
         raise ObjectiveError("dreg: alpha = 1 is the ELBO. Write `sticking_the_landing(model, guide, observed)`.")
+    if not alpha >= 0.0:
+        raise ObjectiveError(
+            f"dreg: alpha must be at least 0, and is {alpha}: below it the bound is an upper one, and its estimate is "
+            "not. Write `cubo(model, guide, observed, order=1 - alpha)`."
+        )
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -178,6 +189,7 @@ def dreg_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
+    observed, n = posterior("dreg_wake_phi", model, guide, observed), particles("dreg_wake_phi", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):

@@ -9,7 +9,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import EstimatorError
+from .transforms import EstimatorError, positive
 
 
 class _Relaxed(eqx.Module):
@@ -68,6 +68,7 @@ def _make(cls, name: str, logits: Any, temperature: Any):
             f"{name}(logits) takes a float array of shape (..., k), and got {logits.dtype}{list(logits.shape)}. For a "
             "Bernoulli with logit l write `jnp.stack([jnp.zeros_like(l), l], -1)`."
         )
+    positive(name, "temperature", temperature, EstimatorError)
     return cls(logits, jnp.asarray(temperature, logits.dtype))
 
 

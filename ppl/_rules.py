@@ -10,7 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ._addresses import Path, as_path, matches, paths, show, specificity
+from ._addresses import Path, as_path, matches, paths, specificity, unmatched
 from ._errors import AddressError
 from .transforms import Estimator, EstimatorError, sample
 
@@ -22,6 +22,11 @@ class Overrides(eqx.Module):
     estimators: tuple[Estimator, ...]
 
     def __init__(self, choice: Mapping):
+        if not isinstance(choice, Mapping):
+            raise EstimatorError(
+                f"with_estimators takes a dict from address patterns to estimators, and got {type(choice).__name__}. "
+                "Write {'z': mvd()}, or {'**': mvd()} for all."
+            )
         for pattern, estimator in choice.items():
             if not isinstance(estimator, Estimator):
                 raise EstimatorError(
@@ -60,11 +65,7 @@ class Active:
         known = self.seen | {p for p, _ in paths(choices)}
         for pattern in self.overrides.patterns:
             if not any(matches(pattern, path) for path in known):
-                have = ", ".join(map(show, sorted(known))) or "none"
-                raise AddressError(
-                    f"with_estimators for {who}: {show(pattern)} matches no sample. It samples at: {have}. "
-                    "Spell the pattern as one of these, with '*' for any one part and '**' for any number."
-                )
+                raise AddressError(unmatched(f"with_estimators for {who}", pattern, known))
 
 
 _active: contextvars.ContextVar[tuple[Active, ...]] = contextvars.ContextVar("active_overrides", default=())

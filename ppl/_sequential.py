@@ -8,13 +8,15 @@ import jax
 from jax import numpy as jnp
 
 from ._addresses import paths
+from ._arguments import generative, generatives, listed, observations, particles, posterior
 from ._densities import marginal, normalize
 from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._smc import smc
 from ._target import Target, splat
-from ._weights import fixed, particles
-from .transforms import expectation
+from ._weights import fixed
+from .transforms import ArgumentError, expectation
+from .transforms import function as check_function
 
 
 def smc_bound(
@@ -57,6 +59,9 @@ def smc_bound(
         >>> objective(jax.random.key(0), (0.0,), (0.5,)).shape
         ()
     """
+    observed, n = observations("smc_bound", observed), particles("smc_bound", n)
+    generative("smc_bound", model, role=" as its model")
+    smc(n, guide, resampling=resampling)  # The arguments of the guide are not known yet; what is wrong now is said now.
     keep = [path for path, _ in paths(observed)]
 
     @expectation
@@ -96,6 +101,7 @@ def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed:
         >>> objective(jax.random.key(0), (0.0,), (0.5,)).shape
         ()
     """
+    observed, n = posterior("smc_wake_phi", model, guide, observed), particles("smc_wake_phi", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -147,7 +153,11 @@ def nested_vi(
         >>> objective(jax.random.key(0), (), (0.5,)).shape
         ()
     """
-    particles("nested_vi", n)
+    n = particles("nested_vi", n)
+    for density in listed("nested_vi", log_gammas, " of log densities"):
+        check_function("nested_vi", "as a log density a function of choices", density, ArgumentError)
+    forwards = generatives("nested_vi", forwards, role=" of forward kernels")
+    reverses = generatives("nested_vi", reverses, role=" of reverse kernels")
     if not len(log_gammas) == len(forwards) == len(reverses) + 1:
         raise DensityError(
             f"nested_vi: K densities need K forward kernels and K - 1 reverse ones, and got {len(log_gammas)}, "

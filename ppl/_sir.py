@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._algorithm import count
+from ._arguments import chunk, count
 from ._generative import GenerativeFunction
 from ._importance import Importance, checked_proposal
 from ._target import splat
@@ -43,7 +43,6 @@ def sir(
         >>> posterior = tg.normalize(tg.Target(model, (), {"x": 2.0}), tg.sir(20, guide, (1.0,)))
         >>> logp, _ = posterior.assess({"z": 0.5}, key=jax.random.key(0))
     """
-    if chunk_size is not None:
-        count("sir", "chunk_size", chunk_size)
+    chunk_size = chunk("sir", chunk_size)
     checked = checked_proposal("sir", proposal, required=True)
     return Importance(count("sir", "n", n), checked, splat(proposal_args), chunk_size, sees_observed=False)

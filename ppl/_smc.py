@@ -16,12 +16,12 @@ from ._algorithm import (
     Retained,
     at_index,
     choose,
-    count,
     each,
     effective_size,
     log_mean_exp,
     split,
 )
+from ._arguments import chunk, count
 from ._chain import Chain, chain_of, first, later, recorded
 from ._errors import DensityError
 from ._generative import GenerativeFunction
@@ -30,6 +30,7 @@ from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
 from ._resampling import RESAMPLING
 from ._rules import draw_at
 from ._target import Target, splat
+from .transforms import one_of, real
 
 
 class Particles(NamedTuple):
@@ -228,11 +229,10 @@ def smc(
         >>> walk = tg.marginal(step.scan(length=3), "y", tg.smc(10))
         >>> logp, _ = walk.assess({"y": jnp.array([0.0, 1.0, 2.0])}, 0.0, key=jax.random.key(0))
     """
-    if resampling not in RESAMPLING:
-        raise DensityError(f"smc: resampling is one of {sorted(RESAMPLING)}, and got {resampling!r}.")
-    if chunk_size is not None:
-        count("smc", "chunk_size", chunk_size)
+    one_of("smc", "resampling", resampling, RESAMPLING, DensityError)
+    chunk_size = chunk("smc", chunk_size)
     checked = checked_proposal("smc", proposal)
-    if ess_threshold is not None and not 0.0 <= ess_threshold <= 1.0:
-        raise DensityError(f"smc: ess_threshold is a share of n between 0 and 1, and got {ess_threshold!r}.")
+    if ess_threshold is not None:
+        share = "a share of n between 0 and 1"
+        real("smc", "ess_threshold", ess_threshold, DensityError, share, lambda x: (x >= 0) & (x <= 1))
     return Smc(count("smc", "n", n), checked, splat(proposal_args), resampling, ess_threshold, chunk_size)

@@ -8,11 +8,14 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ._addresses import Choices, Path, as_arrays, check_known, lookup, merge, nest, paths
+from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths
+from ._arguments import generative, observations
 from ._errors import AddressError
-from ._generative import GenerativeFunction
+from ._generative import GenerativeFunction, arguments
 from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
+from ._plain import Plain
 from ._rules import isolated
+from .transforms import ArgumentError, TracegradError
 
 
 def splat(args: Any) -> tuple:
@@ -20,7 +23,15 @@ def splat(args: Any) -> tuple:
     return args if type(args) is tuple else (args,)
 
 
-class Target(eqx.Module):
+def checked_target(what: str, target: Any, error: type[TracegradError] = ArgumentError) -> Target:
+    """A target, and nothing else."""
+    if not isinstance(target, Target):
+        got = type(target).__name__
+        raise error(f"{what} takes a Target, and got {got}. Write `Target(function, args, observed)`.")
+    return target
+
+
+class Target(Plain):
     """gamma(z) = p(z, observed; args), the density of a posterior up to its integral Z = p(observed; args).
 
     Args:
@@ -29,7 +40,7 @@ class Target(eqx.Module):
         observed: values at the observed addresses, a nested dict.
 
     Raises:
-        AddressError: `observed` is not a dict.
+        AddressError: `observed` is not a dict; on use, it has an address that the function does not have.
 
     Example:
         >>> import tracegrad as tg
@@ -56,26 +67,15 @@ class Target(eqx.Module):
         kwargs: Mapping | None = None,
         path: Path = (),
     ):
-        if not isinstance(function, GenerativeFunction):
-            got = type(function).__name__
-            raise AddressError(f"Target takes a generative function, and got {got}. Write `gen(f)`.")
-        if not isinstance(observed or {}, Mapping):
-            raise AddressError(
-                f"Target: `observed` is a dict from addresses to values, and got {type(observed).__name__}. Write "
-                "{'x': value}."
-            )
-        self.function = function
-        self.args = splat(args)
-        self.observed = as_arrays(observed or {})
-        self.kwargs = dict(kwargs or {})
+        self.function = generative("Target", function, error=AddressError)
+        self.observed = observations("Target", {} if observed is None else observed)
+        self.args, self.kwargs = arguments(splat(args), {} if kwargs is None else dict(kwargs))
         self.path = path
 
     def log_prob(self, latents: Mapping, *, key: jax.Array | None = None) -> jax.Array:
         """Log gamma(latents): a float scalar in nats; with a key, an estimate where the function's density is one."""
         with isolated():
-            out = self.visit(Assess(), key, latents)
-        check_known(latents, out.choices, self.function.name, "the latents")
-        return out.logp
+            return self.visit(Assess(), key, latents).logp
 
     def latents(self) -> Choices:
         """The latent choices as `jax.ShapeDtypeStruct`s, without drawing any.
@@ -98,11 +98,27 @@ class Target(eqx.Module):
         return self.without_observed(out.choices), out.weight, out.logp
 
     def visit(
-        self, operation: Operation, key: Any, latents: Mapping | None = None, observed: Mapping | None = None
+        self,
+        operation: Operation,
+        key: Any,
+        latents: Mapping | None = None,
+        observed: Mapping | None = None,
+        *,
+        previous: Mapping | None = None,
+        what: str = "the latents",
     ) -> Outcome:
-        """Run the program once under an operation, at the observed choices and these latents."""
-        constraints = merge(self.observed if observed is None else observed, latents or {})
-        return self.function.visit(operation, key, Given(constraints), self.path, self.args, self.kwargs)
+        """Run the program once under an operation, at the observed choices and these latents.
+
+        Raises:
+            AddressError: one of them is at an address that the program does not have: it would count for nothing.
+        """
+        observed = self.observed if observed is None else observed
+        constraints = merge(observed, latents or {})
+        operation = operation.but(known=nest({(*self.path, *p): x for p, x in paths(constraints)}))
+        out = self.function.visit(operation, key, Given(constraints, previous), self.path, self.args, self.kwargs)
+        check_known(observed, out.choices, self.function.name, "observed")
+        check_known(latents or {}, out.choices, self.function.name, what)
+        return out
 
     def without_observed(self, choices: Mapping) -> Choices:
         """The choices at the latent addresses."""

@@ -15,15 +15,17 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ._addresses import Choices, Path, check_known, lookup, nest, paths, show
+from ._addresses import Choices, Path, lookup, nest, paths, show
+from ._arguments import mapping
 from ._coordinates import Constrain, Describe, Site, Unconstrain
 from ._errors import ChoiceError, DensityError
+from ._plain import Plain
 from ._rules import isolated
-from ._target import Target
+from ._target import Target, checked_target
 from .transforms import check_key
 
 
-class Unconstrained(eqx.Module):
+class Unconstrained(Plain):
     """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,)."""
 
     target: Target
@@ -87,7 +89,6 @@ class Unconstrained(eqx.Module):
     def backward(self, choices: Mapping) -> tuple[Choices, jax.Array]:
         """Coordinates (and indices) by address, and log |det dT| at them."""
         out = self._visit(Unconstrain(self.target), choices)
-        check_known(choices, out.choices, self.target.function.name, "the choices")
         return out.discarded, out.weight + self._log_det
 
     @property
@@ -103,6 +104,7 @@ class Unconstrained(eqx.Module):
         """
         if params is None:
             return self
+        mapping("auto", "around", params, "of parameters")
         shapes = {name: np.shape(params[name]) for name in ("loc", "log_scale", "lower") if name in params}
         wanted = {"loc": (self.size,), "log_scale": (self.size,), "lower": (self.size,) * 2}
         if {"loc", "log_scale"} - set(shapes) or any(shapes[name] != wanted[name] for name in shapes):
@@ -133,10 +135,7 @@ def describe(target: Target) -> Unconstrained:
     Raises:
         DensityError: a latent without a bijection; one whose density is an estimate; one that is not always sampled.
     """
-    if not isinstance(target, Target):
-        raise DensityError(
-            f"A Target was expected, and got {type(target).__name__}. Write `Target(function, args, observed)`."
-        )
+    checked_target("The unconstrained space", target, DensityError)
     operation, latents = Describe(target), target.latents()
     with isolated():
         run = jax.jit(lambda key: _marks(target.visit(operation, key)))

@@ -9,10 +9,11 @@ import jax
 from jax import numpy as jnp
 
 from ._addresses import as_selection, nest, paths
+from ._arguments import generative, particles, posterior
 from ._errors import AddressError
 from ._generative import GenerativeFunction
 from ._target import splat
-from ._weights import fixed, log_mean, pair, particles
+from ._weights import fixed, log_mean, pair
 from .transforms import expectation
 
 
@@ -40,7 +41,7 @@ def wake_theta(model: GenerativeFunction, guide: GenerativeFunction, observed: M
         >>> tg.wake_theta(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (0.0,), (1.0,)).shape
         ()
     """
-    particles("wake_theta", n)
+    observed, n = posterior("wake_theta", model, guide, observed), particles("wake_theta", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -74,7 +75,7 @@ def wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Map
         >>> tg.wake_phi(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    particles("wake_phi", n)
+    observed, n = posterior("wake_phi", model, guide, observed), particles("wake_phi", n)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
@@ -107,12 +108,15 @@ def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) ->
         >>> tg.sleep(model, guide, "x")(jax.random.key(0), (), (0.5,)).shape
         ()
     """
+    generative("sleep", model, role=" as its model")
+    generative("sleep", guide, role=" as its guide")
     selection = as_selection(list(observe) if isinstance(observe, tuple) else observe)
 
     @expectation
     def objective(key, model_args=(), guide_args=()):
         draw, density = jax.random.split(key)
         dream = fixed(fixed(model).simulate(draw, *fixed(splat(model_args))).choices)
+        selection.check((p for p, _ in paths(dream)), f"sleep, `observe` of {model.name}")
         x = nest({p: value for p, value in paths(dream) if p in selection})
         z = nest({p: value for p, value in paths(dream) if p not in selection})
         if not x or not z:

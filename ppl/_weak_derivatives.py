@@ -11,6 +11,7 @@ the two-sample score term, 1/2 (f(x') - f(x)) (S(x') - S(x)) with x' an independ
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -57,26 +58,48 @@ def _two_sample(key, value, parameter, distribution) -> list[tuple[jax.Array, ja
         return []
     other = noise(key, jax.tree.map(lax.stop_gradient, distribution)).astype(value.dtype)
     other = lax.stop_gradient(other)
-    return [(other, 0.5 * (log_density(distribution, other) - log_density(distribution, value)))]
+    score = functools.partial(log_density, distribution, inside=True)
+    return [(other, 0.5 * (score(other) - score(value)))]
 
 
 # ---- finite supports ------------------------------------------------------------------------------------------------
 
 
 @weak_derivative.register(dist.BernoulliProbs)
-@weak_derivative.register(dist.BernoulliLogits)
 def _(distribution, key, value):
     """d/dp: f(1) - f(0). One alternative, the other value."""
     p = _spread(distribution.probs, value)
     return _weak(value, _pair(1 - value, 1.0 - 2.0 * value.astype(p.dtype), p))
 
 
+@weak_derivative.register(dist.BernoulliLogits)
+def _(distribution, key, value):
+    """The same of p = sigmoid(logit); no alternative where the logit is infinite."""
+    p = _spread(distribution.probs, value)
+    return _weak(value, _pair(_unless_certain(p, 1 - value, value), 1.0 - 2.0 * value.astype(p.dtype), p))
+
+
+def _unless_certain(p: jax.Array, alternative: jax.Array, value: jax.Array) -> jax.Array:
+    """An alternative, or the drawn value where p is 0 or 1 and logits have no derivative: a program may fail there."""
+    return jnp.where((p > 0.0) & (p < 1.0), alternative, value.astype(alternative.dtype))
+
+
 @weak_derivative.register(dist.CategoricalProbs)
+def _(distribution, key, value):
+    """d/dp_k: f(k) for each category, less the same for all. The drawn value needs no alternative."""
+    p = jnp.asarray(distribution.probs, dtype=float)
+    n = p.shape[-1]
+    p = jnp.moveaxis(jnp.broadcast_to(p, (*value.shape, n)), -1, 0)
+    others = jnp.stack([(value + c) % n for c in range(1, n)])
+    return WeakDerivative(others, jnp.take_along_axis(p, others, axis=0))
+
+
 @weak_derivative.register(dist.CategoricalLogits)
 def _(distribution, key, value):
     """d/dlogit_k: p_k (1 - p_k) (f(k) - f(x given x is not k)), for each category k.
 
-    Where k was not drawn, the drawn value is itself a draw of the others; where it was, another one is drawn.
+    Where k was not drawn, the drawn value is itself a draw of the others; where it was, another one is drawn. Where
+    either has no probability, there is no alternative.
     """
     logits = jnp.asarray(distribution.logits, dtype=float)
     n = logits.shape[-1]
@@ -87,20 +110,32 @@ def _(distribution, key, value):
     others = jnp.where(jax.nn.one_hot(value, n, dtype=bool), -jnp.inf, fixed)
     other = noise(key, dist.CategoricalLogits(others)).astype(value.dtype)
     probabilities = jax.nn.softmax(fixed)
-    weight = jnp.moveaxis(probabilities * (1.0 - probabilities) * logits, -1, 0)
+    weight = jnp.moveaxis(probabilities * (1.0 - probabilities) * jnp.where(jnp.isfinite(logits), logits, 0.0), -1, 0)
     alternatives = jnp.where(drawn, other[None], categories.astype(value.dtype))
+    possible = jnp.take_along_axis(jnp.moveaxis(probabilities, -1, 0), alternatives, axis=0) > 0.0
+    alternatives = jnp.where(possible, alternatives, value[None])
     return WeakDerivative(lax.stop_gradient(alternatives), jnp.where(drawn, -weight, weight))
 
 
 @weak_derivative.register(dist.BinomialProbs)
-@weak_derivative.register(dist.BinomialLogits)
 def _(distribution, key, value):
     """d/dp: n (f(K + 1) - f(K)), K ~ Bin(n - 1, p): the draw without one of its trials, chosen at random."""
+    return _weak(value, _one_trial(distribution, key, value))
+
+
+@weak_derivative.register(dist.BinomialLogits)
+def _(distribution, key, value):
+    """The same of p = sigmoid(logit); no alternative where the logit is infinite."""
+    other, coefficient = _one_trial(distribution, key, value)
+    return _weak(value, (_unless_certain(_spread(distribution.probs, value), other, value), coefficient))
+
+
+def _one_trial(distribution, key, value):
     p, n = _spread(distribution.probs, value), _spread(distribution.total_count, value)
     x = value.astype(p.dtype)
     success = _uniform(key, value) * n < x
     other = jnp.where(success, x - 1.0, jnp.minimum(x + 1.0, n))
-    return _weak(value, _pair(other, jnp.where(success, -n, n), p))
+    return _pair(other, jnp.where(success, -n, n), p)
 
 
 @weak_derivative.register(dist.MultinomialProbs)
@@ -109,15 +144,17 @@ def _(distribution, key, value):
     """d/dp_c: n f(Y + e_c), Y ~ Mult(n - 1, p): the draw without one of its trials, which is of category c instead.
 
     The drawn value is itself Y + e_j with j ~ p, so it serves as the negative part, and j needs no alternative. With
-    one trial, a one-hot draw, it is the local expectation.
+    one trial, a one-hot draw, it is the local expectation. A logit of minus infinity has no alternative.
     """
     p = jnp.asarray(distribution.probs, dtype=float)
     k, n = p.shape[-1], jnp.asarray(distribution.total_count, dtype=float)
     trial = noise(key, dist.CategoricalProbs(lax.stop_gradient(value.astype(p.dtype)) / n[..., None]))
     others = jnp.stack([(trial + c) % k for c in range(1, k)], axis=-1)
     steps = jax.nn.one_hot(others, k, dtype=value.dtype) - jax.nn.one_hot(trial, k, dtype=value.dtype)[..., None, :]
-    coefficients = n[..., None] * jnp.take_along_axis(jnp.broadcast_to(p, value.shape), others, axis=-1)
-    return WeakDerivative(value[None] + jnp.moveaxis(steps, -2, 0), jnp.moveaxis(coefficients, -1, 0))
+    p = jnp.take_along_axis(jnp.broadcast_to(p, value.shape), others, axis=-1)
+    if isinstance(distribution, dist.MultinomialLogits):
+        steps = jnp.where(p[..., None] > 0.0, steps, 0)
+    return WeakDerivative(value[None] + jnp.moveaxis(steps, -2, 0), jnp.moveaxis(n[..., None] * p, -1, 0))
 
 
 # ---- counts ---------------------------------------------------------------------------------------------------------

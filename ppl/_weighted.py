@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ._addresses import Choices, merge, paths, show
-from ._algorithm import at_index, count, each, effective_size, log_mean_exp
+from ._addresses import Choices, merge, name_them, paths
+from ._algorithm import at_index, each, effective_size, log_mean_exp
+from ._arguments import chunk, count
 from ._errors import AddressError
 from ._extras import require
 from ._generative import GenerativeFunction
 from ._importance import checked_proposal
-from ._target import Target, splat
+from ._plain import Plain
+from ._target import Target, checked_target, splat
 from .transforms import check_key
 
 EVEN = 1e-3
 """A range of log weights, in nats, below which they have no tail to fit but rounding."""
 
 
-class WeightedDraws(eqx.Module):
+class WeightedDraws(Plain):
     """Draws with their importance weights.
 
     Attributes:
@@ -129,7 +130,8 @@ def importance_sampling(
         (True, True)
     """
     check_key(key, "importance_sampling")
-    count("importance_sampling", "n", n)
+    checked_target("importance_sampling", target)
+    n, chunk_size = count("importance_sampling", "n", n), chunk("importance_sampling", chunk_size)
     checked_proposal("importance_sampling", proposal)
     if proposal is not None:
         _check_addresses(target, proposal, splat(proposal_args), key)
@@ -149,11 +151,15 @@ def importance_sampling(
     return WeightedDraws(*run(jax.random.split(key, n)))
 
 
+def _names(first, every):
+    return name_them(every, min(first, default=()))
+
+
 def _check_addresses(target, proposal, args, key):
     made = jax.eval_shape(lambda key: proposal.simulate(key, *args).choices, key)
     have, want = {p for p, _ in paths(made)}, {p for p, _ in paths(target.latents())}
     if have != want:
         raise AddressError(
-            f"importance_sampling: the proposal {proposal.name} samples at {', '.join(map(show, sorted(have)))}, and "
-            f"the latents of the target are {', '.join(map(show, sorted(want)))}. Give it the same addresses."
+            f"importance_sampling: the proposal {proposal.name} samples at {_names(have - want, have)}, and "
+            f"the latents of the target are {_names(want - have, want)}. Give it the same addresses."
         )

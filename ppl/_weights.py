@@ -11,7 +11,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._addresses import merge
-from ._errors import DensityError
+from ._attitudes import compared
 from ._generative import GenerativeFunction
 from ._target import splat
 
@@ -28,8 +28,9 @@ class Pair(NamedTuple):
     def log_weight(self, key: jax.Array) -> jax.Array:
         """Log p(z, observed) - log q(z) at z drawn from the guide; the derivative is the draw's and the densities'."""
         draw, density = jax.random.split(key)
-        q = self.guide.simulate(draw, *self.guide_args)
-        logp, _ = self.model.assess(merge(q.choices, self.observed), *self.model_args, key=density)
+        guide, model = compared(self.guide, self.model)
+        q = guide.simulate(draw, *self.guide_args)
+        logp, _ = model.assess(merge(q.choices, self.observed), *self.model_args, key=density)
         return logp - q.logp
 
     def log_weights(self, key: jax.Array, n: int) -> jax.Array:
@@ -61,6 +62,11 @@ class Fixed(NamedTuple):
         """Log p(z, observed) over the density that z was drawn with, which has no derivative."""
         return self.logp - self.drawn
 
+    def control(self, baselines: jax.Array) -> jax.Array:
+        """Zero, with the derivative 1/n sum_i b_i d log q(z_i): of mean zero where no b_i depends on its own z_i."""
+        ratio = jnp.exp(self.logq - self.drawn)
+        return jnp.mean(lax.stop_gradient(baselines) * (ratio - lax.stop_gradient(ratio)))
+
 
 def pair(model, guide, observed, model_args, guide_args) -> Pair:
     """Gather them; arguments that are not tuples are the only ones."""
@@ -75,10 +81,3 @@ def fixed(tree: Any) -> Any:
 def log_mean(log_weights: jax.Array) -> jax.Array:
     """The log of the mean weight."""
     return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.shape[0]))
-
-
-def particles(what: str, n: Any, least: int = 1) -> int:
-    """Check a number of particles."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < least:
-        raise DensityError(f"{what}: n, the number of particles, must be an int of at least {least}, and is {n!r}.")
-    return n

@@ -326,6 +326,23 @@ def power(order):
     return lambda x, y, p, q: log_mean(order * x, order * y) / order
 
 
+def tangent(order, log_z):
+    return lambda x, y, p, q: (
+        log_z + (0.5 * (jnp.exp(order * (x - log_z)) + jnp.exp(order * (y - log_z))) - 1.0) / order
+    )
+
+
+def chi(order):
+    """What has the gradient of the chi bound, self-normalised: draws held, densities not."""
+    return lambda x, y, p, q: (
+        log_mean(order * x + p - lax.stop_gradient(p), order * y + q - lax.stop_gradient(q)) / order
+    )
+
+
+def cubo_at(log_z):
+    return lambda *args: lambda key, *given: tg.cubo(*args, order=2.0, n=2)(key, *given, log_z)
+
+
 def wake(x, y, p, q):
     """What has the gradient of the wake phase: weights held."""
     share = jax.nn.sigmoid(lax.stop_gradient(x - y))
@@ -360,7 +377,8 @@ def two(objective, **options):
 SCORES = {
     "iwelbo": Row(two(tg.iwelbo)),
     "renyi": Row(two(tg.renyi, alpha=0.5), power(0.5)),
-    "cubo": Row(two(tg.cubo, order=2.0), power(2.0)),
+    "cubo": Row(two(tg.cubo, order=2.0), chi(2.0), held=True),
+    "cubo, log_z": Row(cubo_at(-1.5), tangent(2.0, -1.5)),
     "tvo": Row(two(tg.tvo, betas=(0.0, 0.25)), tempered),
     "vimco": Row(two(tg.vimco)),
     "vimco, arithmetic": Row(two(tg.vimco, mean="arithmetic")),

@@ -132,6 +132,8 @@ def test_gradients_of_paths_refuse_draws_without_one(make):
 
 
 def test_dreg_at_alpha_one_names_the_elbo():
+    with pytest.raises(tg.ObjectiveError, match="alpha must be at least 0, and is -1.0.*Write `cubo"):
+        tg.dreg(model, guide, {"x": X}, n=2, alpha=-1.0)
     with pytest.raises(tg.ObjectiveError, match="sticking_the_landing"):
         tg.dreg(model, guide, {"x": X}, n=2, alpha=1.0)
 

@@ -262,7 +262,7 @@ MUTANTS = {
         "enum",
         wrapped(
             "transforms._enum:Enum.enumerate",
-            lambda original: lambda self, d: (lambda v, logp: (v, 1.01 * logp))(*original(self, d)),
+            lambda original: lambda self, d: (lambda v, p: (v, p**1.01))(*original(self, d)),
         ),
     ),
     "enumeration without its first value": (

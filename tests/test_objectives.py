@@ -10,6 +10,7 @@ import itertools
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax import numpy as jnp
 from jax.nn import log_sigmoid, logsumexp, softmax
@@ -84,8 +85,16 @@ FREE = {
     "elbo": (tg.elbo(model, guide, X), 1, lambda p, q, d: (p - q)[0]),
     "iwelbo": (tg.iwelbo(model, guide, X, n=3), 3, lambda p, q, d: log_mean(p - q)),
     "renyi": (tg.renyi(model, guide, X, alpha=0.5, n=3), 3, lambda p, q, d: 2.0 * log_mean(0.5 * (p - q))),
-    "renyi above": (tg.renyi(model, guide, X, alpha=-1.0, n=3), 3, lambda p, q, d: 0.5 * log_mean(2.0 * (p - q))),
-    "cubo": (tg.cubo(model, guide, X, order=2.0, n=3), 3, lambda p, q, d: 0.5 * log_mean(2.0 * (p - q))),
+    "cubo, log_z": (
+        lambda key, theta, phi: tg.cubo(model, guide, X, order=2.0, n=3)(key, theta, phi, LOG_Z),
+        3,
+        lambda p, q, d: LOG_Z + 0.5 * (jnp.mean(jnp.exp(2.0 * (p - q - LOG_Z))) - 1.0),
+    ),
+    "cubo of one draw, log_z": (
+        lambda key, theta, phi: tg.cubo(model, guide, X, order=3.5, n=1)(key, theta, phi, -1.0),
+        1,
+        lambda p, q, d: -1.0 + (jnp.exp(3.5 * (p - q + 1.0)[0]) - 1.0) / 3.5,
+    ),
     "tvo": (tg.tvo(model, guide, X, betas=(0.0, 0.25), n=3), 3, tempered),
     "f_divergence, Z known": (
         tg.f_divergence(model, guide, X, f=lambda r: (r - 1.0) ** 2, n=2, log_z=LOG_Z),
@@ -104,6 +113,8 @@ FREE = {
     ),
 }
 FIXED = {
+    "renyi above": (tg.renyi(model, guide, X, alpha=-1.0, n=3), 3, lambda p, q, d: 0.5 * log_mean(2.0 * p - q - d)),
+    "cubo": (tg.cubo(model, guide, X, order=2.0, n=3), 3, lambda p, q, d: 0.5 * log_mean(2.0 * p - q - d)),
     "forward_kl": (tg.forward_kl(model, guide, X, n=3), 3, lambda p, q, d: forward(p, q, d) - log_mean(p - d)),
     "wake_theta": (tg.wake_theta(model, guide, X, n=3), 3, lambda p, q, d: log_mean(p - d)),
     "wake_phi": (
@@ -377,9 +388,17 @@ def over_grid(f):
     return value
 
 
+def cubo_at(log_z):
+    """The chi bound in its form with a guess of log Z."""
+    return lambda *args, **options: lambda key, *given: tg.cubo(*args, **options)(key, *given, log_z)
+
+
 LIMITS = {
     "renyi": (tg.renyi, {"alpha": 0.5}, lambda p, q, z, total: 2.0 * jnp.log(total(jnp.sqrt(p * q)))),
     "cubo": (tg.cubo, {}, lambda p, q, z, total: 0.5 * jnp.log(total(p**2 / q))),
+    "cubo, order 1.5": (tg.cubo, {"order": 1.5}, lambda p, q, z, total: jnp.log(total(p**1.5 / q**0.5)) / 1.5),
+    "renyi above": (tg.renyi, {"alpha": -1.0}, lambda p, q, z, total: 0.5 * jnp.log(total(p**2 / q))),
+    "cubo, log_z": (cubo_at(-2.0), {}, lambda p, q, z, total: -2.5 + 0.5 * total(p**2 / q) * jnp.exp(4.0)),
     "tvo": (
         tg.tvo,
         {"betas": (0.0, 0.5)},
@@ -415,9 +434,51 @@ def test_limits_by_quadrature(name):
         assert abs(float(ours.mean() - theirs)) < 4.5 * error + 2e-4
 
 
+# ---- upper bounds ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("order", "n", "phi"), [(1.0, 1, 0.0), (2.0, 1, np.log(3.0)), (2.0, 3, 0.0), (4.0, 2, 0.0)])
+def test_cubo_with_log_z_is_above_the_evidence_at_every_guess_and_number_of_draws(order, n, phi):
+    """And at the best guess it is CUBO_m, here a sum of two terms; the derivative in log_z is exact."""
+    p = np.array([0.25, 0.75 * np.exp(THETA)]) / (1.0 + np.exp(THETA))
+    q = np.array([1.0, np.exp(phi)]) / (1.0 + np.exp(phi))
+    evidence, bound = np.log(p.sum()), np.log(np.sum(p**order * q ** (1.0 - order))) / order
+    exact = tg.exact_expectation(tg.cubo(model, guide, X, order=order, n=n), cells=4)
+    guesses = jnp.array([-1.5, -0.8, 0.5, bound])
+    values, slopes = jax.vmap(jax.value_and_grad(lambda c: exact(KEY, jnp.asarray(THETA), jnp.asarray(phi), c)))(
+        guesses
+    )
+    assert (values >= bound - 1e-12).all()
+    assert bound >= evidence - 1e-12
+    np.testing.assert_allclose(values[-1], bound, rtol=1e-9)
+    np.testing.assert_allclose(slopes, 1.0 - np.exp(order * (bound - guesses)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("start", "learned"),
+    [((0.0, 0.0), False), ((0.0, -1.0), False), ((-3.0, -1.0), False), ((0.0, 0.0), True), ((2.0, 0.2), True)],
+)
+def test_cubo_brings_the_guide_to_the_posterior(start, learned):
+    """N(x / 2, 1 / 2), where the bound is the evidence: without log_z from guides for which it is infinite, too."""
+    x = 2.6
+    objective = tg.cubo(conjugate, gaussian, {"x": x})
+
+    def loss(key, w):
+        return objective(key, (), w["guide"], w["log_z"] if learned else None)
+
+    found = tg.fit(loss, {"guide": start, "log_z": 0.0}, optax.sgd(0.02), key=KEY, steps=3000, progress=False)
+    evidence = -0.5 * np.log(4.0 * np.pi) - x**2 / 4.0
+    np.testing.assert_allclose(found.params["guide"], (x / 2.0, -0.5 * np.log(2.0)), atol=1e-3)
+    np.testing.assert_allclose(found.history[-100:].mean(), evidence, atol=1e-4)
+    np.testing.assert_allclose(found.params["log_z"], evidence if learned else 0.0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
+        (lambda: tg.cubo(model, guide, X, order=0.5), "order must be at least 1"),
+        (lambda: tg.cubo(model, guide, X, n=1)(KEY, THETA, PHI), "cubo without log_z: n.*at least 2, and is 1"),
         (lambda: tg.iwelbo(model, guide, X, n=0), "at least 1"),
         (lambda: tg.renyi(model, guide, X, alpha=1), "elbo"),
         (lambda: tg.tvo(model, guide, X, betas=(0.5, 0.2)), "increase from 0.0"),

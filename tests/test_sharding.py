@@ -9,16 +9,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sharded_programs import PROGRAMS
+from typed_mesh_programs import PROGRAMS as TYPED
+
+
+def run(script, devices):
+    """What a script prints, from a process of its own with this many devices."""
+    env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    path = Path(__file__).with_name(script)
+    done = subprocess.run([sys.executable, path], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def found():
-    """Value and gradient of each program in each way, from a process with two devices."""
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    script = Path(__file__).with_name("sharded_programs.py")
-    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    """Value and gradient of each program in each way."""
+    return run("sharded_programs.py", 2)
+
+
+@pytest.fixture(scope="module")
+def on_a_mesh():
+    """Values and the gradient of each program on one device and on a mesh."""
+    return run("typed_mesh_programs.py", 8)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -30,3 +42,12 @@ def test_half_a_batch_on_each_device_gives_the_gradient_of_the_whole(name, found
     assert whole[1] != 0.0
     for way, numbers in ways.items():
         np.testing.assert_allclose(numbers, whole, rtol=1e-5, err_msg=way)
+
+
+@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize("kind", ["explicit", "auto"])
+def test_a_batch_on_a_mesh_of_either_kind_gives_the_values_and_the_gradient_of_one_device(name, kind, on_a_mesh):
+    whole = on_a_mesh[name]["one device"]
+    assert np.isfinite(whole).all()
+    assert whole[-1] != 0.0
+    np.testing.assert_allclose(on_a_mesh[name][kind], whole, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,18 @@
 It knows distributions only as objects with `sample(key)` and `log_prob(value)`; it knows no trace and no address.
 """
 
+from ._arguments import finite_real as finite_real
+from ._arguments import flag as flag
+from ._arguments import function as function
+from ._arguments import instead_of_objective as instead_of_objective
+from ._arguments import is_boolean as is_boolean
+from ._arguments import is_numeric as is_numeric
+from ._arguments import objective_function as objective_function
+from ._arguments import one_of as one_of
+from ._arguments import positive as positive
+from ._arguments import real as real
+from ._arguments import suspended as suspended
+from ._arguments import whole as whole
 from ._arm import arm as arm
 from ._arm import disarm as disarm
 from ._choice import choose_estimators as choose_estimators
@@ -13,13 +25,19 @@ from ._describe import describe_sites as describe_sites
 from ._describe import table as table
 from ._distribution import WeakDerivative as WeakDerivative
 from ._distribution import elementwise as elementwise
+from ._distribution import guarded as guarded
+from ._distribution import law as law
+from ._distribution import lenient as lenient
 from ._distribution import log_density as log_density
+from ._distribution import log_density_at_support as log_density_at_support
 from ._distribution import log_prob as log_prob
 from ._distribution import moving_support as moving_support
+from ._distribution import probabilities as probabilities
 from ._distribution import reparameterised as reparameterised
 from ._distribution import support as support
 from ._distribution import weak_derivative as weak_derivative
 from ._enum import enum as enum
+from ._errors import ArgumentError as ArgumentError
 from ._errors import BiasedGradientError as BiasedGradientError
 from ._errors import DiscontinuityWarning as DiscontinuityWarning
 from ._errors import EstimatorError as EstimatorError
@@ -37,7 +55,6 @@ from ._kinds import Drawn as Drawn
 from ._kinds import Enumerate as Enumerate
 from ._kinds import Estimator as Estimator
 from ._kinds import Fork as Fork
-from ._leave_one_out import check_count as check_count
 from ._leave_one_out import lanes_of as lanes_of
 from ._leave_one_out import leave_one_out as leave_one_out
 from ._local_expectation import local_expectation as local_expectation
@@ -52,6 +69,7 @@ from ._primitive import check_key as check_key
 from ._primitive import noise as noise
 from ._primitive import value_struct as value_struct
 from ._pytree import Spec as Spec
+from ._pytree import as_array as as_array
 from ._pytree import is_inexact as is_inexact
 from ._pytree import partition as partition
 from ._reinforce import reinforce as reinforce

@@ -20,7 +20,7 @@ from ._kinds import Fork
 def _mirrored(found: Finite, key: jax.Array, value: jax.Array):
     """The noise given the value, the mirrored draw, and the log odds: all of the shape of the elements."""
     drawn = found.which(value)
-    p = jnp.exp(found.fixed[1])
+    p = found.fixed[1]
     v = uniform(key, found.batch)
     u = jnp.where(drawn == 1, p * v, p + (1.0 - p) * v)
     return drawn, u, (u > 1.0 - p).astype(drawn.dtype), found.logp[1] - found.logp[0]
@@ -56,7 +56,7 @@ class DisArm(Fork):
         """The mirrored draw; the coefficient of each log odds is ARM's, averaged over the noise given both draws."""
         found = finite(distribution)
         drawn, _, mirrored, odds = _mirrored(found, key, value)
-        larger = jnp.exp(jnp.max(found.fixed, axis=0))
+        larger = jnp.max(found.fixed, axis=0)
         factor = 0.5 * (mirrored - drawn).astype(larger.dtype) * larger
         return _jointly(found, value, mirrored, factor * odds)
 
@@ -68,7 +68,8 @@ def arm() -> Arm:
 
     The second value is the drawn one, and u is drawn given it. Works in loops, branches and plates: a site under
     `vmap` has one alternative for each lane, the elements of one distribution (its batch or `to_event` dimensions) have
-    one together. First order only. `disarm()` has never more variance.
+    one together. First order only. `disarm()` has never more variance. Not at probabilities of exactly 0 or 1
+    that a parameter moves: see `reinforce`.
 
     Raises:
         EstimatorError: the distribution is not two-valued.

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from ._arguments import objective_function
 from ._calls import trace_call
 from ._errors import EstimatorError, name_of
 from ._interpreter import Mode, walk
@@ -100,6 +101,7 @@ def choose_estimators(fun: Callable, choose: Choose, *, keep_refused: bool = Fal
         >>> float(jax.grad(g, argnums=1)(jax.random.key(0), 0.25))
         4.0
     """
+    objective_function("choose_estimators", fun)
 
     @functools.wraps(fun)
     def chosen(*args, **kwargs):

@@ -57,8 +57,8 @@ def _enumerated(site: Site):
     @jax.jit
     def run(key, *arrays):
         distribution, estimator = site.restore(arrays)
-        values, logp = estimator.enumerate(distribution)
-        return jax.tree.leaves(values), jnp.exp(logp)
+        values, probabilities = estimator.enumerate(distribution)
+        return jax.tree.leaves(values), probabilities
 
     return run
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
+from ._arguments import objective_function
 from ._calls import trace_call
 from ._errors import name_of
 from ._interpreter import width
@@ -66,6 +67,7 @@ def table(head: tuple[str, ...], rows: list) -> str:
 
 def describe_sites(fun: Callable, *args, **kwargs) -> Description:
     """The sample sites of an objective at these arguments, without running it; see `describe_estimators`."""
+    objective_function("describe_estimators", fun)
     # A float given by position is a parameter, as it is for `jax.grad`.
     args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, args)
     traced = trace_call(fun, args, kwargs)

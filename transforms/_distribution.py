@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from ._errors import EstimatorError
+from ._jax import on_mesh
 from ._pytree import Spec, partition
 
 
@@ -82,19 +82,36 @@ def log_prob(distribution: Any, value: Any) -> jax.Array:
     return distribution.log_prob(value)
 
 
+@functools.singledispatch
+def guarded(distribution: Any) -> Any:
+    """The same distribution, its log density -inf with a derivative of zero where a value is outside the support."""
+    return distribution
+
+
+@functools.singledispatch
+def law(distribution: Any) -> Any:
+    """The law of a draw: the same distribution without what changes only the density that a draw counts with."""
+    return distribution
+
+
 @functools.lru_cache(maxsize=4096)
-def _density(spec: Spec):
+def _density(spec: Spec, inside: bool):  # noqa: FBT001  (a key of the cache)
     def site_log_density(value, *arrays):
         with lenient():
-            return log_prob(restore(spec, arrays), value)
+            distribution = restore(spec, arrays)
+            return log_prob(distribution if inside else guarded(distribution), value)
 
     return jax.jit(site_log_density)
 
 
-def log_density(distribution: Any, value: Any) -> jax.Array:
-    """`distribution.log_prob(value)`, traced once per kind of distribution. Shape: the distribution's batch shape."""
+def log_density(distribution: Any, value: Any, *, inside: bool = False) -> jax.Array:
+    """`distribution.log_prob(value)`, traced once per kind of distribution. Shape: the distribution's batch shape.
+
+    A value outside the support has the log density -inf; `inside` says that it is known to be in the support, because
+    it was drawn from there or enumerated, and saves the look.
+    """
     arrays, spec = dismantle(distribution)
-    return _density(spec)(value, *arrays)
+    return on_mesh(_density(spec, inside))(value, *arrays)
 
 
 class WeakDerivative(NamedTuple):
@@ -128,12 +145,14 @@ def moving_support(distribution: Any) -> bool:
     return False
 
 
-def finite_support(distribution: Any) -> jax.Array:
-    """The support of one element of a distribution that has a finite one."""
-    values = support(distribution)
-    if values is None:
-        raise EstimatorError(f"{type(distribution).__name__} has no finite support.")
-    return values
+@functools.singledispatch
+def probabilities(distribution: Any, values: jax.Array) -> jax.Array | None:
+    """The probabilities of support points where they are parameters, or polynomials of parameters; else None.
+
+    At a probability of zero exp(log_prob) has no derivative, and these have. `values` has the shape (k, *event_shape),
+    the answer the shape (k, *batch_shape). None stands for exp(log_prob), where what is zero has no derivative either.
+    """
+    return None
 
 
 @functools.singledispatch
@@ -161,4 +180,4 @@ def log_density_at_support(distribution: Any, values: jax.Array) -> jax.Array:
     batch = batch_shape(distribution)
     spread = jnp.reshape(values, values.shape[:1] + (1,) * len(batch) + values.shape[1:])
     spread = jnp.broadcast_to(spread, values.shape[:1] + batch + values.shape[1:])
-    return jax.vmap(lambda v: log_density(distribution, v))(spread)
+    return jax.vmap(lambda v: log_density(distribution, v, inside=True))(spread)

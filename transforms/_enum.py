@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
+import numpy as np
+from jax import lax
 from jax import numpy as jnp
 
-from ._distribution import batch_shape, elementwise, finite_support, log_density_at_support, support
+from ._finite import count, elements, finite, refuse_infinite
 from ._kinds import Enumerate
 from ._primitive import value_struct
 from ._pytree import size
@@ -20,33 +23,55 @@ class Enum(Enumerate):
 
     def refuses(self, distribution: Any) -> str | None:
         """Refuse infinite supports, and joint supports too large to sum."""
-        flat = elementwise(distribution)
-        values = support(flat)
+        values = count(distribution)
         if values is None:
+            return refuse_infinite(distribution)
+        n = size(elements(distribution))
+        if values**n > LIMIT:
             return (
-                f"{type(distribution).__name__} has no finite support to sum over. Write `reparam()` or `reinforce()`, "
-                "or `mvd()` where the distribution has a weak derivative."
-            )
-        joint = values.shape[0] ** size(batch_shape(flat))
-        if joint > LIMIT:
-            return (
-                f"{size(batch_shape(flat))} elements of {values.shape[0]} values each have {joint} joint values, over "
+                f"{n} elements of {values} values each have {values**n} joint values, over "
                 f"the limit of {LIMIT}. Write `local_expectation()`, which sums one element at a time."
             )
         return None
 
     def enumerate(self, distribution: Any) -> tuple[Any, jax.Array]:
-        """The joint support of all elements of the site, and its log probabilities."""
-        flat = elementwise(distribution)
-        values, batch = finite_support(flat), batch_shape(flat)
-        logp = log_density_at_support(flat, values)
-        values = values.astype(value_struct(flat).dtype)
-        k, n = values.shape[0], size(batch)
-        if n == 1:
-            return jnp.reshape(values, (k, *batch, *values.shape[1:])), jnp.reshape(logp, (k,))
-        index = jnp.stack(jnp.meshgrid(*[jnp.arange(k)] * n, indexing="ij"), -1).reshape(-1, n)
-        joint = jnp.take_along_axis(logp.reshape(k, n), index, axis=0).sum(1)
-        return values[index].reshape(-1, *batch, *values.shape[1:]), joint
+        """The joint support of all elements of the site, and its probabilities."""
+        found = finite(distribution)
+        k, n = found.p.shape[0], size(found.batch)
+        p = jnp.reshape(found.p, (k, n))
+        numbers = np.broadcast_to(np.arange(k)[:, None], (k, n))
+        if found.possible is not None:
+            numbers = _runnable(lax.stop_gradient(p), lax.stop_gradient(p))
+        joint = np.stack(np.meshgrid(*[np.arange(k)] * n, indexing="ij"), -1).reshape(-1, n)
+        index = numbers[joint, np.arange(n)]
+        values = found.values.astype(value_struct(distribution).dtype)[index]
+        return jnp.reshape(values, (-1, *found.batch, *values.shape[2:])), functools.reduce(_products, p.T)
+
+    def __repr__(self):
+        return "enum()"
+
+
+def _products(a: jax.Array, b: jax.Array) -> jax.Array:
+    """All products of the probabilities of two independent choices, the second one fastest."""
+    return jnp.ravel(a[:, None] * b[None])
+
+
+@jax.custom_batching.custom_vmap
+def _runnable(most: jax.Array, least: jax.Array) -> jax.Array:
+    """The number of the value to run for each value, shape (k, n): a likely one in place of one without probability.
+
+    The results have no weight, and are not nan. `most` and `least` are the probabilities over all lanes, so that the
+    values are the same in all of them and what follows is not repeated in each.
+    """
+    numbers = jnp.arange(most.shape[0])[:, None]
+    return jnp.where(most > 0.0, numbers, jnp.argmax(least, axis=0)[None])
+
+
+@_runnable.def_vmap
+def _(size, mapped, most, least):
+    most = jnp.max(most, axis=0) if mapped[0] else most
+    least = jnp.min(least, axis=0) if mapped[1] else least
+    return _runnable(most, least), False
 
 
 def enum() -> Enum:

@@ -33,6 +33,10 @@ class ObjectiveError(TracegradError, TypeError):
     """An objective whose output cannot be an expectation to differentiate."""
 
 
+class ArgumentError(TracegradError, TypeError):
+    """An argument of a kind that cannot stand in its place."""
+
+
 class DiscontinuityWarning(UserWarning):
     """A reparameterised value reaches a discontinuity, whose share of the derivative its path misses."""
 

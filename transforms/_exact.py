@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import objective_function, whole
 from ._calls import TracedCall, trace_call
 from ._errors import EstimatorError, ObjectiveError
 from ._interpreter import Mode, walk
@@ -168,6 +169,11 @@ def exact_expectation(fun: Callable, *, cells: int = 4, nodes: int = 16, limit: 
         >>> round(float(mean(jax.random.key(0), 0.25)), 5), round(float(jax.grad(mean, 1)(jax.random.key(0), 0.25)), 5)
         (0.75, 3.0)
     """
+    objective_function("exact_expectation", fun)
+    cells, nodes, limit = (
+        whole("exact_expectation", name, given, EstimatorError)
+        for name, given in (("cells", cells), ("nodes", nodes), ("limit", limit))
+    )
     grid = make_grid(cells, nodes)
 
     @functools.wraps(fun)

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
+from ._arguments import flag, objective_function, whole
 from ._calls import trace_call
 from ._credit import credit_plan
 from ._crediting import Crediting
 from ._errors import ObjectiveError, RandomKeyError
 from ._interpreter import walk
 from ._jax import lane_shape, make_primitive, vmapped
+from ._key_reuse import refuse_reuse
 from ._modes import Estimating, estimate
 from ._plan import plan_of, samples
 from ._primitive import check_key
@@ -102,7 +104,8 @@ def expectation(
             data flow. Unbiased either way; False multiplies all of it, with more variance.
 
     Raises:
-        ObjectiveError: an output is not floating point.
+        ObjectiveError: an output is not floating point; `fun` is no function that runs to its end, or a generative
+            function, which has no value of its own; an option out of its range.
         RandomKeyError: the first argument is not one typed key.
         NoRuleError: a sample is inside an operation that has no rule; it is named.
 
@@ -124,22 +127,31 @@ def expectation(
     """
     if fun is None:
         return functools.partial(expectation, has_aux=has_aux, chunk_size=chunk_size, forks=forks, credit=credit)
-    if not callable(fun):
-        raise ObjectiveError(f"expectation() takes a function f(key, *args), and got {type(fun).__name__}.")
-    for name, given in (("chunk_size", chunk_size), ("forks", forks)):
-        if given is not None and (not isinstance(given, int) or given < 1):
-            raise ObjectiveError(f"expectation({name}=...) takes a positive int or None, and got {given!r}.")
+    objective_function("expectation()", fun)
+    options = _options(chunk_size, forks, credit=credit)
+    flag("expectation", "has_aux", has_aux, ObjectiveError)
 
     @functools.wraps(fun)
     def estimate_of(key, *args, **kwargs):
         check_key(key, f"expectation({getattr(fun, '__name__', fun)})")
         traced = trace_call(fun, (key, *args), kwargs)
+        refuse_reuse(traced.jaxpr)
         objectives = _count_objectives(traced.out, has_aux=has_aux)
-        program = Program(traced.jaxpr, Options(objectives, chunk_size, forks, credit), traced.closed)
+        program = Program(traced.jaxpr, options(objectives), traced.closed)
         leaves = bind(*traced.operands, program=program)
         return jax.tree.unflatten(jax.tree.structure(traced.out), leaves)
 
     return estimate_of
+
+
+def _options(chunk_size, forks, *, credit) -> Callable[[int], Options]:
+    """The options, checked, but for the number of objectives."""
+    chunk_size, forks = (
+        None if given is None else whole("expectation", name, given, ObjectiveError)
+        for name, given in (("chunk_size", chunk_size), ("forks", forks))
+    )
+    credit = flag("expectation", "credit", credit, ObjectiveError)
+    return lambda objectives: Options(objectives, chunk_size, forks, credit)
 
 
 def _count_objectives(out, *, has_aux):

@@ -9,7 +9,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ._distribution import batch_shape, elementwise, log_density_at_support, support
+from ._distribution import batch_shape, elementwise, lenient, log_density_at_support, probabilities, support
 from ._errors import EstimatorError
 from ._outcomes import StandardNoise, standard_noise
 from ._primitive import noise
@@ -71,21 +71,27 @@ def pick(key: jax.Array, logits: jax.Array) -> jax.Array:
 class Finite(NamedTuple):
     """A distribution of finite support, element by element.
 
-    `values` has the shape (k, *event_shape), `logp` the shape (k, *batch_shape).
+    Attributes:
+        values: the support, shape (k, *event_shape).
+        p: the probabilities, shape (k, *batch_shape).
+        possible: False where the probability is zero and so is its derivative; None where there is no such value.
+        logp: the log probabilities, that of nothing as that of the smallest float.
     """
 
     values: jax.Array
+    p: jax.Array
+    possible: jax.Array | None
     logp: jax.Array
 
     @property
     def batch(self) -> tuple[int, ...]:
         """The shape of the elements."""
-        return self.logp.shape[1:]
+        return self.p.shape[1:]
 
     @property
     def fixed(self) -> jax.Array:
-        """The log probabilities without derivative."""
-        return lax.stop_gradient(self.logp)
+        """The probabilities without derivative."""
+        return lax.stop_gradient(self.p)
 
     def which(self, value: jax.Array) -> jax.Array:
         """Which support point each element is, shape (*batch_shape)."""
@@ -93,9 +99,16 @@ class Finite(NamedTuple):
         event = tuple(range(1 + len(self.batch), spread.ndim))
         return jnp.argmax(jnp.all(spread.astype(value.dtype) == value[None], axis=event), axis=0)
 
-    def at(self, index: jax.Array) -> jax.Array:
-        """Something of the shape (k, *batch_shape), the log probabilities here, at an index for each element."""
-        return take(self.logp, index)
+    def alternatives(self, index: jax.Array, value: jax.Array) -> jax.Array:
+        """The support points at indices of shape (m, *batch_shape), as alternatives to a drawn value.
+
+        Of what is impossible a program may make nothing, or nan: the drawn value itself stands in its place.
+        """
+        others = self.values[index].astype(value.dtype)
+        if self.possible is None:
+            return others
+        possible = jnp.take_along_axis(self.possible, index, axis=0)
+        return jnp.where(jnp.reshape(possible, possible.shape + (1,) * (others.ndim - possible.ndim)), others, value)
 
 
 def take(table: jax.Array, index: jax.Array) -> jax.Array:
@@ -104,12 +117,19 @@ def take(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def finite(distribution: Any) -> Finite:
-    """The support and log probabilities of a distribution that has a finite support."""
+    """The support and probabilities of a distribution that has a finite support."""
     flat = elementwise(distribution)
     values = support(flat)
     if values is None:
         raise EstimatorError(str(refuse_infinite(distribution)))
-    return Finite(values, jnp.asarray(log_density_at_support(flat, values), dtype=float))
+    logp = jnp.asarray(log_density_at_support(flat, values), dtype=float)
+    floored = jnp.maximum(logp, jnp.log(jnp.finfo(logp.dtype).tiny))
+    with lenient():
+        p = probabilities(flat, values)
+    if p is not None:
+        return Finite(values, jnp.asarray(p, dtype=float), None, floored)
+    p = jnp.exp(logp)
+    return Finite(values, jnp.where(p > 0.0, p, 0.0), lax.stop_gradient(p) > 0.0, floored)
 
 
 def count(distribution: Any) -> int | None:

@@ -18,11 +18,12 @@ from jax import numpy as jnp
 from ._errors import name_of
 from ._first_order import fork_sum
 from ._interpreter import walk, width
+from ._jax import is_key
 from ._kinds import Fork
 from ._numbering import numbering, numbering_of_steps
 from ._parts import some
 from ._plan import Plan, Step, sites_in
-from ._primitive import auxiliary
+from ._primitive import again, auxiliary
 from ._pytree import stop_gradient
 from ._replaying import Replaying, ReplayingLanes
 from ._versions import versions
@@ -102,12 +103,17 @@ def _who(plan):
     )
 
 
+def _replayed(start):
+    """The values that a run starts from once more, with the same keys."""
+    return {v: again(x) if is_key(x) else x for v, x in start.env.items()}
+
+
 def _alone(plan, options, group):
     """The objectives with each alternative in place, by itself."""
 
     def replay(cursor):
         mode = Replaying(options, group.only)
-        return walk(plan, dict(group.start.env), mode, group.start.at, cursor)[0][: options.objectives]
+        return walk(plan, _replayed(group.start), mode, group.start.at, cursor)[0][: options.objectives]
 
     return _over(replay, jnp.ravel(group.numbers), options.chunk_size)
 
@@ -119,7 +125,7 @@ def _lane_by_lane(plan, options, group):
     def replay(cursor):
         def program(on):
             mode = ReplayingLanes(options, group.only, on)
-            return walk(plan, dict(group.start.env), mode, group.start.at, cursor)[0][: options.objectives]
+            return walk(plan, _replayed(group.start), mode, group.start.at, cursor)[0][: options.objectives]
 
         return versions(program, lanes)
 

@@ -17,7 +17,7 @@ from jax import numpy as jnp
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Literal = jex_core.Literal
 DropVar = jex_core.DropVar
@@ -34,6 +34,7 @@ class Lane(NamedTuple):
 
 def vmapped(fn: Callable, lanes: Sequence[Lane], out_axes: Any = 0) -> Callable:
     """Apply the lanes of an equation, innermost first, to the function of one lane."""
+    fn = on_mesh(fn)
     for lane in lanes:
         axes = tuple(0 if m else None for m in lane.mapped)
         fn = jax.vmap(fn, in_axes=axes, out_axes=out_axes, axis_size=lane.size)
@@ -55,6 +56,24 @@ def without_lanes(avals: Sequence[Any], lanes: Sequence[Lane]) -> list[jax.Shape
 # ---- primitives ---------------------------------------------------------------------------------------------------
 
 
+class _Primitive(jex_core.Primitive):
+    """A primitive that is pickled by its name: a copy would be without rules."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        _primitives[name] = self
+
+    def __reduce__(self):
+        return _primitive_of, (self.name,)
+
+
+_primitives: dict[str, _Primitive] = {}
+
+
+def _primitive_of(name: str) -> _Primitive:
+    return _primitives[name]
+
+
 def make_primitive(
     name: str,
     *,
@@ -70,11 +89,13 @@ def make_primitive(
     jvp(differentiable, tangents, rebuild, lanes, **params) -> (outs, out_tangents): see `_jvp` below.
     check_lane(mapped, **params): raises where a vmap must not map these operands so.
     """
-    primitive = jex_core.Primitive(name)
+    primitive = _Primitive(name)
     primitive.multiple_results = True
     primitive.def_impl(run)
 
     def abstract(*avals, lanes, **params):
+        if any(map(_mesh_in_types, avals)):
+            return [v.aval for v in trace(lambda *xs: run(*xs, lanes=lanes, **params), *avals).jaxpr.outvars]
         return _results(avals, shapes(avals, lanes, **params))
 
     primitive.def_abstract_eval(abstract)
@@ -131,6 +152,30 @@ def _results(avals, shapes) -> list:
     return [aval(shape, dtype) for shape, dtype in shapes]
 
 
+def _mesh_in_types(aval) -> Any:
+    """The mesh whose shardings are parts of types that an array lives on; None where there is none."""
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    return mesh if mesh is not None and AxisType.Explicit in mesh.axis_types else None
+
+
+def on_mesh(fn: Callable) -> Callable:
+    """The same function, traced on the mesh that its arguments live on where shardings are parts of types.
+
+    JAX gives what is made from constants alone (a choice of two numbers, say) the mesh of the context, and a `vmap`
+    whose axis is spread over a mesh that the type of such a value does not have is an error (seen in jax 0.10).
+    """
+
+    def run(*args):
+        meshes = (_mesh_in_types(jax.typeof(x)) for x in args if hasattr(x, "dtype"))
+        mesh = next((m for m in meshes if m is not None), None)
+        if mesh is None or not jax.sharding.get_abstract_mesh().empty:
+            return fn(*args)
+        with jax.sharding.use_abstract_mesh(mesh):
+            return jax.jit(fn)(*args)  # outside `jit` a mesh without devices cannot run one operation at a time
+
+    return run
+
+
 def varying_axes(*trees: Any) -> frozenset:
     """The mesh axes along which any array varies, inside `shard_map`; none outside of it."""
     return frozenset().union(*(_varying(jax.typeof(x)) for x in jax.tree.leaves(trees)))
@@ -141,13 +186,17 @@ def _varying(aval) -> frozenset:
 
 
 def vary(tree: Any, axes: frozenset) -> Any:
-    """The same arrays, varying along these mesh axes too: carries and branches must agree in this."""
+    """The same arrays, varying along these mesh axes too, and on the mesh: carries and branches must agree in this."""
+    mesh = jax.sharding.get_abstract_mesh()
 
     def one(x):
-        missing = axes - _varying(jax.typeof(x))
+        aval = jax.typeof(x)
+        if AxisType.Explicit in mesh.axis_types and aval.sharding.mesh.empty:
+            x = jax.sharding.reshard(x, PartitionSpec(*[None] * aval.ndim))
+        missing = axes - _varying(aval)
         return lax.pcast(x, tuple(sorted(missing)), to="varying") if missing else x
 
-    return jax.tree.map(one, tree) if axes else tree
+    return tree if not axes and mesh.empty else jax.tree.map(one, tree)
 
 
 def _zero_like(primal):
@@ -164,7 +213,7 @@ def _is_zero(tangent) -> bool:
 
 def make_forward_only(name: str, refuse: Callable[[], Exception]) -> Callable:
     """An identity on one array that lets forward-mode derivatives through and refuses to be transposed."""
-    primitive = jex_core.Primitive(name)
+    primitive = _Primitive(name)
     primitive.def_impl(lambda x: x)
     primitive.def_abstract_eval(lambda x: x)
     mlir.register_lowering(primitive, mlir.lower_fun(lambda x: x, multiple_results=False))

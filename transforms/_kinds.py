@@ -83,4 +83,4 @@ class Enumerate(Estimator):
 
     @abc.abstractmethod
     def enumerate(self, distribution: Any) -> tuple[Any, jax.Array]:
-        """All values, along a leading axis, and their log probabilities, shape (k,)."""
+        """All values, along a leading axis, and their probabilities (not their logarithms), shape (k,)."""

@@ -9,6 +9,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import objective_function, whole
 from ._contributions import magic_box
 from ._errors import ObjectiveError
 from ._surrogate import Scored, scored
@@ -22,12 +23,6 @@ def lanes_of(what: str, fun: Callable, key: jax.Array, n: int, args: tuple, kwar
     if not hasattr(value, "shape") or value.shape != (n,) or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ObjectiveError(f"{what} takes an objective that returns one float scalar, and this one does not.")
     return found._replace(score=found.score.astype(value.dtype), control=found.control.astype(value.dtype))
-
-
-def check_count(what: str, n: Any) -> None:
-    """Refuse all but integers of at least 2."""
-    if not isinstance(n, int) or n < 2:
-        raise ObjectiveError(f"{what}: the number of samples n must be an integer of at least 2, and is {n!r}.")
 
 
 def leave_one_out(fun: Callable, n: int) -> Callable:
@@ -60,7 +55,8 @@ def leave_one_out(fun: Callable, n: int) -> Callable:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), 0.5).shape
         ()
     """
-    check_count("leave_one_out", n)
+    objective_function("leave_one_out", fun)
+    n = whole("leave_one_out", "n, the number of samples,", n, ObjectiveError, least=2)
 
     def objective(key: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
         value, score, control = lanes_of("leave_one_out", fun, key, n, args, kwargs)

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ._distribution import WeakDerivative, batch_shape, elementwise, finite_support, log_density_at_support, support
+from ._distribution import WeakDerivative
+from ._finite import finite, refuse_infinite
 from ._kinds import Fork
 
 
@@ -16,26 +17,18 @@ class LocalExpectation(Fork):
 
     def refuses(self, distribution: Any) -> str | None:
         """Refuse infinite supports."""
-        if support(elementwise(distribution)) is not None:
-            return None
-        return (
-            f"{type(distribution).__name__} has no finite support to sum over. Write `reparam()` or `reinforce()`, or "
-            "`mvd()` where the distribution has a weak derivative."
-        )
+        return refuse_infinite(distribution)
 
     def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
         """The support points other than the drawn one, with their probabilities as coefficients.
 
         The drawn value itself would compare the objective with itself: k values need k - 1 runs.
         """
-        flat = elementwise(distribution)
-        values, batch = finite_support(flat), batch_shape(flat)
-        k, event = values.shape[0], tuple(range(1 + len(batch), values.ndim + len(batch)))
-        spread = jnp.reshape(values, (k, *(1 for _ in batch), *values.shape[1:]))
-        drawn = jnp.argmax(jnp.all(spread.astype(value.dtype) == value[None], axis=event), axis=0)
-        others = (drawn[None] + jnp.reshape(jnp.arange(1, k), (k - 1, *(1 for _ in batch)))) % k
-        probabilities = jnp.exp(log_density_at_support(flat, values))
-        return WeakDerivative(values[others].astype(value.dtype), jnp.take_along_axis(probabilities, others, axis=0))
+        found = finite(distribution)
+        k = found.p.shape[0]
+        steps = jnp.reshape(jnp.arange(1, k), (k - 1, *(1 for _ in found.batch)))
+        others = (found.which(value)[None] + steps) % k
+        return WeakDerivative(found.alternatives(others, value), jnp.take_along_axis(found.p, others, axis=0))
 
     def __repr__(self):
         return "local_expectation()"

@@ -18,30 +18,40 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._calls import trace_call
-from ._distribution import batch_shape, elementwise, log_density_at_support, support
+from ._distribution import batch_shape, elementwise, support
 from ._errors import EstimatorError, name_of
 from ._exact import CHUNK, known, rewrite
+from ._finite import finite
 from ._interpreter import Mode, walk
 from ._jax import bits_of_key, vmapped
 from ._outcomes import Collecting, Draw, Table
 from ._primitive import check_key, rebind, value_struct
 from ._pytree import size, stop_gradient
+from ._replaying import share
 
 WHAT = "enumeration"
 
 
-def _look(distribution: Any) -> Draw:
+Weigh = Callable[[Any, jax.Array], jax.Array]
+"""From a distribution and its support (k, *event_shape) to probabilities, shape (k, *batch_shape)."""
+
+
+def _of_site(distribution, values):
+    return finite(distribution).p
+
+
+def _look(weigh: Weigh, distribution: Any) -> Draw:
     """A draw by the numbers of its values; in place of a law it has how many there are."""
     flat = elementwise(distribution)
     values: Any = support(flat)  # finite: the program was looked through before
-    return Draw(values.shape[0], size(batch_shape(flat)), functools.partial(_at, flat, values))
+    return Draw(values.shape[0], size(batch_shape(flat)), functools.partial(_at, weigh, flat, values))
 
 
-def _at(flat, values, codes):
+def _at(weigh, flat, values, codes):
     """The values at these numbers, one for each element, and their probability."""
     index = jnp.reshape(codes, batch_shape(flat))
-    logp = jnp.take_along_axis(log_density_at_support(flat, values), index[None], axis=0)
-    return values[index].astype(value_struct(flat).dtype), jnp.prod(jnp.exp(logp))
+    p = jnp.take_along_axis(jnp.asarray(weigh(flat, values), dtype=float), index[None], axis=0)
+    return values[index].astype(value_struct(flat).dtype), jnp.prod(p)
 
 
 class _Plain(Mode):
@@ -81,15 +91,15 @@ class _Weighing(Mode):
     a branch not taken, counts as if all its values were alike.
     """
 
-    def __init__(self, table: Table, sizes: np.ndarray, codes: jax.Array):
-        self.table, self.sizes, self.codes = table, sizes, codes
+    def __init__(self, weigh: Weigh, table: Table, sizes: np.ndarray, codes: jax.Array):
+        self.weigh, self.table, self.sizes, self.codes = weigh, table, sizes, codes
 
     def draw(self, site, operands, lanes, cursor):
         """Look up the values of the key."""
 
         def one(key, *arrays):
             hits = jnp.all(jnp.asarray(self.table.words) == bits_of_key(key)[None], axis=-1)
-            drawn = _look(site.restore(arrays)[0])
+            drawn = _look(self.weigh, site.restore(arrays)[0])
             start = jnp.asarray(self.table.starts)[jnp.argmax(hits)]
             value, p = drawn.at(self.codes[start + jnp.arange(drawn.elements)])
             mine = (jnp.arange(len(self.sizes)) >= start) & (jnp.arange(len(self.sizes)) < start + drawn.elements)
@@ -120,7 +130,7 @@ def _variables(plan, operands):
 
     @jax.jit
     def collect(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(_look))[1]
+        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(functools.partial(_look, _of_site)))[1]
 
     record = collect(*map(stop_gradient, operands))
     if record is None:
@@ -135,7 +145,7 @@ def _variables(plan, operands):
     return Table(words, np.cumsum(counts) - counts), np.repeat(values, counts)
 
 
-def outcome_sum(fun: Callable, *, limit: int = 1 << 16) -> Callable:
+def outcome_sum(fun: Callable, *, limit: int = 1 << 16, weigh: Weigh = _of_site) -> Callable:
     """The exact mean of a program whose draws have finite supports, by a sum over all their values.
 
         E f = sum over values v of all draws of p(v; args) f(v; args)
@@ -145,6 +155,7 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16) -> Callable:
     Args:
         fun: `f(key, *args)`, sampling, with or without an `expectation`; a float scalar or a pytree of floats.
         limit: the largest number of combinations of values.
+        weigh: the probabilities of a distribution at its support; those of the estimators where none are given.
 
     Returns:
         A function of the same arguments that returns the mean and the number of combinations, an int. It runs on known
@@ -174,7 +185,7 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16) -> Callable:
         if total > limit:
             raise EstimatorError(f"{WHAT}: {total} combinations of values are over the limit of {limit}.")
         codes = np.stack(np.unravel_index(np.arange(total), sizes), -1) if len(sizes) else np.zeros((1, 0), int)
-        sums, visits = _sum(plan, table, sizes, codes)(*operands)
+        sums, visits = _sum(plan, weigh, table, sizes, codes)(*operands)
         if np.any(known(visits) > 1):
             raise EstimatorError(f"{WHAT}: a key is drawn from twice, or depends on what was drawn.")
         return jax.tree.unflatten(jax.tree.structure(call.out), sums), total
@@ -182,14 +193,13 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16) -> Callable:
     return mean_of
 
 
-def _sum(plan, table, sizes, codes):
+def _sum(plan, weigh, table, sizes, codes):
     @jax.jit
     def total(*operands):
         def run(code):
             env = dict(zip(plan.inputs, operands, strict=True))
-            outs, (p, visits) = walk(plan, env, _Weighing(table, sizes, code))
-            # What has no probability may have no value either.
-            return [jnp.where(p > 0.0, y, 0.0) * p.astype(y.dtype) for y in outs], visits
+            outs, (p, visits) = walk(plan, env, _Weighing(weigh, table, sizes, code))
+            return [share(p, y) for y in outs], visits
 
         outs, visits = lax.map(run, jnp.asarray(codes), batch_size=min(CHUNK, len(codes)))
         return [jnp.sum(y, axis=0) / len(codes) for y in outs], jnp.max(visits, axis=0)

@@ -129,7 +129,12 @@ def noise(key: jax.Array, distribution: Any) -> Any:
 
 def auxiliary(key: jax.Array) -> jax.Array:
     """A key for the estimator's own randomness at a site, apart from the one that draws its value."""
-    return jax.random.fold_in(key, 0xF0F0F0F0)
+    return jax.random.fold_in(again(key), 0xF0F0F0F0)
+
+
+def again(key: jax.Array) -> jax.Array:
+    """The same key, to be used once more on purpose: `jax_debug_key_reuse` is told, and nothing is computed."""
+    return jax.random.clone(key)
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,6 +10,8 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ._errors import ArgumentError
+
 DYNAMIC = "<array>"
 
 
@@ -21,6 +23,28 @@ def is_array(x: Any) -> bool:
 def is_inexact(x: Any) -> bool:
     """Whether `x` is an array of floating or complex numbers, the kind that carries a derivative."""
     return is_array(x) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def as_array(x: Any) -> Any:
+    """A column of a table (pandas, polars) or another array of the `__array__` protocol as NumPy's; all else as it is.
+
+    Raises:
+        ArgumentError: a whole table, or a column of something that is no number.
+    """
+    if is_array(x) or not (hasattr(type(x), "to_numpy") or hasattr(type(x), "__array__")):
+        return x
+    what = f"{type(x).__module__.partition('.')[0]} {type(x).__name__}"
+    if hasattr(x, "columns"):
+        raise ArgumentError(
+            f"A table ({what}) is no array. Give its columns, which are: `{{name: df[name] for name in df.columns}}`."
+        )
+    array = np.asarray(x.to_numpy() if hasattr(x, "to_numpy") else x)
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+        raise ArgumentError(
+            f"A column ({what}) of type {array.dtype} holds no numbers. Encode it (`.astype(float)`, or categories by "
+            "their codes), and say what is missing by a mask."
+        )
+    return array
 
 
 class Spec:
@@ -64,6 +88,7 @@ class Spec:
 def partition(tree: Any) -> tuple[list, Spec]:
     """Return the arrays of a pytree, in order, and the `Spec` that puts them back."""
     leaves, treedef = jax.tree.flatten(tree)
+    leaves = [as_array(leaf) for leaf in leaves]
     arrays = [leaf for leaf in leaves if is_array(leaf)]
     return arrays, Spec(treedef, tuple(DYNAMIC if is_array(leaf) else leaf for leaf in leaves))
 

@@ -11,10 +11,12 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import finite_real, flag, positive
+from ._arguments import function as check_function
 from ._contributions import magic_box
 from ._distribution import elementwise, log_density
 from ._errors import EstimatorError
-from ._finite import Finite, count, elements, finite, refuse_infinite, uniform
+from ._finite import Finite, count, elements, finite, refuse_infinite, take, uniform
 from ._jax import Tracer
 from ._kinds import Direct, Drawn, Path
 from ._primitive import auxiliary, noise
@@ -24,7 +26,7 @@ from ._pytree import stop_gradient
 def _binary(found: Finite, index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The log odds phi, and z = phi + logit(u) with u uniform given the draw; all of the shape of the elements."""
     odds = found.logp[1] - found.logp[0]
-    part = found.at(index) + jnp.log(uniform(key, found.batch))
+    part = take(found.logp, index) + jnp.log(uniform(key, found.batch))
     rest = jnp.log(-jnp.expm1(part))
     return odds, odds + jnp.where(index == 1, rest - part, part - rest)
 
@@ -63,7 +65,7 @@ class Relax(Path, Direct):
         """Draw without derivative; the score term, and the control variate c(z) - c(z~) box."""
         value = stop_gradient(noise(key, stop_gradient(distribution)))
         found, flat = finite(distribution), elementwise(distribution)
-        score = jnp.sum(jnp.asarray(log_density(flat, value), dtype=float))
+        score = jnp.sum(jnp.asarray(log_density(flat, value, inside=True), dtype=float))
         z, conditional = relaxations(found, found.which(value), auxiliary(key))
         c = functools.partial(_scalar, self.function(distribution))
         return Drawn(value, score, control=c(z) - c(conditional) * magic_box(score))
@@ -120,8 +122,7 @@ class Rebar(Relax):
 
 
 def _check_function(function: Any, name: str) -> None:
-    if not callable(function):
-        raise EstimatorError(f"{name} takes a function of the relaxed draw, and got {type(function).__name__}.")
+    check_function(name, "a function of the relaxed draw", function, EstimatorError)
     cells = getattr(function, "__closure__", None) or ()
     if any(isinstance(leaf, Tracer) for c in cells for leaf in jax.tree.leaves(c.cell_contents)):
         raise EstimatorError(
@@ -138,7 +139,8 @@ def relax(control: Callable, *, continuous: bool = False) -> Relax:
     For two-valued draws z = log odds + logit(u), of the shape of the site's elements, and H(z) = 1[z > 0]; for k > 2
     values z = log p + Gumbel noise, shape (*elements, k), and H is the argmax. Unbiased for every c, and right to
     every order; the variance is c's to reduce, and `control_loss` trains it. In a plate every lane has its own z, and c
-    is a function of one lane.
+    is a function of one lane. Not at probabilities of exactly 0 or 1
+    that a parameter moves: see `reinforce`.
 
     Args:
         control: c(z), a float scalar in the unit of the objective. Its arrays are differentiated: make it an Equinox
@@ -162,7 +164,7 @@ def relax(control: Callable, *, continuous: bool = False) -> Relax:
         ()
     """
     _check_function(control, "relax(control)")
-    return Relax(control, continuous=continuous)
+    return Relax(control, continuous=flag("relax", "continuous", continuous, EstimatorError))
 
 
 def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, continuous: bool = False) -> Rebar:
@@ -193,4 +195,7 @@ def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, conti
         ()
     """
     _check_function(function, "rebar(function)")
+    positive("rebar", "temperature", temperature, EstimatorError)
+    finite_real("rebar", "scale", scale, EstimatorError)
+    continuous = flag("rebar", "continuous", continuous, EstimatorError)
     return Rebar(Concrete(function, temperature, scale), continuous=continuous)

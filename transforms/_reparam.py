@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import jax
 
+from ._arguments import flag
 from ._distribution import reparameterised
+from ._errors import EstimatorError
 from ._kinds import Direct, Drawn, Path
 from ._primitive import noise
 
@@ -62,4 +64,4 @@ def reparam(*, continuous: bool = False) -> Reparam:
         >>> float(jax.grad(f, argnums=1)(jax.random.key(0), 3.0))
         1.0
     """
-    return Reparam(continuous=continuous)
+    return Reparam(continuous=flag("reparam", "continuous", continuous, EstimatorError))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax import numpy as jnp
 
 from ._contributions import enumerated, fork, fork_shape, replace_lanes, replace_one
 from ._errors import ObjectiveError
@@ -14,7 +15,7 @@ from ._jax import lane_shape
 from ._kinds import Fork
 from ._numbering import lane_axis, numbering, numbering_of
 from ._primitive import rebind
-from ._pytree import is_inexact, weighted_sum
+from ._pytree import is_inexact
 
 
 class Options(NamedTuple):
@@ -39,8 +40,21 @@ def average(outs: list, probabilities: jax.Array, objectives: int) -> list:
                 f"An auxiliary output of type {y.dtype} depends on a site under enum(), whose values are averaged "
                 "over; only floating-point outputs can be. Return it as a float, or choose another estimator there."
             )
-    sums = [weighted_sum(probabilities, y) for y in outs]
+    sums = [jnp.sum(jax.vmap(share)(probabilities, y), axis=0) for y in outs]
     return [*sums[:objectives], *map(lax.stop_gradient, sums[objectives:])]
+
+
+def share(p: jax.Array, y: jax.Array) -> jax.Array:
+    """What an outcome y of probability p adds to a mean: p y, and nothing where p is zero, whatever y is.
+
+    There the derivative is y dp; where y is not finite it is infinite, as that of the square root is, or none if the
+    probability stays zero.
+    """
+    p = p.astype(y.dtype)
+    never = p == 0.0
+    lost = never & ~jnp.isfinite(y)
+    steep = jnp.sqrt(jnp.where(lost, p, 1.0)) * jnp.where(y < 0.0, -1.0, 1.0).astype(y.dtype)
+    return jnp.where(lost, steep, p * jnp.where(lost, 0.0, jnp.where(never, lax.stop_gradient(y), y)))
 
 
 class Replaying(Mode):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 
+from ._arguments import flag, whole
 from ._distribution import elementwise
 from ._errors import EstimatorError
 from ._kinds import Direct, Drawn, Path
@@ -88,6 +89,5 @@ def rsvi(augmentation: int = 1, *, continuous: bool = False) -> Rsvi:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), 2.0).shape
         ()
     """
-    if not isinstance(augmentation, int) or augmentation < 0:
-        raise EstimatorError(f"rsvi(augmentation) takes an integer of at least 0, and got {augmentation!r}.")
-    return Rsvi(augmentation, continuous=continuous)
+    augmentation = whole("rsvi", "augmentation", augmentation, EstimatorError, least=0)
+    return Rsvi(augmentation, continuous=flag("rsvi", "continuous", continuous, EstimatorError))

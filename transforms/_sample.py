@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ._distribution import reparameterised
+from ._distribution import law, reparameterised
 from ._errors import EstimatorError, name_of
 from ._kinds import Estimator
 from ._primitive import bind_site, check_key
@@ -42,8 +42,11 @@ def sample(key: jax.Array, distribution: Any, *, estimator: Any = None, label: A
         ()
     """
     check_key(key, f"The sample at {name_of(label)}")
+    distribution = law(distribution)
     if estimator is None:
         estimator = default_estimator(distribution)
+    elif not isinstance(estimator, Estimator):
+        raise EstimatorError(f"The sample at {name_of(label)} takes an estimator like `mvd()`, and got {estimator!r}.")
     reason = estimator.refuses(distribution)
     if reason:
         raise EstimatorError(f"{estimator} at {name_of(label)}: {reason}")

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import whole
 from ._distribution import WeakDerivative
 from ._errors import EstimatorError
 from ._finite import count, finite, pick, refuse_infinite, take
 from ._kinds import Fork
+
+
+def _weights(p: jax.Array) -> jax.Array:
+    """What the others are drawn by: probabilities (m, *batch), and their mean for one of zero, which may be leaving it."""
+    least = jnp.finfo(p.dtype).tiny
+    return jnp.where(p > 0.0, p, jnp.maximum(jnp.mean(p, axis=0), least)[None])
 
 
 class SumAndSample(Fork):
@@ -33,14 +39,13 @@ class SumAndSample(Fork):
         """The k likeliest values with their probabilities, and one of the others, independent of the drawn value."""
         found = finite(distribution)
         order = jnp.argsort(-found.fixed, axis=0)
-        summed, rest = order[: self.k], order[self.k :]
-        others = jnp.take_along_axis(found.fixed, rest, axis=0)
-        drawn = take(rest, pick(key, others))
-        mass = jnp.sum(jnp.exp(others), axis=0)
-        p = jnp.exp(jnp.take_along_axis(found.logp, summed, axis=0))
-        alternatives = found.values[jnp.concatenate([summed, drawn[None]])]
-        coefficients = jnp.concatenate([p, (lax.stop_gradient(mass) * found.at(drawn))[None]])
-        return WeakDerivative(alternatives.astype(value.dtype), coefficients)
+        rest = order[self.k :]
+        weights = _weights(jnp.take_along_axis(found.fixed, rest, axis=0))
+        number = pick(key, jnp.log(weights))
+        chosen = jnp.concatenate([order[: self.k], take(rest, number)[None]])
+        p = jnp.take_along_axis(found.p, chosen, axis=0)
+        coefficients = p.at[-1].divide(take(weights / jnp.sum(weights, axis=0), number))
+        return WeakDerivative(found.alternatives(chosen, value), coefficients)
 
     def __repr__(self):
         return f"sum_and_sample({self.k})"
@@ -51,6 +56,7 @@ def sum_and_sample(k: int = 1) -> SumAndSample:
 
         d E f = sum_{c in C} f(c) dq_c + (1 - q_C) E_{r ~ q | not C}[f(r) d log q_r],   f less its value at the draw
 
+    A value of probability zero is drawn as often as the mean of the others, for its derivative need not be zero.
     The draw r is independent of the site's own, whose objective is therefore a baseline. For distributions of finite
     support, anywhere: loops, branches, plates; k + 1 further runs for each element. First order only.
 
@@ -71,6 +77,4 @@ def sum_and_sample(k: int = 1) -> SumAndSample:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), jax.numpy.zeros(5)).shape
         (5,)
     """
-    if not isinstance(k, int) or k < 1:
-        raise EstimatorError(f"sum_and_sample(k) takes a positive integer, and got {k!r}.")
-    return SumAndSample(k)
+    return SumAndSample(whole("sum_and_sample", "k", k, EstimatorError))

@@ -18,6 +18,7 @@ from ._errors import EstimatorError, name_of
 from ._first_order import fork_sum
 from ._interpreter import walk
 from ._jax import evaluate_with
+from ._key_reuse import refuse_reuse
 from ._kinds import Direct
 from ._modes import Estimating
 from ._plan import plan_of, sites_in
@@ -40,6 +41,7 @@ class Scored(NamedTuple):
 def _traced(fun, args, kwargs):
     """The jaxpr of a call, its operands, and the structure of what it returns."""
     traced = trace_call(fun, args, kwargs)
+    refuse_reuse(traced.jaxpr)
     return traced.jaxpr, traced.operands, jax.tree.structure(traced.out)
 
 

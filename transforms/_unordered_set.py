@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from ._arguments import whole
 from ._distribution import WeakDerivative
 from ._errors import EstimatorError
 from ._finite import Finite, count, finite, pick, refuse_infinite
@@ -19,11 +20,15 @@ LARGEST = 12
 """The largest set: its subsets are summed over."""
 
 
+def _floored(found: Finite) -> jax.Array:
+    """Probabilities above zero: values without one are still drawn when nothing else is left, and then none twice."""
+    return jnp.maximum(found.fixed, jnp.finfo(found.p.dtype).tiny)
+
+
 def _others(found: Finite, first: jax.Array, key: jax.Array, k: int) -> jax.Array:
     """The indices of the set, shape (k, *batch): the first, and k - 1 more, each drawn from what is left."""
-    numbers = jnp.reshape(jnp.arange(found.logp.shape[0]), (-1, *(1 for _ in found.batch)))
-    # Values of probability zero are still drawn when nothing else is left, and then no value twice.
-    logits, chosen = jnp.maximum(found.fixed, jnp.finfo(found.fixed.dtype).min / 8.0), [first]
+    numbers = jnp.reshape(jnp.arange(found.p.shape[0]), (-1, *(1 for _ in found.batch)))
+    logits, chosen = jnp.log(_floored(found)), [first]
     for i in range(k - 1):
         logits = jnp.where(numbers == chosen[-1][None], -jnp.inf, logits)
         chosen.append(pick(jax.random.fold_in(key, i), logits))
@@ -87,13 +92,13 @@ class UnorderedSet(Fork):
         """The others of the set, drawn from what the drawn value leaves."""
         found = finite(distribution)
         index = _others(found, found.which(value), key, self.k)
-        numbers = jnp.reshape(jnp.arange(found.logp.shape[0]), (-1, *(1 for _ in found.batch)))
+        numbers = jnp.reshape(jnp.arange(found.p.shape[0]), (-1, *(1 for _ in found.batch)))
         inside = jnp.any(numbers[None] == index[:, None], axis=0)
-        outside = jnp.sum(jnp.where(inside, 0.0, jnp.exp(found.fixed)), axis=0)
-        p = jnp.exp(jnp.stack([found.at(i) for i in index]))
-        fixed = jnp.maximum(lax.stop_gradient(p), jnp.finfo(p.dtype).tiny)
-        table = lax.stop_gradient(_coefficients(fixed, outside))
-        return WeakDerivative(found.values[index[1:]].astype(value.dtype), jnp.sum(p[:, None] * table[:, 1:], axis=0))
+        fixed = _floored(found)
+        outside = jnp.sum(jnp.where(inside, 0.0, fixed), axis=0)
+        table = lax.stop_gradient(_coefficients(jnp.take_along_axis(fixed, index, axis=0), outside))
+        p = jnp.take_along_axis(found.p, index, axis=0)
+        return WeakDerivative(found.alternatives(index[1:], value), jnp.sum(p[:, None] * table[:, 1:], axis=0))
 
     def __repr__(self):
         return f"unordered_set({self.k})"
@@ -131,9 +136,4 @@ def unordered_set(k: int = 2) -> UnorderedSet:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), jax.numpy.zeros(5)).shape
         (5,)
     """
-    if not isinstance(k, int) or not 2 <= k <= LARGEST:
-        raise EstimatorError(
-            f"unordered_set(k) takes an integer from 2 to {LARGEST}, and got {k!r}. To use more values write "
-            "`sum_and_sample(k)` or `local_expectation()`."
-        )
-    return UnorderedSet(k)
+    return UnorderedSet(whole("unordered_set", "k", k, EstimatorError, least=2, most=LARGEST))

@@ -180,14 +180,33 @@ def _lane_by_lane(jaxpr, eqns, env, hows, lanes):
 
 
 def _sums(jaxpr, eqns, env, hows, lanes):
-    """Sums over the lanes: that of the base, and what each lane adds to it."""
+    """Sums over the lanes."""
     for eqn in eqns:
         value, axes = env[eqn.invars[0]], eqn.params["axes"]
-        change = jnp.moveaxis(value.varied - value.base, value.how, 0)
-        order = [a for a in range(value.base.ndim) if a != value.how]
-        change = jnp.sum(change, axis=tuple(1 + order.index(a) for a in axes if a != value.how), dtype=change.dtype)
-        total = jnp.sum(value.base, axis=axes, dtype=change.dtype)
-        env[eqn.outvars[0]] = Value(APART, None, total + change)
+        parts = zip(_parts(value.base), _parts(value.varied), strict=True)
+        sums = [_sum(value.how, axes, *part) for part in parts]
+        env[eqn.outvars[0]] = Value(APART, None, _whole(*sums))
+
+
+def _sum(how, axes, base, varied):
+    """The sum of the base, and what each lane adds to it."""
+    change = jnp.moveaxis(varied - base, how, 0)
+    order = [a for a in range(base.ndim) if a != how]
+    change = jnp.sum(change, axis=tuple(1 + order.index(a) for a in axes if a != how), dtype=change.dtype)
+    return jnp.sum(base, axis=axes, dtype=change.dtype) + change
+
+
+def _parts(x):
+    """What is finite, and where it is not the numbers of +inf and -inf: these have differences. A nan is both."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return (x,)
+    return jnp.where(jnp.isfinite(x), x, 0), (~(x < jnp.inf)).astype(int), (~(x > -jnp.inf)).astype(int)
+
+
+def _whole(finite, above=0, below=0):
+    """A sum from those of its parts."""
+    infinite = jnp.where(above > 0, jnp.inf, 0.0) - jnp.where(below > 0, jnp.inf, 0.0)
+    return jnp.where((above > 0) | (below > 0), infinite.astype(finite.dtype), finite)
 
 
 def _each(jaxpr, eqns, env, hows, lanes):

@@ -1,0 +1,75 @@
+"""Where in a program a distribution was refused: numpyro checks parameters when it is built, before any address."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import traceback
+
+import jax
+
+from ._addresses import Path, show
+from ._errors import DistributionError
+
+
+def refused_distribution(error: Exception, name: str, path: Path, choices: dict) -> DistributionError | None:
+    """The library's error for one that a constructor of numpyro raised in the body of a generative function.
+
+    Args:
+        error: what came out of the body.
+        name: the generative function.
+        path: where it was visited.
+        choices: what it had sampled by then.
+
+    Returns:
+        An error that names the place, or None where the error is not of that kind.
+    """
+    if not isinstance(error, ValueError | TypeError | AssertionError) or isinstance(error, jax.errors.JAXTypeError):
+        return None
+    line = _line_that_built(error)
+    if line is None:
+        return None
+    address = _address_at(line)
+    site = show((*path, address)) if address else _after(path, choices)
+    return DistributionError(
+        f"numpyro refuses the distribution at {site} in {name}: {error} It was built at {line.filename}:{line.lineno}: "
+        f"`{line.line}`."
+    )
+
+
+def _after(path: Path, choices: dict) -> str:
+    """A site whose address is not known, by the one before it."""
+    return f"the sample after {show((*path, list(choices)[-1]))}" if choices else "the first sample"
+
+
+def _line_that_built(error: Exception) -> traceback.FrameSummary | None:
+    """The line that called numpyro's constructor; None where the error came from elsewhere."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
+    at = next((i for i, module in enumerate(modules) if module.startswith("numpyro.distributions")), 0)
+    if at == 0 or modules[at - 1].split(".")[0] == __name__.split(".")[0]:
+        return None
+    return traceback.extract_tb(error.__traceback__)[at - 1]
+
+
+def _address_at(line: traceback.FrameSummary) -> str | None:
+    """The address of the innermost call of `sample` around an expression, as it is written."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(line.filename)))
+    except SyntaxError:
+        return None
+    here = (line.lineno, line.colno or 0)
+    around = [node for node in ast.walk(tree) if _samples(node) and _span(node)[0] <= here < _span(node)[1]]
+    if not around:
+        return None
+    address = max(around, key=_span).args[0]
+    return address.value if isinstance(address, ast.Constant) else ast.unparse(address)
+
+
+def _samples(node: ast.AST) -> bool:
+    """Whether a node of a program is a call `sample(address, ...)`."""
+    return isinstance(node, ast.Call) and bool(node.args) and ast.unparse(node.func).split(".")[-1] == "sample"
+
+
+def _span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)

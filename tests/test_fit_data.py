@@ -1,0 +1,114 @@
+"""How the data of `fit` comes to its steps: whole or in minibatches, row by row, spread over devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax import numpy as jnp
+
+import tracegrad as tg
+
+KEY = jax.random.key(2)
+FIVE = jnp.arange(5.0)
+
+
+def run(objective, params, **options):
+    return tg.fit(objective, params, optax.sgd(0.1), **{"key": KEY, "steps": 60, "progress": False, **options})
+
+
+def test_all_data_comes_in_its_own_order():
+    """Each parameter has an example of its own, and learns it exactly."""
+    found = run(lambda key, w, x: jnp.sum((w - x) ** 2), jnp.zeros(5), data=FIVE)
+    np.testing.assert_allclose(found.params, FIVE, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [None, 5, 3, 2, 1])
+def test_indices_bring_what_belongs_to_an_example_to_it(batch_size):
+    """Per-datum parameters are learnt exactly, from the whole and from minibatches."""
+
+    def objective(key, w, x, indices):
+        assert indices.dtype == jnp.int32
+        return jnp.sum((w[indices] - x) ** 2)
+
+    found = run(objective, jnp.zeros(5), data=FIVE, batch_size=batch_size, steps=400)
+    np.testing.assert_allclose(found.params, FIVE, atol=1e-4)
+
+
+def test_indices_are_those_of_the_rows_and_of_an_order_of_their_own_in_each_pass():
+    """The state writes down the indices and the rows, step by step."""
+
+    def objective(key, p, batch, scale, state, *, indices):
+        assert scale == 3.0
+        rows, seen, step = state
+        return 0.0 * p, (rows.at[step].set(batch["x"]), seen.at[step].set(indices), step + 1)
+
+    state = (jnp.zeros((9, 2)), jnp.zeros((9, 2), int), 0)
+    found = run(objective, 1.0, data={"x": 10.0 * jnp.arange(6.0)}, batch_size=2, steps=9, state=state)
+    rows, indices, _ = found.state
+    np.testing.assert_array_equal(rows, 10.0 * np.asarray(indices))
+    passes = np.asarray(indices).reshape(3, 6)
+    np.testing.assert_array_equal(np.sort(passes), np.broadcast_to(np.arange(6), (3, 6)))
+    assert len({tuple(order) for order in passes}) == 3
+
+
+def test_without_names_nothing_is_given():
+    seen = []
+
+    def objective(key, p, batch, *rest, **more):
+        seen.append((rest, more))
+        return p * batch.mean()
+
+    run(objective, 1.0, data=FIVE, batch_size=2, steps=1)
+    assert set(map(str, seen)) == {"((), {})"}
+
+
+def test_an_objective_may_have_an_argument_of_those_names_among_the_first():
+    found = run(lambda indices, scale, state: (scale - state.mean()) ** 2, 0.0, data=FIVE)
+    np.testing.assert_allclose(found.params, 2.0, atol=1e-4)
+
+
+# ---- many devices ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spread():
+    """What `sharded_fit.py` finds in a process with four devices."""
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    script = Path(__file__).with_name("sharded_fit.py")
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+@pytest.mark.parametrize("batch", ["None", "8"])
+def test_a_batch_of_spread_data_is_computed_in_pieces(spread, axes, batch):
+    """Each device has its rows of the batch, and the parameters are those of one device."""
+    found = spread[f"{axes}, {batch}"]
+    size = 16 if batch == "None" else 8
+    assert found["rows on a device"] == [size // 4]
+    assert found["warned"] == []
+    np.testing.assert_allclose(found["params"], spread[f"one device, {batch}"]["params"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+def test_a_batch_that_cannot_be_divided_is_said_to_be_computed_whole(spread, axes):
+    found = spread[f"{axes}, 6"]
+    assert found["rows on a device"] == [6]
+    (warned,) = found["warned"]
+    assert "spread over 4 devices, and each of them computes the whole of every minibatch of 6" in warned
+    assert "no multiple of the 4 parts of the data" in warned
+    np.testing.assert_allclose(found["params"], spread["one device, 6"]["params"], rtol=1e-5)
+
+
+def test_data_that_every_device_has_is_no_matter(spread):
+    found = spread["replicated, 8"]
+    assert found["rows on a device"] == [8]
+    assert found["warned"] == []
+    np.testing.assert_allclose(found["params"], spread["one device, 8"]["params"], rtol=1e-5)
