@@ -14,7 +14,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._plain import Plain
-from .transforms import ObjectiveError, objective_function, real
+from .transforms import ObjectiveError, finite_real, objective_function, real, whole
 
 
 class MovingAverage(Plain):
@@ -51,7 +51,9 @@ class MovingAverage(Plain):
         interval = "at least 0 and below 1"
         real("MovingAverage", "decay", decay, ObjectiveError, interval, lambda x: (x >= 0) & (x < 1))
         self.decay = jnp.asarray(decay, dtype=float)
-        self.total = jnp.zeros(shape)
+        if not isinstance(shape, tuple):
+            raise ObjectiveError(f"MovingAverage: shape must be a tuple of integers, and is {shape!r}.")
+        self.total = jnp.zeros([whole("MovingAverage", "shape", n, ObjectiveError, least=0) for n in shape])
         self.weight = jnp.zeros(())
 
     @property
@@ -61,6 +63,10 @@ class MovingAverage(Plain):
 
     def update(self, objective: jax.Array) -> MovingAverage:
         """The average with one more value of the objective."""
+        finite_real("MovingAverage.update", "objective", objective, ObjectiveError, scalar=False)
+        if jnp.ndim(objective) > self.total.ndim:
+            shapes = f"{list(jnp.shape(objective))}, where the average has {list(self.total.shape)}"
+            raise ObjectiveError(f"MovingAverage.update: objective has the shape {shapes}. Write `shape=...`.")
         x = lax.stop_gradient(jnp.asarray(objective, dtype=float))
         total = self.decay * self.total + (1.0 - self.decay) * x
         weight = self.decay * self.weight + (1.0 - self.decay)
@@ -98,6 +104,13 @@ def baseline_loss(objective: jax.Array, baseline: jax.Array) -> jax.Array:
         >>> bool(jax.grad(loss, argnums=2)(jax.random.key(0), 0.0, 1.0) < 0)
         True
     """
+    for name, value in (("objective", objective), ("baseline", baseline)):
+        finite_real("baseline_loss", name, value, ObjectiveError, scalar=False)
+    if jnp.shape(objective) != jnp.shape(baseline):
+        raise ObjectiveError(
+            f"baseline_loss: the baseline has the shape of the objective, {list(jnp.shape(objective))}, and not "
+            f"{list(jnp.shape(baseline))}."
+        )
     return _zero_valued(jnp.mean((lax.stop_gradient(objective) - baseline) ** 2))
 
 

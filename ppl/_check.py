@@ -113,9 +113,18 @@ def _given(exact, at, point, args):
     if callable(exact):
         value, grads = jax.value_and_grad(lambda xs: exact(*at(xs)))(point)
     else:
-        value, grads = exact
+        value, grads = _pair(exact)
         grads = [g for g, x in zip(jax.tree.leaves(grads), jax.tree.leaves(args), strict=True) if _trains(x)]
     return _fixed([value, *grads])
+
+
+def _pair(exact):
+    if not (isinstance(exact, tuple | list) and len(exact) == 2):
+        raise EstimatorError(
+            "check_unbiased: `exact` is a function of the arguments that returns the exact expectation, or the pair of "
+            f"its value and its gradients, and got {exact!r}."
+        )
+    return exact
 
 
 def _fixed(values):

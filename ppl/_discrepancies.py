@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from ._addresses import as_arrays, lookup, nest, paths, show
 from ._arguments import generative, mapping, particles
-from ._errors import AddressError, DensityError
+from ._errors import AddressError, ChoiceError, DensityError
 from ._generative import GenerativeFunction
 from ._target import splat
 from .transforms import expectation, positive
@@ -22,7 +22,7 @@ def _draws(key, function, samples, n, args):
 
     def one(key):
         choices = function.simulate(key, *splat(args)).choices
-        return nest({p: _there(lookup(choices, p), p, function) for p, _ in paths(samples)})
+        return nest({p: _there(lookup(choices, p), p, function, jnp.shape(x)[1:]) for p, x in paths(samples)})
 
     return _rows(jax.vmap(one)(jax.random.split(key, n))), _rows(samples)
 
@@ -38,9 +38,14 @@ def _checked(what, function, samples):
     return samples
 
 
-def _there(value, path, function):
+def _there(value, path, function, shape):
     if value is None or isinstance(value, Mapping):
         raise AddressError(f"samples for {function.name}: there is no sample at {show(path)}. Spell its address.")
+    if jnp.shape(value) != shape:
+        raise ChoiceError(
+            f"samples for {function.name}: each at {show(path)} has the shape {list(shape)}, and a draw there has "
+            f"{list(jnp.shape(value))}."
+        )
     return value
 
 

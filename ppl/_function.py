@@ -21,7 +21,7 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from ._addresses import Choices, Path, show
+from ._addresses import WILDCARDS, Choices, Path, show
 from ._errors import AddressError, ChoiceError
 from ._generative import Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome
@@ -86,8 +86,11 @@ class Frame:
             self.weights.append(weight)
 
     def _check(self, address, what, estimator):
-        if not isinstance(address, str) or not address or "/" in address:
-            raise AddressError(f"An address is a non-empty string without '/', and {self.name} gave {address!r}.")
+        if not isinstance(address, str) or not address or "/" in address or address in WILDCARDS:
+            raise AddressError(
+                f"An address is a non-empty string without '/', other than the '*' and '**' of patterns, and "
+                f"{self.name} gave {address!r}."
+            )
         if self.state != trace_state():
             raise AddressError(
                 f"sample({address!r}, ...) in {self.name} is inside a JAX transformation (jit, vmap, grad, scan, cond, "

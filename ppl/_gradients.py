@@ -9,7 +9,16 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import is_inexact
+from .transforms import ObjectiveError, is_inexact
+
+
+def _scalar(value):
+    """The value of an objective, a float scalar."""
+    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise ObjectiveError(
+            f"The objective must return one float, and returned {jnp.result_type(value)}{list(jnp.shape(value))}."
+        )
+    return value
 
 
 def gradient_of(objective: Callable, args: tuple):
@@ -29,7 +38,8 @@ def gradient_of(objective: Callable, args: tuple):
         return jax.tree.unflatten(tree, filled)
 
     def run(key, objective=objective, values=given):
-        value, grads = jax.value_and_grad(lambda xs: objective(key, *at(xs, values)))([values[i] for i in trained])
+        loss = lambda xs: _scalar(objective(key, *at(xs, values)))  # noqa: E731
+        value, grads = jax.value_and_grad(loss)([values[i] for i in trained])
         return [value, *grads]
 
     names = ["value", *(f"args{jax.tree_util.keystr(leaves[i][0])}" for i in trained)]

@@ -9,7 +9,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import EstimatorError, positive
+from .transforms import EstimatorError, is_numeric, positive
 
 
 class _Relaxed(eqx.Module):
@@ -62,10 +62,12 @@ class BiasedConcrete(_Relaxed):
 
 
 def _make(cls, name: str, logits: Any, temperature: Any):
-    logits = jnp.asarray(logits)
-    if logits.ndim == 0 or not jnp.issubdtype(logits.dtype, jnp.floating):
+    if isinstance(logits, list) or is_numeric(logits):
+        logits = jnp.asarray(logits)
+    if not jnp.issubdtype(getattr(logits, "dtype", object), jnp.floating) or logits.ndim == 0:
+        got = f"{logits.dtype}{list(logits.shape)}" if hasattr(logits, "dtype") else type(logits).__name__
         raise EstimatorError(
-            f"{name}(logits) takes a float array of shape (..., k), and got {logits.dtype}{list(logits.shape)}. For a "
+            f"{name}(logits) takes a float array of shape (..., k), and got {got}. For a "
             "Bernoulli with logit l write `jnp.stack([jnp.zeros_like(l), l], -1)`."
         )
     positive(name, "temperature", temperature, EstimatorError)
