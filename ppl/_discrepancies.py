@@ -13,7 +13,7 @@ from ._arguments import generative, mapping, particles
 from ._errors import AddressError, ChoiceError, DensityError
 from ._generative import GenerativeFunction
 from ._target import splat
-from .transforms import expectation, positive
+from .transforms import expectation, finite_real, positive
 from .transforms import function as check_function
 
 
@@ -35,6 +35,8 @@ def _checked(what, function, samples):
     if len(lengths) != 1 or min(lengths) < (2,):
         shapes = ", ".join(f"{show(p)} {list(np.shape(x))}" for p, x in paths(samples)) or "none"
         raise DensityError(f"{what}: samples are stacked along one leading axis of at least 2, and are {shapes}.")
+    for p, x in paths(samples):
+        finite_real(what, f"samples at {show(p)}", x, DensityError, scalar=False)
     return samples
 
 

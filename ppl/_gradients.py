@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -9,16 +10,21 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import ObjectiveError, is_inexact
+from .transforms import ObjectiveError, is_inexact, is_numeric, objective_function
 
 
-def _scalar(value):
-    """The value of an objective, a float scalar."""
-    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        raise ObjectiveError(
-            f"The objective must return one float, and returned {jnp.result_type(value)}{list(jnp.shape(value))}."
-        )
-    return value
+def one_float(what: str, objective: Callable) -> Callable:
+    """An objective that is seen to return one float, which can be differentiated."""
+    objective_function(what, objective)
+
+    @functools.wraps(objective)
+    def checked(*args, **kwargs):
+        value = objective(*args, **kwargs)
+        if not is_numeric(value) or jnp.shape(value) != () or not is_inexact(jnp.asarray(value)):
+            raise ObjectiveError(f"{what}: the objective must return one float, and returned {value!r}.")
+        return value
+
+    return checked
 
 
 def gradient_of(objective: Callable, args: tuple):
@@ -38,8 +44,7 @@ def gradient_of(objective: Callable, args: tuple):
         return jax.tree.unflatten(tree, filled)
 
     def run(key, objective=objective, values=given):
-        loss = lambda xs: _scalar(objective(key, *at(xs, values)))  # noqa: E731
-        value, grads = jax.value_and_grad(loss)([values[i] for i in trained])
+        value, grads = jax.value_and_grad(lambda xs: objective(key, *at(xs, values)))([values[i] for i in trained])
         return [value, *grads]
 
     names = ["value", *(f"args{jax.tree_util.keystr(leaves[i][0])}" for i in trained)]

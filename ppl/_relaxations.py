@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import EstimatorError, is_numeric, positive
+from .transforms import EstimatorError, is_numeric, positive, real
 
 
 class _Relaxed(eqx.Module):
@@ -70,6 +71,8 @@ def _make(cls, name: str, logits: Any, temperature: Any):
             f"{name}(logits) takes a float array of shape (..., k), and got {got}. For a "
             "Bernoulli with logit l write `jnp.stack([jnp.zeros_like(l), l], -1)`."
         )
+    expected = "numbers, or minus infinity,"
+    real(name, "logits", logits, EstimatorError, expected, lambda x: np.isfinite(x) | (x == -np.inf), scalar=False)
     positive(name, "temperature", temperature, EstimatorError)
     return cls(logits, jnp.asarray(temperature, logits.dtype))
 

@@ -82,6 +82,8 @@ class WeightedDraws(Plain):
 
 def _summary(fn):
     """A function of the choices that returns numbers."""
+    if isinstance(fn, GenerativeFunction):
+        raise ArgumentError("mean: fn is a function of the choices, and got a generative function, which draws others.")
     function("mean", "a function fn of the choices", fn, ArgumentError)
 
     def checked(choices):

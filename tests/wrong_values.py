@@ -236,7 +236,9 @@ KINDS["logits"] = KINDS["floats"]._replace(
     bad={k: v for k, v in KINDS["floats"].bad.items() if k not in ("rank", "size")}
 )
 KINDS["branch"] = KINDS["function"]._replace(bad={k: v for k, v in KINDS["function"].bad.items() if k != "stranger"})
-KINDS["parameter"] = KINDS["positive"]._replace(bad={k: v for k, v in KINDS["positive"].bad.items() if k != "vector"})
+KINDS["parameter"] = KINDS["positive"]._replace(
+    bad={k: v for k, v in KINDS["positive"].bad.items() if k not in ("vector", "true")}
+)
 KINDS["all choices"] = KINDS["choices"]._replace(
     bad=KINDS["choices"].bad | {"missing": lambda c: dict(list(c.items())[1:])}
 )
