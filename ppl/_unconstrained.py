@@ -125,7 +125,7 @@ class Unconstrained(Plain):
                 "`around=auto.laplace(target).init(key)`."
             )
         for name, x in params.items():
-            finite_real("auto: `around`", name, x, DensityError, scalar=False)
+            finite_real("`around`", f"params[{name!r}]", x, DensityError, scalar=False)
         return {name: jnp.asarray(x, self.dtype) for name, x in params.items()}
 
     def _visit(self, operation, latents):

@@ -1,4 +1,4 @@
-"""What the fuzzer found: arguments that passed, or that died far from where they were given; what is said of them now."""
+"""What the fuzzer found: arguments that passed, or died far from where they were given; what is said of them now."""
 
 import re
 
@@ -22,7 +22,7 @@ average = tg.MovingAverage()
 
 @tg.expectation
 def flip(key, w):
-    return 2.0 * tg.gen(lambda: tg.sample("b", dist.Bernoulli(logits=w))).simulate(key).retval
+    return 2.0 * tg.gen(lambda: tg.sample("b", dist.Bernoulli(logits=w))).simulate(key).retval.astype(float)
 
 
 def drawn(what, address="z"):
@@ -52,7 +52,10 @@ REFUSED = {
     "point, complex": (lambda: space.log_prob(np.array([1j])), "a point must be a finite number"),
     "point, nan": (lambda: space.constrain(np.array([np.nan])), "a point must be a finite number"),
     "around, unknown": (lambda: auto.full_rank(target, around=NORMAL | {"lowre": 0.0}), "`around`", "'lowre'"),
-    "around, complex": (lambda: space.around(NORMAL | {"loc": np.array([1j])}), "loc must be a finite number"),
+    "around, complex": (
+        lambda: space.around(NORMAL | {"loc": np.array([1j])}),
+        "params['loc'] must be a finite number",
+    ),
     "mean, number": (lambda: draws.mean(3), "a function fn of the choices, and got int"),
     "mean, generator": (lambda: draws.mean(generator), "generator function"),
     "mean, text": (lambda: draws.mean(lambda c: "1"), "fn must return real numbers, and returned str"),
