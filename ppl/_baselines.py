@@ -146,6 +146,8 @@ def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
         ()
     """
     objective_function("control_loss", objective)
+    if not jax.tree.leaves(params) or not all(map(is_inexact, map(jnp.asarray, jax.tree.leaves(params)))):
+        raise ObjectiveError(f"control_loss: params must be float arrays, a pytree of them, and are {params!r}.")
     params = jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), params)
     gradient = jax.grad(objective)(params, control)
     return _zero_valued(jnp.asarray(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))))

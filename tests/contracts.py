@@ -402,7 +402,7 @@ CONTRACTS = {
         lambda fun, **options: jax.value_and_grad(
             tg.expectation(fun, **options), argnums=1, has_aux=options["has_aux"]
         )(KEY, 0.3),
-        fun=callable_(flip),
+        fun=Given("callable", flip, optional=True),
         has_aux=flag(False),
         chunk_size=maybe_count(1),
         forks=maybe_count(1),

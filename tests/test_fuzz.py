@@ -29,6 +29,8 @@ SECONDS = 120
 
 REASONS: dict[str, str] = {
     "sample(what=scale)": "its checks are switched off, by validate_args=False",
+    "baseline_loss(objective=size, baseline=size)": "both are changed alike",
+    "baseline_loss(objective=rank, baseline=rank)": "both are changed alike",
     "GenerativeFunction.simulate(scale=inf)": "numpyro takes infinity for a positive number",
     "compare_estimators(sites=unfit)": "the table says at which sites an estimator is refused, and why",
 }
