@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
@@ -25,9 +26,13 @@ def start_scale(space: Unconstrained, scale: float | None) -> float:
     return scale if scale is not None else 0.1 if space.normal is None else 1.0
 
 
-def given_scale(what: str, scale: float | None) -> float | None:
-    """The scale that a family is given to start from, if any."""
-    return None if scale is None else positive(what, "scale", scale, DensityError)
+def given_scale(what: str, scale: Any) -> float | None:
+    """The scale that a family is given to start from, if any: a number that is known."""
+    if scale is None:
+        return None
+    if isinstance(scale, jax.core.Tracer) or np.ndim(scale) != 0:
+        raise DensityError(f"{what}: scale, where a fit starts, must be one number that is known, and is {scale!r}.")
+    return float(positive(what, "scale", scale, DensityError))
 
 
 class Distributed(Family):

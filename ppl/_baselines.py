@@ -13,8 +13,9 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._gradients import one_float
 from ._plain import Plain
-from .transforms import ObjectiveError, finite_real, objective_function, real, whole
+from .transforms import ObjectiveError, finite_real, is_inexact, real, whole
 
 
 class MovingAverage(Plain):
@@ -145,8 +146,9 @@ def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
         >>> jax.grad(loss, argnums=2)(jax.random.key(0), 0.3, 1.0).shape
         ()
     """
-    objective_function("control_loss", objective)
-    if not jax.tree.leaves(params) or not all(map(is_inexact, map(jnp.asarray, jax.tree.leaves(params)))):
+    objective = one_float("control_loss", objective)
+    leaves = jax.tree.leaves(params)
+    if not leaves or not all(isinstance(x, float) or is_inexact(x) for x in leaves):
         raise ObjectiveError(f"control_loss: params must be float arrays, a pytree of them, and are {params!r}.")
     params = jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), params)
     gradient = jax.grad(objective)(params, control)

@@ -64,10 +64,9 @@ def check_unbiased(
     bias of 7 standard errors at the first stage is seen nearly always.
 
     The reference is `exact` if given; else exact enumeration, where every site has a finite support, in loops, plates
-    and branches too, as far as there are no more outcomes than `limit`, with numpyro's own probabilities and not those
-    that the estimators use (so that a coin of probability exactly 0 has its derivative); else the score function at every site that
-    allows it, which is unbiased wherever the densities are smooth in the parameters. The report names the reference,
-    and why it is not the enumeration.
+    and branches too, as far as there are no more outcomes than `limit`, with probabilities apart from those that
+    estimators use; else the score function at every site that allows it, which is unbiased wherever the densities are
+    smooth in the parameters. The report names the reference, and why it is not the enumeration.
 
     Args:
         objective: `objective(key, *args) -> scalar`, an `expectation` or a function of one.

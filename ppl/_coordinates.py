@@ -15,7 +15,7 @@ from ._addresses import Path, lookup, show
 from ._errors import DensityError
 from ._operations import At, Given, Operation, Visit, missing
 from ._target import Target
-from .transforms import elementwise, support
+from .transforms import elementwise, law, support
 
 
 class Site(NamedTuple):
@@ -55,7 +55,7 @@ def bijection_of(path, distribution):
 
 def _outcomes(path, distribution):
     """The values that an element of a discrete site can take, shape (k,)."""
-    values = support(elementwise(distribution))
+    values = support(elementwise(law(distribution)))
     if values is None or values.ndim != 1:
         raise DensityError(
             f"The discrete latent at {show(path)} ({type(distribution).__name__}) has no finite support, so there is "

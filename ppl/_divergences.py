@@ -1,8 +1,7 @@
 """Divergences between the posterior and the guide, and losses that vanish where they agree.
 
 Let w = p(z, observed) / q(z). Those whose gradient is taken at given samples draw from the guide at stopped
-parameters and keep the derivatives of both densities at the draws; they need no estimator for the guide's sites. (What
-a guide closes over cannot be stopped: pass parameters as arguments.)
+parameters and keep the derivatives of both densities at the draws; they need no estimator for the guide's sites.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ._arguments import chunk
 from ._errors import DensityError
 from ._operations import At, Given, Operation, Visit
 from ._target import Target
-from .transforms import elementwise, log_density, support
+from .transforms import elementwise, law, log_density, support
 
 LIMIT = 1 << 20
 
@@ -39,7 +39,7 @@ class AtNumbers(Operation):
         """Take or number."""
         if given.constraints is not None:
             return at.take(given.constraints)
-        flat = elementwise(at.distribution)
+        flat = elementwise(law(at.distribution))
         values = support(flat)
         if values is None:
             raise DensityError(

@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
-from .transforms import elementwise, moving_support, reparameterised, support
+from .transforms import elementwise, moving_support, positive_support, reparameterised, support
 
 # ---- is the sampler's derivative the pathwise one? ------------------------------------------------------------------
 
@@ -76,3 +76,12 @@ def _(distribution) -> bool:
 @moving_support.register(dist.Delta)
 def _(distribution) -> bool:
     return isinstance(distribution.v, jax.Array)
+
+
+@positive_support.register(dist.Distribution)
+def _(distribution) -> bool:
+    constraint = distribution.support
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    low = getattr(constraint, "lower_bound", None)
+    return constraint is dist.constraints.simplex or isinstance(low, int | float) and low >= 0

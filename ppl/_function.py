@@ -196,10 +196,10 @@ class Function(GenerativeFunction):
 
     def __reduce__(self):
         """By name where a module has this one under the name of its function; else with its function."""
-        name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", "")
-        importable = name[0] in sys.modules and name[0] != "__main__"
-        if importable and getattr(_find(*name), "function", None) is self.function:
-            return _find, name
+        module, name = (str(getattr(self.function, key, "")) for key in ("__module__", "__qualname__"))
+        importable = module in sys.modules and module != "__main__"
+        if importable and getattr(_find(module, name), "function", None) is self.function:
+            return _find, (module, name)
         return Function, (self.function,)
 
 

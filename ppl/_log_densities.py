@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpyro.distributions as dist
@@ -90,23 +90,34 @@ class _BinomialProbs(dist.BinomialProbs):
         return ways + _log_probability_term(self.probs, value, self.total_count)
 
 
-class _MixtureSum:
+def _log_mixture(mixture: Any, value: ArrayLike) -> jax.Array:
     """The log of the sum over components; where no component has a density it is -inf, without a derivative."""
+    terms = mixture.component_log_probs(value)
+    terms = jnp.where(jnp.isneginf(terms), -jnp.inf, terms)
+    some = jnp.any(terms != -jnp.inf, axis=-1)
+    logp = jax.nn.logsumexp(jnp.where(some[..., None], terms, 0.0), axis=-1)
+    return jnp.where(some, logp, _nothing(jnp.asarray(value), mixture.event_dim))
 
+
+class _MixtureSameFamily(dist.MixtureSameFamily):
     def log_prob(self, value, intermediates=None):
-        terms = self.component_log_probs(value)
-        terms = jnp.where(jnp.isneginf(terms), -jnp.inf, terms)
-        some = jnp.any(terms != -jnp.inf, axis=-1)
-        logp = jax.nn.logsumexp(jnp.where(some[..., None], terms, 0.0), axis=-1)
-        return jnp.where(some, logp, _nothing(jnp.asarray(value), self.event_dim))
+        return _log_mixture(self, value)
 
 
-class _MixtureSameFamily(_MixtureSum, dist.MixtureSameFamily):
-    pass
+class _MixtureGeneral(dist.MixtureGeneral):
+    def log_prob(self, value, intermediates=None):
+        return _log_mixture(self, value)
 
 
-class _MixtureGeneral(_MixtureSum, dist.MixtureGeneral):
-    pass
+class _Multinomial(dist.MultinomialLogits):
+    @validate_sample
+    def log_prob(self, value):
+        # What did not happen has no part, whatever its logit: 0 times -inf is nan.
+        drawn = value != 0
+        logp = jnp.where(drawn, jax.nn.log_softmax(self.logits), 0.0)
+        dtype = logp.dtype
+        ways = gammaln(jnp.asarray(self.total_count, dtype) + 1.0) - gammaln(value.astype(dtype) + 1.0).sum(-1)
+        return ways + jnp.sum(value.astype(dtype) * logp, axis=-1)
 
 
 REPAIRED = {
@@ -116,6 +127,7 @@ REPAIRED = {
     dist.BinomialProbs: _BinomialProbs,
     dist.MixtureSameFamily: _MixtureSameFamily,
     dist.MixtureGeneral: _MixtureGeneral,
+    dist.MultinomialLogits: _Multinomial,
 }
 
 
@@ -148,17 +160,6 @@ WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution
 """What has the density of what is inside, where each part looks at its own support."""
 
 
-class _Guarded:
-    """Looks at the support before it computes: outside, at another value, so that no derivative is nan."""
-
-    def log_prob(self, value, *rest):
-        support, value = _guard_of(self), jnp.asarray(value)
-        inside = satisfies(self, support, value)
-        safe = jnp.where(over_events(self, inside), value, feasible(support, value))
-        logp = super().log_prob(safe, *rest)
-        return jnp.where(inside, logp, _nothing(value, self.event_dim))
-
-
 def _nothing(value: jax.Array, event_dim: int) -> Any:
     """The log density outside the support: -inf, or nan where the value is."""
     if not jnp.issubdtype(value.dtype, jnp.inexact):
@@ -174,14 +175,24 @@ def _guard_of(distribution: Any) -> Any:
 
 
 @functools.cache
-def _guarded_class(cls: type) -> type:
-    return type(cls.__name__, (_Guarded, REPAIRED.get(cls, cls)), {})
+def _guarded_class(cls: Any) -> type:
+    """A family that looks at the support before it computes: outside, at another value, so no derivative is nan."""
+    formula = REPAIRED.get(cls, cls)
+
+    def log_prob(self, value, *rest):
+        support, value = _guard_of(self), jnp.asarray(value)
+        inside = satisfies(self, support, value)
+        safe = jnp.where(over_events(self, inside), value, feasible(support, value))
+        return jnp.where(inside, formula.log_prob(self, safe, *rest), _nothing(value, self.event_dim))
+
+    return type(cls.__name__, (formula,), {"log_prob": log_prob})
 
 
 def _guard(x: Any) -> type:
-    support = support_of(x)
+    """The class to compute a density by: the same where every value has one."""
+    support, cls = support_of(x), cast(Any, type(x))
     needless = isinstance(x, WRAPPERS) or support is None or is_real(support)
-    return type(x) if needless else _guarded_class(type(x))
+    return cls if needless else _guarded_class(cls)
 
 
 def _has_parts(x: Any) -> bool:

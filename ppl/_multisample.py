@@ -23,6 +23,7 @@ from .transforms import (
     lanes_of,
     magic_box,
     one_of,
+    stated,
     whole,
     with_surrogate,
 )
@@ -89,7 +90,7 @@ def vimco(
         log_weights, score, control = lanes_of("vimco", log_weight, key, n, (model_args, guide_args), {})
         without = lax.stop_gradient(_without(log_weights, mean))
         bound = log_mean(log_weights) * magic_box(jnp.sum(score))
-        return bound + jnp.sum(without * (1.0 - magic_box(score)) + control)
+        return stated(bound + jnp.sum(without * (1.0 - magic_box(score)) + control))
 
     return objective
 

@@ -19,15 +19,13 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
-import equinox as eqx
 import jax
-import numpy as np
-from jax import numpy as jnp
 
-from ._addresses import Choices, Path, Selection, lookup, show
-from ._errors import AddressError, ChoiceError, DistributionError
-from ._supports import Supports, inside, usable
-from .transforms import TracegradError, lenient, log_density, sample, site_scope, value_struct
+from ._addresses import Choices, Path, Selection, show
+from ._conform import Attitude, conform, kind
+from ._errors import AddressError, DistributionError
+from ._supports import usable
+from .transforms import TracegradError, log_density, sample, site_scope
 
 
 class Given(NamedTuple):
@@ -70,24 +68,6 @@ class Visit(NamedTuple):
         return self.value if self.masked is None else self.masked
 
 
-class Attitude(NamedTuple):
-    """What every operation may be told about the values that it is given, and asked about those that it meets.
-
-    Attributes:
-        live: a flag; where it is false, as under a mask, given values count for nothing and may be anything, NaN too.
-        known: given values that are not traced, by path: checked though a `vmap` or a loop around the site traces them.
-        validate: whether values that are traced are checked when the program runs.
-        drawn: where to write down what values are drawn from.
-        weighed: such a record of another program; a site of smaller support than a value's is warned of.
-    """
-
-    live: Any = True
-    known: Any = None
-    validate: bool = False
-    drawn: Supports | None = None
-    weighed: Supports | None = None
-
-
 class At(NamedTuple):
     """A site as an operation sees it: where it is, its distribution, its estimator, and a key when it asks for one."""
 
@@ -102,7 +82,9 @@ class At(NamedTuple):
         try:
             value = sample(self.key(), self.distribution, estimator=self.estimator, label=self.path)
         except NotImplementedError as error:
-            raise _without_sampler(self.path, self.distribution, error) from error
+            if isinstance(error, TracegradError):
+                raise
+            raise _without_sampler(self.path, self.distribution) from error
         if self.attitude.drawn is not None:
             self.attitude.drawn.note(self.path, self.distribution)
         return Visit(value, log_density(self.distribution, value, inside=True))
@@ -143,7 +125,7 @@ class Operation:
         """Visit one site."""
         value = self.taken(at.path, given)
         if value is None and self.exact:
-            raise missing(at.path, _kind(at.distribution))
+            raise missing(at.path, kind(at.distribution))
         with site_scope(at.path):
             visit = at.draw() if value is None else at.take(value)
         replaced = given.previous is not None and value is not given.previous
@@ -158,6 +140,15 @@ def missing(path: Path, kind: str) -> AddressError:
     return AddressError(
         f"assess: the choice at {show(path)} is missing ({kind}). Every sampled address needs a value; to leave some "
         "to be drawn use `generate`."
+    )
+
+
+def _without_sampler(path: Path, distribution: Any) -> DistributionError:
+    """The error for a draw from a distribution that has none."""
+    return DistributionError(
+        f"The choice at {show(path)} cannot be drawn: {kind(distribution)} has a density and no sampler. Give its "
+        f"value (`assess`, or `generate` with a choice at {show(path)}), or sample it from a distribution that can be "
+        "drawn."
     )
 
 
@@ -209,97 +200,3 @@ class Project(Operation):
     def weighs(self, path: Path, *, drawn: bool) -> bool:
         """Where selected."""
         return path in self.selection
-
-
-# ---- given values ---------------------------------------------------------------------------------------------------
-
-
-def _kind(distribution) -> str:
-    return f"a {type(distribution).__name__}"
-
-
-def _without_sampler(path: Path, distribution: Any, error: Exception) -> Exception:
-    """The error for a draw from a distribution that has none."""
-    if isinstance(error, TracegradError):
-        return error
-    return DistributionError(
-        f"The choice at {show(path)} cannot be drawn: {_kind(distribution)} has a density and no sampler. Give its "
-        f"value (`assess`, or `generate` with a choice at {show(path)}), or sample it from a distribution that can be "
-        "drawn."
-    )
-
-
-def _struct(distribution: Any) -> Any:
-    """The shape and type of a value; of a float where the distribution has no sampler to tell."""
-    try:
-        return value_struct(distribution)
-    except NotImplementedError:
-        return jax.ShapeDtypeStruct(distribution.batch_shape + distribution.event_shape, jnp.zeros((), float).dtype)
-
-
-def conform(path: Path, distribution: Any, value: Any, attitude: Attitude) -> Any:
-    """Check a given value against what the distribution draws, and return it as an array of that kind."""
-    expected = _struct(distribution)
-    if not isinstance(expected, jax.ShapeDtypeStruct):
-        return value
-    site = f"The choice at {show(path)} ({_kind(distribution)})"
-    if isinstance(value, Mapping):
-        raise ChoiceError(f"{site} is one value, and got nested choices {sorted(value)}. Give an array.")
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ChoiceError(
-            f"{site} has the wrong type: expected {expected.dtype}{list(expected.shape)}, got {type(value).__name__}."
-        ) from error
-    if array.shape != expected.shape:
-        raise ChoiceError(
-            f"{site} has the wrong shape: expected {list(expected.shape)}, got {list(array.shape)}. The shape is the "
-            "distribution's batch shape followed by its event shape."
-        )
-    _check_dtype(site, distribution, expected.dtype, array.dtype)
-    known = lookup(attitude.known, path)
-    if attitude.live is True and _validates(distribution):
-        _check_support(site, distribution, value if known is None else known)
-    if attitude.validate:
-        array = _checked(site, distribution, array, attitude.live)
-    # A float given for 0 or 1 stays one, with its derivative; all else becomes what the distribution draws.
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(expected.dtype)
-
-
-def _check_dtype(site, distribution, expected, came):
-    number = jnp.issubdtype(came, jnp.number) or came == jnp.bool_
-    real = number and not jnp.issubdtype(came, jnp.complexfloating)
-    support = getattr(distribution, "support", None)
-    boolean = "boolean" in type(getattr(support, "base_constraint", support)).__name__.lower()
-    whole = jnp.issubdtype(expected, jnp.integer) and not boolean
-    if real and not (whole and jnp.issubdtype(came, jnp.floating)):
-        return
-    hint = " Convert it with `.astype(int)`." if real else ""
-    raise ChoiceError(f"{site} has the wrong type: expected {expected}, got {came}.{hint}")
-
-
-def _validates(distribution) -> bool:
-    """Whether validation is on, by default or as the distribution was built."""
-    stated = vars(distribution).get("_validate_args")
-    return bool(getattr(type(distribution), "_validate_args", False) if stated is None else stated)
-
-
-def _check_support(site, distribution, value):
-    """Refuse what is outside the support where both are known, whatever else is traced."""
-    if isinstance(value, jax.core.Tracer):
-        return
-    with jax.ensure_compile_time_eval(), lenient():
-        array = jnp.asarray(value)
-        found = inside(distribution, array)
-    if not isinstance(found, jax.core.Tracer) and not np.asarray(found).all():
-        raise ChoiceError(
-            f"{site} is outside the support: expected {distribution.support}, got {array}. Give a value inside it, or "
-            "build the distribution with validate_args=False to have none checked."
-        )
-
-
-def _checked(site, distribution, array, live):
-    """The array, with a check that runs with the program."""
-    with lenient():
-        outside = ~jnp.all(inside(distribution, array)) & live
-    return eqx.error_if(array, outside, f"{site} is outside the support: expected {distribution.support}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -14,8 +15,8 @@ from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._smc import smc
 from ._target import Target, splat
-from ._weights import fixed
-from .transforms import ArgumentError, expectation
+from ._weights import as_data, fixed
+from .transforms import ArgumentError, expectation, held
 from .transforms import function as check_function
 
 
@@ -107,8 +108,7 @@ def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed:
     def objective(key, model_args=(), guide_args=()):
         draw, density = jax.random.split(key)
         target = Target(model, fixed(splat(model_args)), observed)
-        filtered = normalize(target, smc(n, fixed(guide), fixed(splat(guide_args))))
-        path = fixed(filtered.simulate(draw).choices)
+        path, _ = as_data(normalize(target, smc(n, guide, splat(guide_args))).simulate, draw)
         # What one particle follows is the guide itself.
         return normalize(target, smc(1, guide, splat(guide_args))).assess(path, key=density)[0]
 
@@ -185,7 +185,8 @@ def nested_vi(
         for k in range(len(forwards)):
             here, onward = jax.random.split(jax.random.fold_in(key, k))
             _, log_v = level(k, live, here, before, densities, splat(guide_args))
-            choices, still = fixed(level(k, fixed(live), onward, before, densities, fixed(splat(guide_args))))
+            again = functools.partial(level, k, live, before=before, model_args=densities, guide_args=splat(guide_args))
+            choices, still = fixed(held(again)(onward))
             log_z = jax.nn.logsumexp(log_w + still) - jax.nn.logsumexp(log_w)
             loss += log_z - jnp.dot(jax.nn.softmax(log_w), log_v)
             log_w, before = log_w + still, (choices,)

@@ -75,17 +75,19 @@ def _address_at(line: traceback.FrameSummary) -> str | None:
     except SyntaxError:
         return None
     here = (line.lineno, line.colno or 0)
-    around = [node for node in ast.walk(tree) if _samples(node) and _span(node)[0] <= here < _span(node)[1]]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args and _samples(node)]
+    around = [node for node in calls if _span(node)[0] <= here < _span(node)[1]]
     if not around:
         return None
     address = max(around, key=_span).args[0]
-    return address.value if isinstance(address, ast.Constant) else ast.unparse(address)
+    return str(address.value) if isinstance(address, ast.Constant) else ast.unparse(address)
 
 
-def _samples(node: ast.AST) -> bool:
-    """Whether a node of a program is a call `sample(address, ...)`."""
-    return isinstance(node, ast.Call) and bool(node.args) and ast.unparse(node.func).split(".")[-1] == "sample"
+def _samples(call: ast.Call) -> bool:
+    """Whether a call is one of `sample`, under any module's name."""
+    return ast.unparse(call.func).split(".")[-1] == "sample"
 
 
-def _span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
+def _span(call: ast.Call) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where a call begins and ends: lines and columns."""
+    return (call.lineno, call.col_offset), (call.end_lineno or call.lineno, call.end_col_offset or 0)

@@ -12,7 +12,7 @@ from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths
 from ._arguments import generative, observations
 from ._errors import AddressError
 from ._generative import GenerativeFunction, arguments
-from ._operations import Assess, Generate, Given, Operation, Outcome, Simulate
+from ._operations import Assess, Generate, Given, Operation, Outcome
 from ._plain import Plain
 from ._rules import isolated
 from .transforms import ArgumentError, TracegradError, check_key
@@ -84,9 +84,9 @@ class Target(Plain):
 
         Raises:
             AddressError: an observed address that the function does not have.
+            ChoiceError: an observed value of the wrong shape, type or support.
         """
-        out = jax.eval_shape(lambda key: self.visit(Simulate(), key, observed={}).choices, jax.random.key(0))
-        check_known(self.observed, out, self.function.name, "observed")
+        out = jax.eval_shape(lambda key: self.visit(Generate(), key).choices, jax.random.key(0))
         return self.without_observed(out)
 
     def draw(self, key: jax.Array) -> tuple[Choices, jax.Array, jax.Array]:
@@ -105,7 +105,6 @@ class Target(Plain):
         operation: Operation,
         key: Any,
         latents: Mapping | None = None,
-        observed: Mapping | None = None,
         *,
         previous: Mapping | None = None,
         what: str = "the latents",
@@ -115,12 +114,11 @@ class Target(Plain):
         Raises:
             AddressError: one of them is at an address that the program does not have: it would count for nothing.
         """
-        observed = self.observed if observed is None else observed
         latents = {} if latents is None else latents
-        constraints = merge(observed, latents)
+        constraints = merge(self.observed, latents)
         operation = operation.but(known=nest({(*self.path, *p): x for p, x in paths(constraints)}))
         out = self.function.visit(operation, key, Given(constraints, previous), self.path, self.args, self.kwargs)
-        check_known(observed, out.choices, self.function.name, "observed")
+        check_known(self.observed, out.choices, self.function.name, "observed")
         check_known(latents, out.choices, self.function.name, what)
         return out
 

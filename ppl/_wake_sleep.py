@@ -13,7 +13,7 @@ from ._arguments import generative, particles, posterior
 from ._errors import AddressError
 from ._generative import GenerativeFunction
 from ._target import splat
-from ._weights import fixed, log_mean, pair
+from ._weights import as_data, fixed, log_mean, pair
 from .transforms import expectation
 
 
@@ -115,7 +115,7 @@ def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) ->
     @expectation
     def objective(key, model_args=(), guide_args=()):
         draw, density = jax.random.split(key)
-        dream = fixed(fixed(model).simulate(draw, *fixed(splat(model_args))).choices)
+        dream, _ = as_data(lambda key: model.simulate(key, *splat(model_args)), draw)
         selection.check((p for p, _ in paths(dream)), f"sleep, `observe` of {model.name}")
         x = nest({p: value for p, value in paths(dream) if p in selection})
         z = nest({p: value for p, value in paths(dream) if p not in selection})

@@ -10,10 +10,11 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ._addresses import merge
+from ._addresses import Choices, merge
 from ._attitudes import compared
 from ._generative import GenerativeFunction
 from ._target import splat
+from .transforms import held
 
 
 class Pair(NamedTuple):
@@ -38,14 +39,14 @@ class Pair(NamedTuple):
         return jax.vmap(self.log_weight)(jax.random.split(key, n))
 
     def fixed_draws(self, key: jax.Array, n: int) -> Fixed:
-        """N draws from the guide at stopped parameters, as though they were data."""
+        """N draws from the guide, as though they were data."""
 
         def one(key):
             draw, p, q = jax.random.split(key, 3)
-            made = fixed(self.guide).simulate(draw, *fixed(self.guide_args))
-            logp, _ = self.model.assess(merge(fixed(made.choices), self.observed), *self.model_args, key=p)
-            logq, _ = self.guide.assess(fixed(made.choices), *self.guide_args, key=q)
-            return Fixed(logp, logq, fixed(made.logp))
+            choices, drawn = as_data(lambda key: self.guide.simulate(key, *self.guide_args), draw)
+            logp, _ = self.model.assess(merge(choices, self.observed), *self.model_args, key=p)
+            logq, _ = self.guide.assess(choices, *self.guide_args, key=q)
+            return Fixed(logp, logq, drawn)
 
         return jax.vmap(one)(jax.random.split(key, n))
 
@@ -76,6 +77,16 @@ def pair(model, guide, observed, model_args, guide_args) -> Pair:
 def fixed(tree: Any) -> Any:
     """A pytree at stopped gradient."""
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
+
+
+def as_data(simulate: Any, key: jax.Array) -> tuple[Choices, jax.Array]:
+    """The choices of a trace and their log density without derivative, be it in arguments or in what is closed over."""
+
+    def run(key):
+        trace = simulate(key)
+        return trace.choices, trace.logp
+
+    return fixed(held(run)(key))
 
 
 def log_mean(log_weights: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist, expectation
-from tracegrad.transforms import Estimator, log_density, sample
+from tracegrad.transforms import Estimator, sample
 
 N = 100_000
 
@@ -41,11 +41,11 @@ class Family(NamedTuple):
     weight: float = 1.0
 
     def quadrature(self, theta):
-        """Points and probabilities at these parameters."""
+        """Points and probabilities at these parameters, by numpyro's own density: nothing of this library."""
         if callable(self.nodes):
             return self.nodes(*theta)
         x = jnp.asarray(self.nodes)
-        return x.astype(float), jnp.exp(log_density(self.make(*theta), x)) * self.weight
+        return x.astype(float), jnp.exp(self.make(*theta).log_prob(x)) * self.weight
 
 
 def counts(make, *params, most=60):

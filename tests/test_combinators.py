@@ -222,14 +222,14 @@ def test_a_scan_of_an_unrolled_program_has_its_density_and_posterior():
 def test_switch_visits_the_branch_of_its_index(index, taken):
     means = (-5.0, 0.0, 5.0)
     branches = [tg.gen(lambda s, m=m, a=a: tg.sample(a, dist.Normal(m, s))) for m, a in zip(means, "aba", strict=True)]
-    program = tg.switch(index, *branches)
-    tr = program.simulate(KEY, 2.0)
+    # Traced, so that an index out of range is clamped; one that is known is refused.
+    tr = jax.jit(lambda i: tg.switch(i, *branches).simulate(KEY, 2.0))(index)
     assert tr.choices.keys() == {"a", "b"}
     address = "aba"[taken]
     assert jnp.allclose(tr.logp, norm(tr.choices[address], means[taken], 2.0))
     assert tr.choices["b" if address == "a" else "a"] == 0.0
     assert tr.retval == tr.choices[address]
-    _, log_weight = program.generate(KEY, {"a": 1.0}, 2.0)
+    log_weight = jax.jit(lambda i: tg.switch(i, *branches).generate(KEY, {"a": 1.0}, 2.0)[1])(index)
     assert jnp.allclose(log_weight, norm(1.0, means[taken], 2.0) if address == "a" else 0.0)
 
 

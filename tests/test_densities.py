@@ -427,7 +427,7 @@ REFUSED = {
         tg.DensityError,
         "given at 'y' and not at 'b'",
     ),
-    "nothing kept": (lambda: tg.marginal(pair, "v", tg.exact()).simulate(KEY, 0.5), tg.AddressError, "selects none"),
+    "nothing kept": (lambda: tg.marginal(pair, "v", tg.exact()).simulate(KEY, 0.5), tg.AddressError, "matches no"),
     "continuous": (
         lambda: tg.marginal(continuous, "x", tg.exact()).assess({"x": 1.0}),
         tg.DensityError,

@@ -87,6 +87,7 @@ RIGHT = {
     "carried": lambda k, p: lax.scan(
         lambda c, _: ((c[0] + flip(child(c[1], 2, 0), p), child(c[1], 2, 1)), None), (0.0, k), None, length=3
     )[0][0],
+    "reset": lambda k, p: lax.scan(lambda c, k: (0.0, c + flip(k, p)), 0.0, jax.random.split(k, 3))[1].sum(),
     "grid": lambda k, p: jax.vmap(lambda k: lanes(k, p))(jax.random.split(k, (2, 3))).sum(),
     "some and others": lambda k, p: lanes(jax.random.split(k, 4)[:2], p) * flip(child(k, 4, 2), p),
     "only by hand": lambda k, p: flip(child(k, 2, 0), p) + jax.random.normal(k) + jax.random.normal(k),

@@ -60,7 +60,36 @@ def index(x):
     return jnp.asarray([0.0, 1.0, 4.0])[jnp.clip(x, 0.0, 2.0).astype(int)]
 
 
+@jax.custom_jvp
+def straight_through(x):
+    return jnp.floor(x)
+
+
+straight_through.defjvp(lambda xs, ts: (straight_through(*xs), ts[0]))
+
+
+def words(x):
+    return (lax.bitcast_convert_type(x, jnp.int32) >> 31).astype(float)
+
+
 JUMPS = {
+    "searchsorted": (lambda x: LOOP[jnp.searchsorted(LOOP, x)], "le_to"),
+    "digitize": (lambda x: LOOP[jnp.digitize(x, LOOP[:2])], "lt_to"),
+    "sign bit": (lambda x: jnp.signbit(x).astype(float), "bitcast_convert_type"),
+    "copied sign": (lambda x: jnp.copysign(1.0, x), "bitcast_convert_type"),
+    "bit cast": (words, "bitcast_convert_type"),
+    "finite logarithm": (lambda x: jnp.isfinite(jnp.log(x)).astype(float), "is_finite"),
+    "root that is nan": (lambda x: jnp.isnan(jnp.sqrt(x)).astype(float), "ne"),
+    "equality on a plateau": (lambda x: (jnp.maximum(x, 0.0) == 0.0).astype(float), "eq"),
+    "quotient by a modulus": (lambda x: x / jnp.abs(x), "div"),
+    "quotient of a root": (lambda x: jnp.sqrt(x**2) / x, "div"),
+    "pole": (lambda x: jnp.arctan(1.0 / x), "div"),
+    "negative power": (lambda x: jnp.arctan(x**-1), "integer_pow"),
+    "reciprocal root": (lambda x: x * lax.rsqrt(x * x), "rsqrt"),
+    "tangent": (lambda x: jnp.arctan(jnp.tan(x)), "tan"),
+    "branch cut": (lambda x: jnp.arctan2(x, -1.0), "atan2"),
+    "angle": (lambda x: jnp.arctan2(x - 1.0, x), "atan2"),
+    "straight through": (straight_through, "floor"),
     "indicator": (lambda x: x * (x > 0.5).astype(float), "gt"),
     "select": (lambda x: jnp.where(x > 0.5, x, 0.0), "gt"),
     "two jumps of which one meets": (lambda x: jnp.where(x > 0.0, x * jnp.floor(x), 0.0), "floor"),
@@ -98,7 +127,28 @@ def test_a_jump_is_named_with_its_line(name):
     assert row.jumps == ()
 
 
+@jax.custom_jvp
+def softened(x):
+    return jnp.where(x > 0.0, x, 0.0)
+
+
+softened.defjvp(lambda xs, ts: (softened(*xs), jax.nn.sigmoid(xs[0]) * ts[0]))
+PAIR = jnp.asarray([1.0, 2.0])
+
 CONTINUOUS = {
+    "quotient by a scale": lambda x: x / jnp.exp(x),
+    "quotient by a constant": lambda x: x / LOOP[1],
+    "quotient by a softplus": lambda x: x / (jax.nn.softplus(x) + 1e-3),
+    "quotient by one and a square": lambda x: x / (1.0 + x**2),
+    "quotient by a logistic": lambda x: jax.nn.sigmoid(x) / (1.0 - jax.nn.sigmoid(x)),
+    "quotient by a sum": lambda x: (jnp.exp(x * PAIR) / jnp.exp(x * PAIR).sum()).sum(),
+    "quotient by a length": lambda x: (PAIR * x + 1.0).sum() / jnp.sqrt(jnp.sum((PAIR * x + 1.0) ** 2)),
+    "quotient by a norm": lambda x: (PAIR * x).sum() / jnp.linalg.norm(PAIR * x + 1.0),
+    "standardised": lambda x: ((PAIR * x) / jnp.std(PAIR * x)).sum(),
+    "power of a scale": lambda x: jnp.exp(x) ** -2 + lax.rsqrt(x * x + 1e-3),
+    "angle on the right": lambda x: jnp.arctan2(x, 1.0) + jnp.arctan2(x, jnp.exp(x)) + jnp.arctan2(1.0, x),
+    "a derivative of its own": softened,
+    "not a number": lambda x: jnp.where(jnp.isnan(x), 0.0, x) + jnp.nan_to_num(x),
     "relu": jax.nn.relu,
     "leaky_relu": jax.nn.leaky_relu,
     "leaky_relu by hand": lambda x: jnp.where(x > 0, x, 0.01 * x),
@@ -163,6 +213,21 @@ def test_an_evidence_bound_of_many_families_does_not_warn():
 
     bound = tg.elbo(model, guide, {"x": jnp.asarray([0, 1, 1])})
     jax.make_jaxpr(jax.grad(lambda m: bound(KEY, (), (m,))))(jnp.asarray(0.1))
+
+
+@pytest.mark.parametrize("family", [dist.Gamma, dist.LogNormal, dist.Beta, dist.HalfNormal], ids=lambda f: f.__name__)
+def test_one_may_divide_by_what_is_drawn_positive(family):
+    count = 1 + (family is not dist.HalfNormal)
+    f = expectation(lambda key, a: 1.0 / sample(key, family(*[a] * count), label="x"))
+    derive(f, 1.5)
+
+
+@pytest.mark.parametrize(("package", "counts"), [("jax", 0), ("numpyro", 0), ("someones_model", 1)])
+def test_code_that_is_installed_is_looked_at_unless_it_is_a_known_library(tmp_path, package, counts):
+    path = tmp_path / "site-packages" / package / "model.py"
+    names: dict = {"jnp": jnp}
+    exec(compile("def jump(x):\n    return jnp.where(x > 0.5, x, 0.0)\n", str(path), "exec"), names)
+    assert len(describe_sites(of(names["jump"]), KEY, 0.3)[0].jumps) == counts
 
 
 @pytest.mark.parametrize("name", ["bilinear", "floor", "scan"])

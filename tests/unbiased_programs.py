@@ -62,7 +62,10 @@ def _categorical(u):
 
 BERNOULLI = Family(dist.Bernoulli, 2, _bernoulli_outcome, lambda x: x)
 CATEGORICAL = Family(_categorical, 3, _categorical_outcome, lambda x: jnp.minimum(x, 1.0))
-REDRAWN = CATEGORICAL._replace(cells=12)
+REDRAWN = CATEGORICAL._replace(
+    distribution=lambda u: dist.Categorical(logits=jnp.log(jnp.stack([u, 0.75 - u, jnp.full_like(u, 0.25)], axis=-1))),
+    cells=12,
+)
 NORMAL = Family(lambda u: dist.Normal(u, SPREAD), 12, _normal_outcome, lambda x: x)
 
 

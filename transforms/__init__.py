@@ -32,6 +32,7 @@ from ._distribution import log_density as log_density
 from ._distribution import log_density_at_support as log_density_at_support
 from ._distribution import log_prob as log_prob
 from ._distribution import moving_support as moving_support
+from ._distribution import positive_support as positive_support
 from ._distribution import probabilities as probabilities
 from ._distribution import reparameterised as reparameterised
 from ._distribution import support as support
@@ -62,8 +63,6 @@ from ._mvd import mvd as mvd
 from ._nonfinite import nonfinite as nonfinite
 from ._nonfinite import site_scope as site_scope
 from ._outcome_sum import outcome_sum as outcome_sum
-from ._outcomes import StandardNoise as StandardNoise
-from ._outcomes import standard_noise as standard_noise
 from ._own_gradient import states_gradient as states_gradient
 from ._primitive import check_key as check_key
 from ._primitive import noise as noise
@@ -81,6 +80,9 @@ from ._rsvi import accepted_noise as accepted_noise
 from ._rsvi import rsvi as rsvi
 from ._sample import default_estimator as default_estimator
 from ._sample import sample as sample
+from ._standard_noise import StandardNoise as StandardNoise
+from ._standard_noise import standard_noise as standard_noise
+from ._stated import stated as stated
 from ._sum_and_sample import sum_and_sample as sum_and_sample
 from ._surrogate import check_pathwise as check_pathwise
 from ._surrogate import detached as detached

@@ -10,7 +10,9 @@ from ._jax import Literal
 State = tuple[int, int]
 """Of a value: the draws it depends on continuously (bit 0: parameters), and the jumps it carries, as bits."""
 
-COMPARISONS = {"gt", "ge", "lt", "le"}
+COMPARISONS = {"gt", "ge", "lt", "le", "lt_to", "le_to"}
+TESTS = {"eq", "ne", "eq_to", "is_finite"}
+"""Comparisons that turn with probability zero where the values are those of analytic functions."""
 
 
 def union(states: Sequence[State]) -> State:
@@ -40,7 +42,7 @@ class Branches:
 
     def _comparison(self, atom):
         eqn = self.made.get(self.root(atom))
-        return eqn if eqn is not None and eqn.primitive.name in COMPARISONS else None
+        return eqn if eqn is not None and eqn.primitive.name in COMPARISONS | TESTS else None
 
     def states(self, eqn, states) -> list[State]:
         """The states of the operands of a select or a product, without comparisons that do not make it jump."""
@@ -64,6 +66,8 @@ class Branches:
             return True
         if not product and any(isinstance(o, float) and not math.isfinite(o) for o in others):
             return True
+        if len(sides) != 2:
+            return False
         taken = [1] if product else range(len(others))
         return any(
             sides[1 - k] == 0.0

@@ -10,7 +10,7 @@ import jax
 
 from ._arguments import objective_function
 from ._calls import trace_call
-from ._errors import EstimatorError, name_of
+from ._errors import EstimatorError, NoRuleError, name_of
 from ._interpreter import Mode, walk
 from ._jax import Lane, trace, without_lanes
 from ._kinds import Estimator
@@ -34,6 +34,14 @@ class Choosing(Mode):
     def enumerates(self, site):
         """Nothing is summed here."""
         return False
+
+    def among(self, running):
+        """What is bound again would not say which lanes go on."""
+        raise NoRuleError(
+            "Estimators are chosen from outside for a program with samples in a `while_loop` under a `vmap`, in which "
+            "lanes end apart. Name the estimators at the sites, or write the bounded loop: `lax.scan` with the steps "
+            "past the end masked."
+        )
 
     def draw(self, site, operands, lanes, cursor):
         """Bind the sample again."""

@@ -12,6 +12,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._distribution import held
 from ._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
 from ._primitive import Site, auxiliary, noise
 from ._pytree import size, stop_gradient
@@ -43,7 +44,7 @@ def _fork(site: Site):
     @jax.jit
     def run(key, *arrays):
         distribution, estimator = site.restore(arrays)
-        value = stop_gradient(noise(key, stop_gradient(distribution)))
+        value = stop_gradient(noise(key, held(distribution)))
         alternatives, coefficients = estimator.fork(auxiliary(key), distribution, value)
         coefficients = jnp.asarray(coefficients, dtype=float)
         leaves = jax.tree.leaves(stop_gradient(alternatives))

@@ -108,8 +108,8 @@ ELEMENTWISE = set(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp complex conj
     convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag
     integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or polygamma pow real
-    reduce_precision regularized_incomplete_beta rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub
-    tan tanh xor""".split()
+    reduce_precision regularized_incomplete_beta rem round rsqrt select_n sign sin sinh sqrt square stated stop_gradient
+    sub tan tanh xor""".split()
 )
 REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"}
 CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
@@ -258,6 +258,11 @@ def _scatter(eqn, inputs):
     return union([inputs[0], move(inputs[1], indices.get), move(inputs[2], update.get)])
 
 
+def _leading(eqn, inputs):
+    """New axes come last; keys have no axes for their words."""
+    return inputs[0]
+
+
 def _stack(eqn, inputs):
     axis = eqn.params["axis"]
     return move(union(inputs), lambda a: a + (a >= axis))
@@ -301,6 +306,22 @@ def _scan(eqn, inputs):
     return [*carry, *[move(d, lambda a: a + 1) for d in outs[m:]]]
 
 
+def _while(eqn, inputs):
+    """The axes of the condition are the leading ones of the state: each of its lanes goes on by itself."""
+    params = eqn.params
+    n, m = params["cond_nconsts"], params["body_nconsts"]
+    test, body = params["cond_jaxpr"], params["body_jaxpr"]
+    lanes, state = len(open_jaxpr(test).outvars[0].aval.shape), list(inputs[n + m :])
+    while True:
+        outs = through(open_jaxpr(body), [NOTHING] * len(closed_consts(body)), [*inputs[n : n + m], *state])
+        (going,) = through(open_jaxpr(test), [NOTHING] * len(closed_consts(test)), [*inputs[:n], *state])
+        going = move(going, lambda a: a if a < lanes else None)
+        wider = [union([s, o, going]) for s, o in zip(state, outs, strict=True)]
+        if wider == state:
+            return state
+        state = wider
+
+
 def _cond(eqn, inputs):
     branches = [through(open_jaxpr(b), [NOTHING] * len(closed_consts(b)), inputs[1:]) for b in eqn.params["branches"]]
     return [union([mixed(inputs[0]), *outs]) for outs in zip(*branches, strict=True)]
@@ -329,12 +350,15 @@ RULES: dict[str, Callable] = {
     "dot_general": _dot,
     "gather": _gather,
     **dict.fromkeys(["scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max"], _scatter),
+    **dict.fromkeys(["random_split", "random_wrap", "random_unwrap", "random_bits"], _leading),
+    "random_fold_in": _elementwise,
     "stack": _stack,
     "split": _split,
     "sort": _sort,
     "dynamic_update_slice": _update_slice,
     "conv_general_dilated": _convolution,
     "scan": _scan,
+    "while": _while,
     "cond": _cond,
     "sample": _draw,
 }

@@ -18,44 +18,27 @@ import jax
 from jax import numpy as jnp
 
 from ._jax import on_mesh
-from ._pytree import Spec, partition
-
-
-class Opaque:
-    """A plain object made a pytree: the arrays among its attributes become leaves, its class stays static."""
-
-    def __init__(self, inner: Any):
-        self.inner = inner
-
-
-def _flatten_opaque(opaque):
-    names = tuple(sorted(vars(opaque.inner)))
-    return [vars(opaque.inner)[name] for name in names], (type(opaque.inner), names)
-
-
-def _unflatten_opaque(aux, children):
-    cls, names = aux
-    inner = object.__new__(cls)
-    inner.__dict__.update(zip(names, children, strict=True))
-    return Opaque(inner)
-
-
-jax.tree_util.register_pytree_node(Opaque, _flatten_opaque, _unflatten_opaque)
+from ._lifting import Opaque, drop, lift
+from ._pytree import Spec, partition, stop_gradient
 
 
 def dismantle(distribution: Any) -> tuple[list, Spec]:
     """Split a distribution into its arrays and a hashable rest, whether or not its class is a pytree."""
-    leaves = jax.tree.leaves(distribution)
-    if len(leaves) == 1 and leaves[0] is distribution and hasattr(distribution, "__dict__"):
-        distribution = Opaque(distribution)
-    arrays, spec = partition(distribution)
+    lifted = lift(distribution)
+    if lifted is distribution and jax.tree_util.all_leaves([distribution]) and hasattr(distribution, "__dict__"):
+        lifted = Opaque(distribution)
+    arrays, spec = partition(lifted)
     return [jnp.asarray(x) for x in arrays], spec
 
 
 def restore(spec: Spec, arrays) -> Any:
     """Undo `dismantle`."""
-    distribution = spec.combine(arrays)
-    return distribution.inner if isinstance(distribution, Opaque) else distribution
+    return drop(spec.combine(arrays))
+
+
+def held(distribution: Any) -> Any:
+    """The same distribution at parameters without derivative."""
+    return drop(stop_gradient(lift(distribution)))
 
 
 @contextlib.contextmanager
@@ -153,6 +136,12 @@ def probabilities(distribution: Any, values: jax.Array) -> jax.Array | None:
     the answer the shape (k, *batch_shape). None stands for exp(log_prob), where what is zero has no derivative either.
     """
     return None
+
+
+@functools.singledispatch
+def positive_support(distribution: Any) -> bool:
+    """Whether every entry of what is drawn is above zero, so that one can divide by it."""
+    return False
 
 
 @functools.singledispatch

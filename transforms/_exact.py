@@ -4,7 +4,7 @@ What an `expectation` computes is itself a program that draws, and its draws are
 mean needs no statistics: find every key that is drawn from, run the program once for each combination of outcomes,
 and sum.
 
-    finite support   inverse CDF at the middle of one of `cells` equal parts of (0, 1)
+    finite support   inverse CDF at the middle of each part of (0, 1) on which no draw changes
     normal           location + scale * node of Gauss-Hermite quadrature
     uniform          low + (high - low) * node of Gauss-Legendre quadrature
     exponential      node of Gauss-Laguerre quadrature / rate
@@ -13,9 +13,10 @@ and sum.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ from ._calls import TracedCall, trace_call
 from ._errors import EstimatorError, ObjectiveError
 from ._interpreter import Mode, walk
 from ._jax import inner_jaxprs, trace
-from ._outcomes import LAWS, Collecting, Dissolving, Outcomes, Table, draw_on, make_grid
+from ._outcomes import LAWS, Collecting, Dissolving, Nodes, Outcomes, Table, draw_from_noise, make_nodes
 from ._plan import Plan, plan_of, samples_in
 from ._primitive import check_key
 from ._pytree import stop_gradient
@@ -73,12 +74,12 @@ def known(x: Any) -> np.ndarray:
         ) from error
 
 
-def _tabulate(plan, operands, grid):
+def _tabulate(plan, operands):
     """The table of keys, and the law of each noise variable."""
 
     @jax.jit
     def collect(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(functools.partial(draw_on, grid)))[1]
+        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(draw_from_noise, float))[1]
 
     record = collect(*map(stop_gradient, operands))
     if record is None:
@@ -96,38 +97,75 @@ def _tabulate(plan, operands, grid):
     return Table(words, np.cumsum(counts) - counts), np.repeat(laws, counts)
 
 
-def _combinations(laws, grid, limit):
-    """All combinations of outcomes, shape (combinations, noise variables), and their weights."""
-    sizes = [len(grid.points[law]) for law in laws]
-    total = math.prod(sizes)
+class _Boxes(NamedTuple):
+    """Boxes of noise, the bounds of each along each variable, and the weight of what is not uniform noise in it."""
+
+    low: np.ndarray
+    high: np.ndarray
+    weight: np.ndarray
+
+    def take(self, rows) -> _Boxes:
+        """Some of them."""
+        return _Boxes(*(x[rows] for x in self))
+
+    def join(self, *others) -> _Boxes:
+        """These and others."""
+        return _Boxes(*map(np.concatenate, zip(self, *others, strict=True)))
+
+
+def _start(laws, nodes, limit):
+    """Each combination of the nodes of quadratures, and the whole of all uniform noise that finite draws stand on."""
+    here = [nodes[LAWS[law]] if law else Nodes(np.zeros(1), np.ones(1)) for law in laws]
+    _check_limit(len(laws), math.prod(len(node.points) for node in here), limit)
+    boxes = _Boxes(np.zeros((1, 0)), np.zeros((1, 0)), np.ones(1))
+    for law, node in zip(laws, here, strict=True):
+        rows, codes = (x.ravel() for x in np.indices((len(boxes.low), len(node.points))))
+        low, high, weight = boxes.take(rows)
+        point = node.points[codes][:, None]
+        boxes = _Boxes(np.hstack([low, point]), np.hstack([high, point + (law == 0)]), weight * node.weights[codes])
+    return boxes
+
+
+def _check_limit(variables, total, limit):
     if total > limit:
         raise EstimatorError(
-            f"exact_expectation: {len(sizes)} noise variables have {total} combinations of outcomes, over the limit of "
-            f"{limit}. Make the program smaller, lower `cells` or `nodes`, or raise `limit`."
-        )
-    codes = np.stack(np.unravel_index(np.arange(total), sizes), -1) if sizes else np.zeros((1, 0), int)
-    weights = np.ones(len(codes))
-    for column, law in enumerate(laws):
-        weights *= grid.weights[law][codes[:, column]]
-    return codes, weights
-
-
-def _check(off, cells):
-    worst = float(known(off))
-    if math.isinf(worst):
-        raise EstimatorError(
-            "exact_expectation: a key depends on what was drawn, so the draws are not known beforehand. Derive keys "
-            "from the key alone, by `jax.random.split` and `fold_in`."
-        )
-    if worst > 1.0:
-        raise EstimatorError(
-            f"exact_expectation: a draw has probabilities that are no multiples of 1/{cells} (cells={cells}), so the "
-            "sum would not be exact. Choose parameters at which they are (the derivative is still exact there), or "
-            "another number of cells."
+            f"exact_expectation: {variables} noise variables have {total} combinations of outcomes or more, over the "
+            f"limit of {limit}. Make the program smaller, lower `nodes`, or raise `limit`."
         )
 
 
-def exact_expectation(fun: Callable, *, cells: int = 4, nodes: int = 16, limit: int = 1 << 20) -> Callable:
+def _split(boxes, cuts, limit, done):
+    """Both sides of every cut."""
+    for variable in range(cuts.shape[1]):
+        rows = np.isfinite(cuts[:, variable])
+        upper = boxes.take(rows)
+        upper.low[:, variable] = boxes.high[rows, variable] = cuts[rows, variable]
+        boxes, cuts = boxes.join(upper), np.concatenate([cuts, cuts[rows]])
+        _check_limit(cuts.shape[1], done + len(cuts), limit)
+    return boxes
+
+
+def _refine(look, boxes, limit):
+    """Boxes in which no draw changes: split wherever the run at their middle meets a cut."""
+    if not boxes.low.shape[1]:
+        return boxes
+    done: list[_Boxes] = []
+    while len(boxes.low):
+        cuts = look(boxes)
+        if np.any(cuts == -np.inf):
+            raise EstimatorError(
+                "exact_expectation: a key depends on what was drawn, so the draws are not known beforehand. Derive "
+                "keys from the key alone, by `jax.random.split` and `fold_in`."
+            )
+        if np.any(np.isnan(cuts)):
+            raise EstimatorError("exact_expectation: a draw of finite support has probabilities that are nan.")
+        whole = np.all(cuts == np.inf, axis=1)
+        done.append(boxes.take(whole))
+        boxes = _split(boxes.take(~whole), cuts[~whole], limit, sum(len(d.low) for d in done))
+    return done[0].join(*done[1:])
+
+
+def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, cells: int | None = None) -> Callable:
     """The exact expectation of what an estimator computes: a test of unbiasedness without statistics.
 
     For `g = expectation(f)`, `exact_expectation(g)(key, *args)` is the sum over all outcomes of the randomness that `g`
@@ -137,18 +175,17 @@ def exact_expectation(fun: Callable, *, cells: int = 4, nodes: int = 16, limit: 
 
         sum_noise P(noise) g(noise, *args),        sum_noise P(noise) dg(noise, *args)
 
-    Draws of finite support are enumerated on a grid of `cells` equal parts of the unit interval, exact where all
-    probabilities are multiples of 1/cells; the derivative is taken there, so nothing is lost. Normal, uniform
-    and exponential noise becomes the nodes of a quadrature, exact for polynomials up to degree 2 nodes - 1 and, for
-    smooth functions, up to an error that falls geometrically in `nodes`. Use double precision (`jax.enable_x64`) for
-    errors near 1e-12.
+    Draws of finite support are enumerated with their own probabilities: runs that share a key share its uniform noise,
+    and the unit interval is cut wherever a draw of any of them changes. Normal, uniform and exponential noise becomes
+    the nodes of a quadrature, exact for polynomials up to degree 2 nodes - 1 and, for smooth functions, up to an error
+    that falls geometrically in `nodes`. Use double precision (`jax.enable_x64`) for errors near 1e-12.
 
     Args:
         fun: `g(key, *args)`, an `expectation` or any function with some inside (through `jit`, `vmap`, `scan`, `cond`;
             gradients of discrete estimators, too). Its outputs are arrays, in any units.
-        cells: parts of the unit interval for each element of a draw of finite support.
         nodes: quadrature nodes for each element of a continuous draw.
         limit: the largest number of combinations of outcomes to run.
+        cells: of no effect; older versions needed probabilities on a grid of so many parts.
 
     Returns:
         A function of the same arguments, whose outputs are the expectations (floats) of those of `fun`. The key says
@@ -157,7 +194,7 @@ def exact_expectation(fun: Callable, *, cells: int = 4, nodes: int = 16, limit: 
 
     Raises:
         EstimatorError: a draw cannot be enumerated: another family, a `while_loop`, too many combinations,
-            probabilities off the grid, `jax.random` called directly.
+            probabilities that are nan, `jax.random` called directly.
         ObjectiveError: a sample is outside every `expectation`.
         RandomKeyError: the first argument is not one typed key.
 
@@ -170,35 +207,61 @@ def exact_expectation(fun: Callable, *, cells: int = 4, nodes: int = 16, limit: 
         (0.75, 3.0)
     """
     objective_function("exact_expectation", fun)
-    cells, nodes, limit = (
-        whole("exact_expectation", name, given, EstimatorError)
-        for name, given in (("cells", cells), ("nodes", nodes), ("limit", limit))
-    )
-    grid = make_grid(cells, nodes)
+    for name, given in (("nodes", nodes), ("limit", limit), ("cells", cells)):
+        if given is not None or name != "cells":
+            whole("exact_expectation", name, given, EstimatorError)
+    known_nodes = make_nodes(nodes)
 
     @functools.wraps(fun)
     def mean_of(key, *args, **kwargs):
         check_key(key, "exact_expectation")
         call = trace_call(fun, (key, *args), kwargs)
         plan, operands = rewrite(call, Dissolving(), "exact_expectation", nested=True)
-        table, laws = _tabulate(plan, operands, grid)
-        codes, weights = _combinations(laws, grid, limit)
-        sums, off = _sum(plan, grid, table, codes, weights)(*operands)
-        _check(off, cells)
+        table, laws = _tabulate(plan, operands)
+        boxes = _refine(_look(plan, table, operands), _start(laws, known_nodes, limit), limit)
+        sums = _sum(plan, table, boxes, laws)(*operands)
         return jax.tree.unflatten(jax.tree.structure(call.out), sums)
 
     return mean_of
 
 
-def _sum(plan, grid, table, codes, weights):
+def _run(plan, table, operands, low, high):
+    return walk(plan, dict(zip(plan.inputs, operands, strict=True)), Outcomes(table, low, high))
+
+
+def _look(plan, table, operands):
+    """The function from boxes to the cuts through them."""
+
+    @jax.jit
+    def cuts_at(low, high, *xs):
+        def run(i):
+            return _run(plan, table, xs, low[i], high[i])[1]
+
+        return lax.map(run, jnp.arange(len(low)), batch_size=min(CHUNK, len(low)))
+
+    def look(boxes):
+        n = len(boxes.low)
+        size = next(s for s in itertools.accumulate(itertools.repeat(8), int.__mul__, initial=64) if s >= n)
+        rows = np.minimum(np.arange(size), n - 1)  # few sizes, so that few are compiled
+        low, high = (jnp.asarray(x[rows], dtype=float) for x in (boxes.low, boxes.high))
+        return known(cuts_at(low, high, *map(stop_gradient, operands)))[:n].astype(float)
+
+    return look
+
+
+def _sum(plan, table, boxes, laws):
+    widths = np.where(np.asarray(laws) == 0, boxes.high - boxes.low, 1.0)
+    weights = boxes.weight * np.prod(widths, axis=1)
+
     @jax.jit
     def total(*operands):
-        def run(code):
-            env = dict(zip(plan.inputs, operands, strict=True))
-            outs, off = walk(plan, env, Outcomes(grid, table, code))
-            return [y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(float) for y in outs], off
+        low, high = (jnp.asarray(x, dtype=float) for x in (boxes.low, boxes.high))
 
-        outs, off = lax.map(run, jnp.asarray(codes), batch_size=min(CHUNK, len(codes)))
-        return [jnp.tensordot(jnp.asarray(weights, dtype=y.dtype), y, axes=1) for y in outs], jnp.max(off)
+        def run(i):
+            outs = _run(plan, table, operands, low[i], high[i])[0]
+            return [y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(float) for y in outs]
+
+        outs = lax.map(run, jnp.arange(len(weights)), batch_size=min(CHUNK, len(weights)))
+        return [jnp.tensordot(jnp.asarray(weights, dtype=y.dtype), y, axes=1) for y in outs]
 
     return total

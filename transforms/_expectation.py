@@ -23,6 +23,7 @@ from ._primitive import check_key
 from ._pytree import is_inexact
 from ._replaying import Options, Replaying
 from ._smoothness import warn_of_jumps
+from ._stated import check_stated
 
 
 class Program(NamedTuple):
@@ -39,6 +40,7 @@ class Program(NamedTuple):
 
     def estimates(self, *operands) -> list:
         """Run it for values with the derivatives of their expectations."""
+        check_stated(self.jaxpr, self.options.objectives)
         witness = [x for x in operands if is_inexact(x)]
         credited = credit_plan(self.jaxpr, self.options.objectives) if self.options.credit else None
         if credited is None:
@@ -106,7 +108,8 @@ def expectation(
     Raises:
         ObjectiveError: an output is not floating point; `fun` is no function that runs to its end, or a generative
             function, which has no value of its own; an option out of its range.
-        RandomKeyError: the first argument is not one typed key.
+        RandomKeyError: the first argument is not one typed key; two sites, or the steps of a loop, draw with one
+            key.
         NoRuleError: a sample is inside an operation that has no rule; it is named.
 
     Warns:

@@ -11,8 +11,8 @@ from jax import numpy as jnp
 
 from ._distribution import batch_shape, elementwise, lenient, log_density_at_support, probabilities, support
 from ._errors import EstimatorError
-from ._outcomes import StandardNoise, standard_noise
 from ._primitive import noise
+from ._standard_noise import StandardNoise, standard_noise
 
 
 class Uniform(eqx.Module):

@@ -25,6 +25,7 @@ from ._jax import closed_consts, make_forward_only, open_jaxpr, scan_parts, vary
 from ._kinds import Enumerate, Fork
 from ._plan import Assign, Plan, Segment, Step, plan_of, read, samples
 from ._pytree import is_inexact
+from ._running import Running, running
 
 
 class Mode(abc.ABC):
@@ -60,6 +61,10 @@ class Mode(abc.ABC):
     def complete(self, plan: Plan, env: dict) -> Any:
         """The outputs of a plan whose steps are done."""
         return read(env, plan.outputs)
+
+    def among(self, running: Running) -> Mode:
+        """The mode inside a loop in lanes of which only some go on."""
+        return self
 
     def before_fork(self, plan: Plan, env: dict, index: int) -> None:  # noqa: B027  (nothing to do by default)
         """Called before each forking step of a program."""
@@ -257,14 +262,21 @@ def _while(step, operands, mode, cursor):
 
     axes = varying_axes(operands)
 
-    def cond(state):
-        return inner(params["cond_jaxpr"], [*cond_consts, *state[0]], mode, None)[0][0]
+    def going(state):
+        return inner(params["cond_jaxpr"], [*cond_consts, *state], mode, None)[0][0]
 
     def body(state):
-        outs, record = inner(params["body_jaxpr"], [*body_consts, *state[0]], mode, None)
-        return outs, vary(mode.join([state[1], record]), axes)
+        old, before = state
+        at = mode
+        if lanes:
+            on = running(going(old), params["body_jaxpr"], m)
+            at = mode.among(on)
+        outs, record = inner(params["body_jaxpr"], [*body_consts, *old], at, None)
+        return on.select(outs, old) if lanes else outs, vary(mode.join([before, record]), axes)
 
-    outs, record = lax.while_loop(cond, body, (init, vary(mode.zero(), axes)))
+    # Under a `vmap` each lane has a condition of its own.
+    lanes = open_jaxpr(params["cond_jaxpr"]).outvars[0].aval.shape
+    outs, record = lax.while_loop(lambda s: jnp.any(going(s[0])), body, (init, vary(mode.zero(), axes)))
     return jax.tree.map(lambda x: _forward_only(x) if is_inexact(x) else x, (outs, record))
 
 

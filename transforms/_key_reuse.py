@@ -9,39 +9,29 @@ draws. Where the analysis cannot tell, it allows.
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import jax
-import numpy as np
 
 from ._errors import RandomKeyError, name_of
 from ._jax import Literal, inner_jaxprs, open_jaxpr, scan_parts, source_line
+from ._key_numbers import Fact, Numbers, is_key, numbered, union
 from ._plan import CALLS, samples, samples_in
-from ._pytree import size
-
-UNCHANGED = {"squeeze", "reshape", "copy", "random_clone", "convert_element_type", "random_unwrap", "random_wrap"}
-"""Operations that leave the words of keys, and integers, as they are."""
 
 GENERATORS = {"random_bits", "random_gamma"}
 """Operations that make random numbers of a key."""
 
 
-class Fact(NamedTuple):
-    """What is known of a value: a number, one for equal values, and the loops (as bits) in which it may change."""
-
-    number: int
-    loops: int = 0
-
-
 class Draw(NamedTuple):
-    """Who draws: its label (None for random numbers without a site), the lines it comes from, the branches it is in."""
+    """Who draws: its label (None for random numbers without a site), its equation and those around it, its branches."""
 
     label: Any
-    lines: tuple[str, ...]
+    eqns: tuple
     branches: tuple[tuple[int, int], ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that it comes from, its own first."""
+        return [line for line in map(source_line, self.eqns) if line]
 
     def excludes(self, other: Draw) -> bool:
         """Whether the two are in different branches of one choice."""
@@ -64,62 +54,17 @@ def refuse_reuse(jaxpr: Any) -> None:
         _Walk().run(jaxpr, [])
 
 
-class _Walk:
+class _Walk(Numbers):
     """Walks a program, into its calls, loops and branches, each equation once."""
 
     def __init__(self):
-        self.forms: list[tuple] = []
-        self.numbers: dict[tuple, int] = {}
+        super().__init__()
         self.loops: list[str] = []
         self.around = 0
         self.callers: list[Any] = []
         self.branches: tuple[tuple[int, int], ...] = ()
         self.singles: dict[Any, dict[int, list[Draw]]] = {}
         self.ranges: dict[Any, list[tuple[int, int, Draw]]] = {}
-
-    # ---- numbers ----
-
-    def fresh(self, loops: int = 0) -> Fact:
-        """A value that is known to be equal to no other."""
-        self.forms.append(("value",))
-        return Fact(len(self.forms) - 1, loops)
-
-    def known(self, form: tuple, loops: int = 0) -> Fact:
-        """The value of this form: an operation, the numbers of its operands, and its parameters."""
-        if form not in self.numbers:
-            self.numbers[form] = len(self.forms)
-            self.forms.append(form)
-        return Fact(self.numbers[form], loops)
-
-    def each(self, array: Fact, loop: int) -> Fact:
-        """The entry of an array in a lane or a step."""
-        match self.forms[array.number]:
-            case ("broadcast_in_dim", one, ("broadcast_dimensions", ()), *_):
-                return Fact(one, array.loops)
-        return self.known(("each", array.number), array.loops | loop)
-
-    def origins(self, number: int) -> Iterator[tuple[Any, int, int]]:
-        """The keys that a value stands for: numbers start to stop of the family of an origin."""
-        match self.forms[number]:
-            case ("child", parent, i):
-                yield ("child", parent), i, i + 1
-            case ("each", array):
-                yield from self._entries(array)
-            case _:
-                yield number, 0, 1
-
-    def _entries(self, array):
-        match self.forms[array]:
-            case ("children", parent, start, stop):
-                yield ("child", parent), start, stop
-            case ("stack", *parts, ("axis", 0)):
-                for part in parts:
-                    yield from self.origins(part)
-            case ("concatenate", *parts, ("dimension", 0)):
-                for part in parts:
-                    yield from self._entries(part)
-            case _:
-                yield ("each", array), 0, 1
 
     # ---- equations ----
 
@@ -128,53 +73,28 @@ class _Walk:
         jaxpr = open_jaxpr(jaxpr)
         env = dict(zip(reversed([*jaxpr.constvars, *jaxpr.invars]), reversed(inputs), strict=False))
         for eqn in jaxpr.eqns:
-            facts = [self._read(env, atom) for atom in eqn.invars]
+            facts = [self.read(env, atom) for atom in eqn.invars]
             env.update(zip(eqn.outvars, self._after(eqn, facts), strict=True))
-        return [self._read(env, atom) for atom in jaxpr.outvars]
-
-    def _read(self, env, atom):
-        if isinstance(atom, Literal):
-            whole = np.ndim(atom.val) == 0 and _numbered(atom)
-            return self.known(("literal", int(atom.val))) if whole else self.fresh()
-        if atom not in env:
-            env[atom] = self.fresh()
-        return env[atom]
+        return [self.read(env, atom) for atom in jaxpr.outvars]
 
     def _after(self, eqn, facts) -> list[Fact]:
-        name, loops = eqn.primitive.name, _union(facts)
-        if name in RULES and (samples_in(eqn) or any(map(_is_key, eqn.invars))):
+        name, loops = eqn.primitive.name, union(facts)
+        if name in RULES and (samples_in(eqn) or any(map(is_key, eqn.invars))):
             return RULES[name](self, eqn, facts)
         if name in GENERATORS:
             self._draw(eqn, facts[0], None)
-        form = self._form(eqn, [f.number for f in facts]) if any(map(_numbered, eqn.outvars)) else None
+        form = self.form(eqn, [f.number for f in facts]) if any(map(numbered, eqn.outvars)) else None
         if form is None:
             return [self.fresh(loops) for _ in eqn.outvars]
         if isinstance(form, int):
             return [Fact(form, loops)]
         return [self.known((*form, i) if i else form, loops) for i in range(len(eqn.outvars))]
 
-    def _form(self, eqn, numbers) -> tuple | int | None:
-        """What keys or integers are made of, or what they are equal to; None where that cannot be compared."""
-        name, params = eqn.primitive.name, eqn.params
-        if _unchanged(eqn):
-            return numbers[0]
-        if name == "random_fold_in" and self.forms[numbers[1]][0] == "literal":
-            return ("child", numbers[0], self.forms[numbers[1]][1])
-        if name == "random_split" and _counts(eqn):
-            return ("children", numbers[0], 0, *params["shape"])
-        if name == "slice" and self.forms[numbers[0]][0] == "children" and params["strides"] in (None, (1,)):
-            _, parent, start, _ = self.forms[numbers[0]]
-            first, last = start + params["start_indices"][0], start + params["limit_indices"][0]
-            return ("child", parent, first) if last == first + 1 else ("children", parent, first, last)
-        form = (name, *numbers, *sorted(params.items()))
-        return form if _hashable(form) else None
-
     # ---- draws ----
 
     def _draw(self, eqn, key, label):
         """Note a draw, and refuse it where its key is drawn with already, or is the same in all steps of a loop."""
-        lines = tuple(filter(None, map(source_line, (eqn, *reversed(self.callers)))))
-        draw = Draw(label, lines, self.branches)
+        draw = Draw(label, (eqn, *reversed(self.callers)), self.branches)
         for origin, start, stop in self.origins(key.number):
             single, wide = self.singles.setdefault(origin, {}), self.ranges.setdefault(origin, [])
             one = stop == start + 1
@@ -196,7 +116,7 @@ class _Walk:
             key = self.each(key, self._enter(lane.size, f"{lane.size} lanes")) if lane.mapped[0] else key
         self._draw(eqn, key, None if site.estimator is None else site.label)
         self.around = before
-        return [self.fresh(_union(facts)) for _ in eqn.outvars]
+        return [self.fresh(union(facts)) for _ in eqn.outvars]
 
     # ---- calls, loops and branches ----
 
@@ -231,19 +151,19 @@ class _Walk:
         scan, before = scan_parts(eqn), self.around
         bit = self._enter(scan.length, f"a loop of {scan.length} steps")
         n, m = scan.num_consts, scan.num_consts + scan.num_carry
-        carry = self._carried(scan.body, n, facts[n:m], _union(facts) | bit)
+        carry = self._carried(scan.body, n, facts[n:m], union(facts) | bit)
         self._inside(eqn, scan.body, [*facts[:n], *carry, *(self.each(f, bit) for f in facts[m:])])
         self.around = before
-        return [self.fresh(_union(facts)) for _ in eqn.outvars]
+        return [self.fresh(union(facts)) for _ in eqn.outvars]
 
     def _while(self, eqn, facts):
         params, before = eqn.params, self.around
         bit = self._enter(None, "a while loop")
         n, m = params["cond_nconsts"], params["body_nconsts"]
-        carry = self._carried(params["body_jaxpr"], m, facts[n + m :], _union(facts) | bit)
+        carry = self._carried(params["body_jaxpr"], m, facts[n + m :], union(facts) | bit)
         self._inside(eqn, params["body_jaxpr"], [*facts[n : n + m], *carry])
         self.around = before
-        return [self.fresh(_union(facts)) for _ in eqn.outvars]
+        return [self.fresh(union(facts)) for _ in eqn.outvars]
 
     def _carried(self, body, first, inits, loops):
         """The carry of a loop in its steps: one that is handed on as it is, one that counts, or any value."""
@@ -253,11 +173,12 @@ class _Walk:
         def one(before, init, after):
             if after is before:
                 return init
-            eqn = made.get(after)
-            counts = eqn is not None and eqn.primitive.name == "add" and eqn.invars[0] is before and _numbered(before)
-            if not (counts and isinstance(eqn.invars[1], Literal)):
+            eqn: Any = None if isinstance(after, Literal) else made.get(after)
+            sums = eqn is not None and eqn.primitive.name == "add" and eqn.invars[0] is before
+            counts = sums and numbered(before) and isinstance(eqn.invars[1], Literal)
+            if not counts:
                 return self.fresh(loops)
-            return self.known(("counter", init.number, int(eqn.invars[1].val)), loops)
+            return self.known(("counter", init.number, self.read({}, eqn.invars[1]).number), loops)
 
         return [one(v, f, w) for v, f, w in zip(body.invars[first:], inits, body.outvars, strict=False)]
 
@@ -273,7 +194,7 @@ class _Walk:
     def _met(self, outs, loops):
         """One of several values."""
         same = len({f.number for f in outs}) == 1
-        return Fact(outs[0].number, _union(outs)) if same else self.fresh(_union(outs) | loops)
+        return Fact(outs[0].number, union(outs)) if same else self.fresh(union(outs) | loops)
 
 
 RULES = {
@@ -284,44 +205,6 @@ RULES = {
     "while": _Walk._while,
     "cond": _Walk._cond,
 }
-
-
-# ---- what is asked of values ----------------------------------------------------------------------------------------
-
-
-def _union(facts) -> int:
-    return functools.reduce(operator.or_, (f.loops for f in facts), 0)
-
-
-def _is_key(atom) -> bool:
-    return jax.dtypes.issubdtype(getattr(atom.aval, "dtype", np.dtype(float)), jax.dtypes.prng_key)
-
-
-def _numbered(atom) -> bool:
-    """Whether a value is a key, or what keys are made of."""
-    dtype = getattr(atom.aval, "dtype", np.dtype(float))
-    return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) or dtype.kind in "iub"
-
-
-def _unchanged(eqn) -> bool:
-    """Whether an operation leaves the words of keys, or integers, as they are."""
-    if eqn.primitive.name == "broadcast_in_dim":
-        return size(eqn.invars[0].aval.shape) == size(eqn.outvars[0].aval.shape)
-    return eqn.primitive.name in UNCHANGED and _numbered(eqn.invars[0])
-
-
-def _counts(eqn) -> bool:
-    """Whether a split gives what `fold_in` of 0, 1, 2, ... gives: one family of keys, however many are split off."""
-    (key,), shape = eqn.invars, eqn.params["shape"]
-    return len(shape) == 1 and str(key.aval.dtype) == "key<fry>" and bool(jax.config.jax_threefry_partitionable)
-
-
-def _hashable(form) -> bool:
-    try:
-        hash(form)
-    except TypeError:
-        return False
-    return True
 
 
 # ---- what is said ---------------------------------------------------------------------------------------------------

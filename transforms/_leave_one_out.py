@@ -12,6 +12,7 @@ from jax import numpy as jnp
 from ._arguments import objective_function, whole
 from ._contributions import magic_box
 from ._errors import ObjectiveError
+from ._stated import stated
 from ._surrogate import Scored, scored
 
 
@@ -62,6 +63,6 @@ def leave_one_out(fun: Callable, n: int) -> Callable:
         value, score, control = lanes_of("leave_one_out", fun, key, n, args, kwargs)
         others = lax.stop_gradient((jnp.sum(value) - value) / (n - 1))
         box = magic_box(score)
-        return jnp.mean(value * box + others * (1.0 - box) + control)
+        return stated(jnp.mean(value * box + others * (1.0 - box) + control))
 
     return objective

@@ -17,13 +17,14 @@ from jax import lax
 from jax import numpy as jnp
 
 from ._contributions import direct, enumerated, fork, magic_box
-from ._errors import ObjectiveError
 from ._forking import FEW, Forked, add_forks
 from ._interpreter import Mode, walk
 from ._kinds import Direct, Fork
 from ._plan import Plan
+from ._primitive import rebind
 from ._pytree import stop_gradient
 from ._replaying import Options, average
+from ._running import Running
 
 
 class Ledger(NamedTuple):
@@ -45,6 +46,27 @@ class Estimating(Mode):
         self.key = key
         self.witness = witness
         self.forked: list[Forked] = []
+        self.running: tuple[Running, ...] = ()
+
+    def among(self, running):
+        """Draws of lanes that are done contribute nothing."""
+        inside = Estimating(self.options, self.key, self.witness)
+        inside.running = (*self.running, running)
+        return inside
+
+    def rule(self, name):
+        """Inside such a loop it matters which draw this is."""
+        return self._draw_running if name == "sample" and self.running else super().rule(name)
+
+    def _draw_running(self, step, operands, _, cursor):
+        def keep(term):
+            for running in self.running:
+                term = running.keep(term, step.eqn)
+            return term
+
+        params = step.eqn.params
+        values, score, record = self.contribution(params["site"], operands, params["lanes"], keep)
+        return values, record if score is None else record._replace(score=score.sum())
 
     def zero(self):
         """No score, no control variate, no fork."""
@@ -91,11 +113,15 @@ class Estimating(Mode):
         values, score, record = self.contribution(site, operands, lanes)
         return values, record if score is None else record._replace(score=score.sum())
 
-    def contribution(self, site, operands, lanes):
-        """What a draw contributes: its values, its scores (lanes and elements apart), and the rest of its record."""
+    def contribution(self, site, operands, lanes, keep=lambda term: term):
+        """What a draw contributes: its values, its scores (lanes and elements apart), and the rest of its record.
+
+        `keep` leaves of a score or a control what counts.
+        """
         kind = site.prototype()
         if isinstance(kind, Direct):
             values, score, baseline, extra = direct(site, operands, lanes)
+            score, extra = keep(score), keep(extra)
             control = None if baseline is None else jnp.sum(baseline * (1.0 - magic_box(score)))
             if extra is not None:
                 extra = jnp.sum(extra - lax.stop_gradient(extra))
@@ -104,7 +130,7 @@ class Estimating(Mode):
         if isinstance(kind, Fork):
             values, _, coefficients = fork(site, operands, lanes)
             return values, None, Ledger(coefficients=coefficients.reshape(-1))
-        return _refuse_noise()
+        return rebind(operands, site, lanes), None, Ledger()  # spent: what it contributes has its derivative already
 
     def enumerate(self, site, operands, resume):
         """Sum the estimates of the rest of the program over the support."""
@@ -114,13 +140,6 @@ class Estimating(Mode):
     def finish(self, plan, env, start, cursor):
         """The estimate of the rest of the program."""
         return estimate(plan, env, start, Estimating(self.options, self.key, self.witness))
-
-
-def _refuse_noise():
-    raise ObjectiveError(
-        "A derivative of an `expectation` is taken inside another `expectation`, so the inner draws are already spent. "
-        "Take the outer expectation of the inner objective itself, and differentiate once, outside."
-    )
 
 
 def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:

@@ -130,7 +130,9 @@ def _variables(plan, operands):
 
     @jax.jit
     def collect(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(functools.partial(_look, _of_site)))[1]
+        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(functools.partial(_look, _of_site), int))[
+            1
+        ]
 
     record = collect(*map(stop_gradient, operands))
     if record is None:

@@ -15,68 +15,72 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from ._distribution import batch_shape, elementwise, log_density_at_support, support
+from ._distribution import batch_shape, elementwise, support
 from ._errors import EstimatorError, ObjectiveError, name_of
+from ._finite import finite
 from ._interpreter import Mode
 from ._jax import bits_of_key, vmapped
 from ._primitive import rebind, value_struct
 from ._pytree import size
+from ._standard_noise import standard_noise
 
 LAWS = ("finite", "normal", "uniform", "exponential")
-
-
-class StandardNoise(NamedTuple):
-    """A draw as a function of standard noise: `push` maps noise of `shape` to a value.
-
-    `law` is "normal", "uniform" or "exponential", all standard.
-    """
-
-    law: str
-    shape: tuple[int, ...]
-    push: Callable[[jax.Array], jax.Array]
-
-
-@functools.singledispatch
-def standard_noise(distribution: Any) -> StandardNoise | None:
-    """How a draw of a continuous distribution comes from standard noise, or None where that is not known."""
-    return None
 
 
 # ---- the outcomes of one draw ---------------------------------------------------------------------------------------
 
 
-class Grid(NamedTuple):
-    """The points and weights that stand for each law, in the order of `LAWS`."""
+class Nodes(NamedTuple):
+    """The points of a quadrature and their weights, which sum to one."""
 
-    points: tuple[np.ndarray, ...]
-    weights: tuple[np.ndarray, ...]
+    points: np.ndarray
+    weights: np.ndarray
 
 
-def make_grid(cells: int, nodes: int) -> Grid:
-    """`cells` equal parts of the unit interval, and `nodes` nodes of each quadrature."""
-    normal, normal_weights = np.polynomial.hermite_e.hermegauss(nodes)
-    uniform, uniform_weights = np.polynomial.legendre.leggauss(nodes)
-    exponential, weights = np.polynomial.laguerre.laggauss(nodes)
-    return Grid(
-        ((np.arange(cells) + 0.5) / cells, normal, (uniform + 1.0) / 2.0, exponential),
-        (np.full(cells, 1.0 / cells), normal_weights / normal_weights.sum(), uniform_weights / 2.0, weights),
-    )
+def _gauss(diagonal: np.ndarray, beside: np.ndarray) -> Nodes:
+    """Gauss quadrature from the recurrence of orthonormal polynomials q, as the matrix of multiplication by x.
+
+    The nodes are its eigenvalues, the weights 1 / sum_j q_j(x)^2 (Golub and Welsch, 1969).
+    """
+    points = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    before, now, total = np.zeros_like(points), np.ones_like(points), np.ones_like(points)
+    with np.errstate(over="ignore", invalid="ignore"):  # nodes so far out that their weight is nothing
+        for j, (a, b) in enumerate(zip(diagonal[:-1], beside, strict=True)):
+            before, now = now, ((points - a) * now - (beside[j - 1] if j else 0.0) * before) / b
+            total = total + now**2
+        weights = np.nan_to_num(1.0 / total)
+    return Nodes(points, weights / weights.sum())
+
+
+def make_nodes(n: int) -> dict[str, Nodes]:
+    """`n` nodes for each law of continuous noise."""
+    k = np.arange(1.0, n)
+    return {
+        "normal": _gauss(np.zeros(n), np.sqrt(k)),
+        "uniform": _gauss(np.full(n, 0.5), 0.5 * k / np.sqrt(4.0 * k**2 - 1.0)),
+        "exponential": _gauss(2.0 * np.arange(n) + 1.0, k),
+    }
 
 
 class Draw(NamedTuple):
-    """A draw in one lane: the law of its noise, how many noise variables it takes, and its value at codes of them."""
+    """A draw in one lane: the law of its noise, how many noise variables it takes, and its value at given noise.
+
+    Beside the value is what a mode wants to know: the cuts of the noise, the probability of the value.
+    """
 
     law: int
     elements: int
     at: Callable[[jax.Array], tuple[Any, jax.Array]]
 
 
-def draw_on(grid: Grid, distribution: Any) -> Draw:
-    """A draw by cells of the unit interval or nodes of a quadrature."""
+def draw_from_noise(distribution: Any) -> Draw:
+    """A draw as a function of standard noise, and where it jumps: the cuts of each variable, shape (elements, cuts).
+
+    Draws of finite support are functions of uniform noise by the inverse of their distribution function.
+    """
     flat = elementwise(distribution)
-    values = support(flat)
-    if values is not None:
-        return Draw(0, size(batch_shape(flat)), functools.partial(_finite, flat, values, grid.points[0]))
+    if support(flat) is not None:
+        return Draw(0, size(batch_shape(flat)), functools.partial(_finite, finite(distribution), value_struct(flat)))
     pushed = standard_noise(distribution)
     if pushed is None:
         raise EstimatorError(
@@ -84,25 +88,17 @@ def draw_on(grid: Grid, distribution: Any) -> Draw:
             "finite, and it is not known as a function of standard noise. Test such a site by statistics, or register "
             "the function with `standard_noise.register`."
         )
-    law = LAWS.index(pushed.law)
-
-    def at(codes):
-        noise = jnp.asarray(grid.points[law], dtype=float)[codes]
-        return pushed.push(jnp.reshape(noise, pushed.shape)), jnp.zeros((), float)
-
-    return Draw(law, size(pushed.shape), at)
+    n = size(pushed.shape)
+    return Draw(
+        LAWS.index(pushed.law), n, lambda noise: (pushed.push(jnp.reshape(noise, pushed.shape)), jnp.zeros((n, 0)))
+    )
 
 
-def _finite(flat, values, points, codes):
-    """The values at cells of the unit interval, and how far their probabilities are from a whole number of cells."""
-    logp = lax.stop_gradient(log_density_at_support(flat, values))
-    probabilities = jnp.exp(logp)
-    batch, n = batch_shape(flat), len(points)
-    u = jnp.asarray(points, dtype=logp.dtype)[jnp.reshape(codes, batch)]
-    index = jnp.sum(u[None] > jnp.cumsum(probabilities, axis=0)[:-1], axis=0)
-    off = jnp.max(jnp.abs(probabilities * n - jnp.round(probabilities * n)))
-    tolerance = 1e3 * jnp.finfo(logp.dtype).eps
-    return values[index].astype(value_struct(flat).dtype), (off / tolerance).astype(float)
+def _finite(found, struct, noise):
+    """The values at uniform noise, and where they change."""
+    cuts = jnp.cumsum(found.fixed, axis=0)[:-1]
+    index = jnp.sum(jnp.reshape(noise, found.batch)[None] > cuts, axis=0)
+    return found.values[index].astype(struct.dtype), jnp.moveaxis(cuts.reshape(len(cuts), -1), 0, 1)
 
 
 # ---- three ways to run ----------------------------------------------------------------------------------------------
@@ -135,11 +131,12 @@ class Dissolving(Mode):
 class Collecting(Mode):
     """Finds the keys that are drawn from: (key words, count, law) of every draw, both sides of every branch.
 
-    `look` says what a distribution draws.
+    `look` says what a distribution draws, from noise of a dtype.
     """
 
-    def __init__(self, look: Callable[[Any], Draw]):
+    def __init__(self, look: Callable[[Any], Draw], dtype: Any):
         self.look = look
+        self.dtype = dtype
 
     def draw(self, site, operands, lanes, cursor):
         """Any outcome, and a record of the keys."""
@@ -147,7 +144,7 @@ class Collecting(Mode):
 
         def one(key, *arrays):
             found.append(self.look(site.restore(arrays)[0]))
-            return jax.tree.leaves(found[-1].at(jnp.zeros((found[-1].elements,), int))[0])
+            return jax.tree.leaves(found[-1].at(jnp.zeros((found[-1].elements,), self.dtype))[0])
 
         values = vmapped(one, lanes)(*operands)
         words = bits_of_key(operands[0])
@@ -178,34 +175,46 @@ class Table(NamedTuple):
 
 
 class Outcomes(Mode):
-    """Runs at one combination of outcomes; records how far it is from exact (1 is too far, inf a key not found)."""
+    """Runs at the middle of a box of noise; records the first cut of each variable that goes through the box.
 
-    def __init__(self, grid: Grid, table: Table, codes: jax.Array):
-        self.grid = grid
+    The record is inf where there is none, nan where a probability is nan, and -inf throughout where a key is not found.
+    """
+
+    def __init__(self, table: Table, low: jax.Array, high: jax.Array):
         self.table = table
-        self.codes = codes
+        self.low = low
+        self.high = high
 
     def draw(self, site, operands, lanes, cursor):
-        """Look up the outcomes of the key."""
+        """Look up the noise of the key."""
 
         def one(key, *arrays):
             hits = jnp.all(jnp.asarray(self.table.words) == bits_of_key(key)[None], axis=-1)
-            drawn = draw_on(self.grid, site.restore(arrays)[0])
-            start = jnp.asarray(self.table.starts)[jnp.argmax(hits)]
-            value, off = drawn.at(self.codes[start + jnp.arange(drawn.elements)])
-            return jax.tree.leaves(value), jnp.where(jnp.any(hits), off, jnp.inf)
+            drawn = draw_from_noise(site.restore(arrays)[0])
+            number = jnp.asarray(self.table.starts)[jnp.argmax(hits)] + jnp.arange(drawn.elements)
+            value, cuts = drawn.at(0.5 * (self.low + self.high)[number])
+            first = _first(cuts, self.low[number][:, None], self.high[number][:, None])
+            record = self.zero().at[number].min(first) + jnp.where(jnp.any(jnp.isnan(cuts)), jnp.nan, 0.0)
+            return jax.tree.leaves(value), jnp.where(jnp.any(hits), record, -jnp.inf)
 
-        values, off = vmapped(one, lanes)(*operands)
-        return values, lax.stop_gradient(jnp.max(off))
+        values, record = vmapped(one, lanes)(*operands)
+        return values, lax.stop_gradient(self.stack(jnp.reshape(record, (-1, len(self.low)))))
 
     def zero(self):
-        """Exact."""
-        return jnp.zeros((), float)
+        """No cut."""
+        return jnp.full(self.low.shape, jnp.inf)
 
     def join(self, records):
-        """The worst."""
-        return functools.reduce(jnp.maximum, [r for r in records if r is not None], self.zero())
+        """The first ones."""
+        return functools.reduce(jnp.minimum, [r for r in records if r is not None], self.zero())
 
     def stack(self, record):
-        """The worst."""
-        return jnp.max(record, initial=0.0)
+        """The first ones."""
+        return jnp.min(record, axis=0, initial=jnp.inf)
+
+
+def _first(cuts, low, high):
+    """The first cut between two bounds, to rounding error; shape (elements,)."""
+    margin = 16.0 * jnp.finfo(cuts.dtype).eps
+    inside = (cuts > low + margin) & (cuts < high - margin)
+    return jnp.min(jnp.where(inside, cuts, jnp.inf), axis=1, initial=jnp.inf)

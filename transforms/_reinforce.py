@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ._arguments import real
-from ._distribution import elementwise, log_density, moving_support
+from ._distribution import elementwise, held, log_density, moving_support
 from ._errors import EstimatorError
 from ._kinds import Direct, Drawn
 from ._primitive import noise
@@ -32,7 +32,7 @@ class Reinforce(Direct):
 
     def draw(self, key: jax.Array, distribution: Any) -> Drawn:
         """Draw without derivative, and give back the log density as the score term, one per element."""
-        value = stop_gradient(noise(key, stop_gradient(distribution)))
+        value = stop_gradient(noise(key, held(distribution)))
         return Drawn(value, log_density(elementwise(distribution), value, inside=True), self.baseline)
 
 

@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from ._arguments import finite_real, flag, positive
 from ._arguments import function as check_function
 from ._contributions import magic_box
-from ._distribution import elementwise, log_density
+from ._distribution import elementwise, held, log_density
 from ._errors import EstimatorError
 from ._finite import Finite, count, elements, finite, refuse_infinite, take, uniform
 from ._jax import Tracer
@@ -63,7 +63,7 @@ class Relax(Path, Direct):
 
     def draw(self, key: jax.Array, distribution: Any) -> Drawn:
         """Draw without derivative; the score term, and the control variate c(z) - c(z~) box."""
-        value = stop_gradient(noise(key, stop_gradient(distribution)))
+        value = stop_gradient(noise(key, held(distribution)))
         found, flat = finite(distribution), elementwise(distribution)
         score = jnp.sum(jnp.asarray(log_density(flat, value, inside=True), dtype=float))
         z, conditional = relaxations(found, found.which(value), auxiliary(key))

@@ -9,7 +9,7 @@ import jax
 from jax import lax
 
 from ._arguments import flag, whole
-from ._distribution import elementwise
+from ._distribution import elementwise, held
 from ._errors import EstimatorError
 from ._kinds import Direct, Drawn, Path
 from ._primitive import auxiliary, noise
@@ -56,7 +56,7 @@ class Rsvi(Path, Direct):
 
     def draw(self, key: jax.Array, distribution: Any) -> Drawn:
         """The usual draw, its path through the accepted noise, and the score of that noise."""
-        value = stop_gradient(noise(key, stop_gradient(distribution)))
+        value = stop_gradient(noise(key, held(distribution)))
         found = accepted_noise(elementwise(distribution), auxiliary(key), value, self.augmentation)
         return Drawn(value + (found.value - lax.stop_gradient(found.value)).astype(value.dtype), found.score)
 

@@ -7,13 +7,14 @@ jump is born where such a value, moved by a parameter, reaches an operation that
 reaches an output.
 
 What is continuous does not count: comparisons into a select whose branches meet (maximum, leaky ReLU), library
-functions known by name, densities and samplers, functions with a derivative of their own, whatever `stop_gradient`
-holds, tests for equality (which have probability zero). A doubt is decided for silence: a false alarm costs more
-than a miss.
+functions known by name or by where they are installed, densities and samplers, whatever `stop_gradient` holds, tests
+for equality and finiteness of what is surely finite and takes no value twice, quotients whose denominator is of one
+sign (`_signs`).
 """
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -21,14 +22,17 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ._branches import COMPARISONS, Branches, State, union
+from ._branches import COMPARISONS, TESTS, Branches, State, union
 from ._dependence import bits
 from ._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, scan_parts, source_line, trace, without_lanes
 from ._jumps import Jump, relaxes, warn
 from ._kinds import Path
 from ._plan import Inlined, Step, inline
+from ._signs import APART, POSITIVE, WEAK, Signs, analytic
 
-STEPS = {"floor", "ceil", "round", "sign", "argmax", "argmin", "rem"}
+STEPS = {"floor", "ceil", "round", "sign", "argmax", "argmin", "rem", "bitcast_convert_type"}
+POLES = {"div", "atan2", "integer_pow", "rsqrt", "tan"}
+"""Operations that jump where an operand goes through zero; atan2 to the left of zero, the tangent where it likes."""
 CONTINUOUS = set(
     """site_log_density site_draw relu relu6 leaky_relu elu selu celu softplus log_sigmoid hard_tanh hard_sigmoid
     hard_silu hard_swish squareplus sparse_plus sparse_sigmoid gelu silu mish clip abs logaddexp logaddexp2 logsumexp
@@ -38,6 +42,13 @@ CONTINUOUS = set(
 )
 """Names of traced functions that are continuous, though not all of their steps are."""
 
+LIBRARIES = set(
+    """jax numpyro equinox optax flowjax paramax diffrax lineax optimistix tinygp blackjax tensorflow_probability
+    distrax distreqx quadax interpax""".split()
+)
+"""Installed packages whose own code is not looked at."""
+
+TURNS = COMPARISONS | TESTS | POLES
 NOTHING: State = (0, 0)
 
 
@@ -54,7 +65,7 @@ def _look(jaxpr) -> tuple[bool, bool]:
             kind = _path_of(eqn)
             path = path or kind is not None
             # What a control variate does is not in the jaxpr.
-            steps = steps or eqn.primitive.name in COMPARISONS or _is_step(eqn) or (kind is not None and relaxes(kind))
+            steps = steps or eqn.primitive.name in TURNS or _is_step(eqn) or (kind is not None and relaxes(kind))
             if not _opaque(eqn):
                 for inner in inner_jaxprs(eqn):
                     below = _look(inner)
@@ -64,7 +75,19 @@ def _look(jaxpr) -> tuple[bool, bool]:
 
 
 def _opaque(eqn) -> bool:
-    return eqn.params.get("name") in CONTINUOUS or eqn.primitive.name.startswith("custom_")
+    return eqn.params.get("name") in CONTINUOUS or (eqn.primitive.name.startswith("custom_") and not _own_rule(eqn))
+
+
+def _own_rule(eqn) -> bool:
+    """Whether a function with a derivative of its own is the user's, whose values may jump all the same."""
+    where = getattr(next(inner_jaxprs(eqn)).debug_info, "func_src_info", None) or ""
+    return where != "" and not _theirs(where.partition(" at ")[2])
+
+
+def _theirs(line: str) -> bool:
+    """Whether a line is in the code of a library that is known to keep to continuous functions."""
+    package = re.search(r"(?:site|dist)-packages[/\\\\](\w+)", line)
+    return package is not None and package[1] in LIBRARIES
 
 
 def _path_of(eqn) -> Path | None:
@@ -101,6 +124,16 @@ def _is_step(eqn) -> bool:
     return kind in "iu" and is_inexact_aval(eqn.invars[0].aval)
 
 
+def _meets_pole(eqn, states, signs) -> bool:
+    """Whether draws may move an operand through the place where an operation jumps."""
+    name, last = eqn.primitive.name, len(eqn.invars) - 1
+    if name == "atan2":
+        y, x = map(signs, eqn.invars)
+        return y < APART and x not in (WEAK, POSITIVE)
+    positive_power = name == "integer_pow" and eqn.params["y"] > 0
+    return states[last][0] > 1 and not positive_power and (name == "tan" or signs(eqn.invars[last]) < APART)
+
+
 # ---- the analysis ---------------------------------------------------------------------------------------------------
 
 
@@ -132,25 +165,31 @@ class _Analysis:
         def look(atoms):
             return [NOTHING if isinstance(a, Literal) else env.get(a, NOTHING) for a in atoms]
 
+        signs = Signs(made, lambda v: env.get(v, NOTHING)[0] > 1)
         for item in flat.items:
             eqn = item.eqn if isinstance(item, Step) else item
             states = look(eqn.invars)
             if not any(map(any, states)) and eqn.primitive.name not in ("sample", "scan", "while", "cond"):
                 continue
-            outs = self._after(eqn, states, Branches(made, look, self._of))
+            outs = self._after(eqn, states, Branches(made, look, self._of), signs)
             for v, (path, jump) in zip(eqn.outvars, outs, strict=True):
                 env[v] = (path if is_inexact_aval(v.aval) else 0, jump)
         return look(flat.outputs)
 
-    def _after(self, eqn, states, branches) -> list[State]:
+    def _after(self, eqn, states, branches, signs) -> list[State]:
         name, n = eqn.primitive.name, len(eqn.outvars)
         if name in RULES:
             return RULES[name](self, eqn, states)
         if name in ("select_n", "mul"):
             return [union(branches.states(eqn, states))]
-        if name in COMPARISONS:
+        if name in COMPARISONS or name in TESTS and not all(analytic(branches.made, a) for a in eqn.invars):
             path, jump = union(states)
             return [(0, jump | self._born(path, eqn, branches.key(eqn)))]
+        if name in POLES and _meets_pole(eqn, states, signs):
+            path, jump = union(states)
+            return [(path, jump | self._born(path, eqn, id(eqn)))]
+        if name.startswith("custom_") and not _opaque(eqn):
+            return self.run(next(inner_jaxprs(eqn)), states, eqn)
         if _is_step(eqn):
             return self._step(eqn, states)
         if name in ("remat2", "checkpoint", "remat"):
@@ -177,8 +216,7 @@ class _Analysis:
             return 0
         if key not in self.jumps:
             line = next(filter(None, map(source_line, (eqn, *self.callers[id(eqn)]))), "")
-            theirs = "site-packages" in line or "dist-packages" in line
-            self.jumps[key] = (0 if theirs else 1 << len(self.jumps), 0, eqn.primitive.name, line)
+            self.jumps[key] = (0 if _theirs(line) else 1 << len(self.jumps), 0, eqn.primitive.name, line)
         bit, before, name, line = self.jumps[key]
         self.jumps[key] = (bit, before | path, name, line)
         return bit

@@ -15,7 +15,7 @@ from ._kinds import Fork
 
 
 def _weights(p: jax.Array) -> jax.Array:
-    """What the others are drawn by: probabilities (m, *batch), and their mean for one of zero, which may be leaving it."""
+    """What the others are drawn by: probabilities (m, *batch), and their mean for a zero, which may be leaving it."""
     least = jnp.finfo(p.dtype).tiny
     return jnp.where(p > 0.0, p, jnp.maximum(jnp.mean(p, axis=0), least)[None])
 

@@ -24,6 +24,7 @@ from ._modes import Estimating
 from ._plan import plan_of, sites_in
 from ._pytree import stop_gradient
 from ._replaying import Options, Replaying
+from ._stated import stated
 
 
 class Scored(NamedTuple):
@@ -126,4 +127,4 @@ def with_surrogate(value: jax.Array, surrogate: jax.Array) -> jax.Array:
         "the surrogate of an objective that states its own gradient (dreg, vargrad, sticking_the_landing, ...), which "
         "has first derivatives only. For higher orders write the objective as it is, `elbo` or `iwelbo`."
     )
-    return lax.stop_gradient(value) + fork_sum(jnp.ones((1,), value.dtype), surrogate[None], [surrogate], who)
+    return stated(lax.stop_gradient(value) + fork_sum(jnp.ones((1,), value.dtype), surrogate[None], [surrogate], who))

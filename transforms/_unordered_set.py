@@ -116,7 +116,8 @@ def unordered_set(k: int = 2) -> UnorderedSet:
 
     and with as many values as the support has, the local expectation. The site's own draw is the first of the set. For
     distributions of finite support, anywhere: loops, branches, plates; k - 1 further runs for each element, however
-    many values the support has. First order only.
+    many values the support has. First order only. Values of probability exactly 0 are drawn when no others are left, so
+    not all of them are seen: see `reinforce`.
 
     Args:
         k: the size of the set, from 2 to 12, and at most that of the support. Time and memory for the weights grow as
