@@ -150,6 +150,8 @@ def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
     leaves = jax.tree.leaves(params)
     if not leaves or not all(isinstance(x, float) or is_inexact(x) for x in leaves):
         raise ObjectiveError(f"control_loss: params must be float arrays, a pytree of them, and are {params!r}.")
+    for leaf in leaves:
+        finite_real("control_loss", "each of the params", leaf, ObjectiveError, scalar=False)
     params = jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), params)
     gradient = jax.grad(objective)(params, control)
     return _zero_valued(jnp.asarray(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))))

@@ -410,8 +410,8 @@ CONTRACTS = {
     ),
     "exact_expectation": contract(
         lambda fun, **options: tg.exact_expectation(fun, **options)(KEY, 0.0),
+        "cells",
         fun=callable_(tg.expectation(flip)),
-        cells=count(2),
         nodes=count(2),
         limit=count(16),
     ),

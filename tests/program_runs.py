@@ -16,7 +16,6 @@ from random_programs import (
     Plate,
     W,
     after,
-    cells,
     law,
     meet,
     objective,
@@ -173,7 +172,7 @@ def quick_key():
 def check(program):
     """Value and gradient, exactly; in forward mode or backward."""
     with jax.enable_x64(True):
-        key, mean = quick_key(), tg.exact_expectation(estimate(program), cells=cells(program), nodes=NODES_OF_NOISE)
+        key, mean = quick_key(), tg.exact_expectation(estimate(program), nodes=NODES_OF_NOISE)
 
         def twice(w):
             y = mean(key, w)
