@@ -4,7 +4,7 @@
 PYTHONS := python3 python python3.13 python3.12 python3.11 python3.14
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
-TESTFLAGS ?= -n 2 --dist loadfile
+TESTFLAGS ?= -n 2 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,7 @@ SOURCES = $(shell find ppl transforms -name '*.py')
 help:
 	@echo 'make demo        train a variational autoencoder on real digits and draw docs/images/vae.png'
 	@echo 'make air         attend, infer, repeat, by every estimator: half an hour. AIR="--quick", or "--methods mvd --epochs 10"'
-	@echo 'make test        the tests that are not marked slow'
+	@echo 'make test        the tests that are not marked slow; quicker the second time'
 	@echo 'make all-tests   the slow ones too'
 	@echo 'make lint        ruff: rules and format'
 	@echo 'make types       mypy'
@@ -81,7 +81,7 @@ build/tree:
 	@ln -s $(CURDIR)/ppl/* $(CURDIR)/transforms $@/tracegrad
 
 clean:
-	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find ppl transforms tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'Kept: $(VENV). Remove it by hand to start afresh.'
 

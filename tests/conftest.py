@@ -1,10 +1,16 @@
 """What every test runs under: no silent promotion of dtypes or ranks, no plot windows, quick compilation."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What XLA compiled is kept between runs, in processes that tests start too. An entry is found by the hash of the whole
+# program, so code that changed is compiled anew and no test loses its power. `make clean` removes it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import jax  # noqa: E402  (the variable above must be set first)
+import jax  # noqa: E402  (the variables above must be set first)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -94,7 +94,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[Import]:
             module = _absolute(node, package)
             for alias in node.names:
                 yield Import(module, alias.name, node.lineno, node.level)
-        elif not _is_for_types_only(node):
+        else:
             yield from _imports(node, package)
 
 
@@ -103,7 +103,3 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
         return node.module or ""
     base = package.split(".")[: len(package.split(".")) - node.level + 1]
     return ".".join([*base, *([node.module] if node.module else [])])
-
-
-def _is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")

@@ -8,7 +8,7 @@ import pytest
 from source_tree import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = ["choosing-an-estimator.md", "writing-an-estimator.md"]
+PAGES = ["choosing-an-estimator.md", "expectation-in-150-lines.md", "writing-an-estimator.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:
