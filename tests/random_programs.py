@@ -2,7 +2,8 @@
 
 A program is a tuple of statements on a state (flag, total): the flag is 0 or 1 and decides what comes, the total is
 what is averaged. Its `repr` is its source. The total is a polynomial in the normal draws, so that both ways of
-averaging, `exact_expectation` and the sums of `program_sums`, are exact. `program_runs` says the same programs in the language and on the primitive.
+averaging, `exact_expectation` and the sums of `program_sums`, are exact. `program_runs` says the same programs in the
+language and on the primitive.
 """
 
 from __future__ import annotations
