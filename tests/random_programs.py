@@ -180,7 +180,7 @@ def outcomes(program):
 def random_program(chance: random.Random) -> Program:
     """A program that can be enumerated."""
     while True:
-        statements = _statements(chance, budget=chance.choice([1, 2, 2, 3, 3, 4]), inside=False)
+        statements = _statements(chance, budget=chance.choice([1, 2, 2, 2, 3]), inside=False)
         primitive = chance.random() < 0.4
         program = Program(
             statements,
