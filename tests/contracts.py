@@ -234,6 +234,7 @@ CONTRACTS = {
         lambda estimators: model.with_estimators(estimators).simulate(KEY).logp,
         estimators=Given("estimators", {"z": tg.reinforce()}),
     ),
+    "validated": contract(lambda function: tg.validated(function).simulate(KEY).logp, function=Given("branch", model)),
     "cond": contract(
         lambda predicate, true, false: tg.cond(predicate, true, false)(0.0).function.simulate(KEY, 0.0).logp,
         predicate=flag(True),
