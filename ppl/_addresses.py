@@ -178,10 +178,6 @@ def _as_array(value, address):
         return as_arrays(value)
     if value is None:
         raise ChoiceError(f"The choice at {address!r} is None. Leave the address out where nothing is given.")
-    if isinstance(value, str | bytes):
-        raise ChoiceError(
-            f"The choice at {address!r} is {value!r}, a {type(value).__name__}. Give a number or an array."
-        )
     return jnp.asarray(value) if isinstance(value, list) and np.asarray(value).dtype != object else as_array(value)
 
 

@@ -30,11 +30,12 @@ class Switch(GenerativeFunction):
         """Visit the branch that the index says."""
         if kwargs:
             raise AddressError(f"A branch at {show(path)} takes positional arguments only, and got {sorted(kwargs)}.")
-        index = jnp.asarray(self.index) if is_numeric(self.index) else np.zeros((), object)
-        if index.shape != () or not jnp.issubdtype(index.dtype, jnp.integer):
+        index = jnp.asarray(self.index) if is_numeric(self.index) else None
+        if index is None or index.shape != () or not jnp.issubdtype(index.dtype, jnp.integer):
+            got = repr(self.index) if index is None else f"{index.dtype}{list(index.shape)}"
             raise ChoiceError(
-                f"The branch at {show(path)} is chosen by one integer (or, in `cond`, one boolean), and got "
-                f"{self.index!r}. For a choice in each lane, put the branch inside a `vmap`."
+                f"The branch at {show(path)} is chosen by one integer (or, in `cond`, one boolean), and got {got}. For "
+                "a choice in each lane, put the branch inside a `vmap`."
             )
         return visit_branch(index, [b.visit for b in self.branches], operation, key, given, path, args)
 
