@@ -29,6 +29,7 @@ SECONDS = 120
 
 REASONS: dict[str, str] = {
     "sample(what=scale)": "its checks are switched off, by validate_args=False",
+    "smc_bound(guide=none)": "without a guide the draws are the model's own",
     "with_estimators(objective=returns_none)": "it runs any program, whatever comes back",
     "with_estimators(objective=returns_complex)": "it runs any program, whatever comes back",
     "baseline_loss(objective=size, baseline=size)": "both are changed alike",
