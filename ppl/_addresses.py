@@ -18,6 +18,8 @@ from jax import numpy as jnp
 from ._errors import AddressError, ChoiceError
 from .transforms import as_array
 
+WILDCARDS = ("*", "**")
+
 Path = tuple[str, ...]
 Choices = dict[str, Any]
 
@@ -61,7 +63,7 @@ def matches(pattern: Path, path: Path) -> bool:
 
 def specificity(pattern: Path) -> tuple[int, int]:
     """How closely a pattern says what it selects: literal components first, then length."""
-    return sum(p not in ("*", "**") for p in pattern), len(pattern)
+    return sum(p not in WILDCARDS for p in pattern), len(pattern)
 
 
 class Selection(eqx.Module):
@@ -160,8 +162,8 @@ def as_arrays(choices: Mapping) -> Choices:
 
 
 def _address(address):
-    if not isinstance(address, str):
-        raise AddressError(f"Choices are dicts from addresses, which are strings, and got {address!r}.")
+    if not isinstance(address, str) or not address:
+        raise AddressError(f"Choices are dicts from addresses, which are non-empty strings, and got {address!r}.")
     if "/" in address:
         *outer, last = address.split("/")
         raise AddressError(
@@ -203,7 +205,7 @@ def merge(*choices: Mapping) -> Choices:
     """Merge nested choices, at every depth; `|` merges the outermost addresses only.
 
     Raises:
-        AddressError: two of them hold the same address.
+        AddressError: one of them is no dict of choices; two of them hold the same address.
 
     Example:
         >>> merge({"a": {"x": 1.0}}, {"a": {"y": 2.0}, "b": 3.0})
@@ -214,7 +216,7 @@ def merge(*choices: Mapping) -> Choices:
         if not isinstance(each, Mapping):
             raise AddressError(f"merge takes dicts of choices, and got {type(each).__name__}.")
         for address, value in each.items():
-            if address not in out:
+            if _address(address) not in out:
                 out[address] = value
             elif isinstance(value, Mapping) and isinstance(out[address], Mapping):
                 out[address] = merge(out[address], value)

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 
+from ._arguments import generative
 from ._generative import GenerativeFunction
 from ._supports import Supports
 
@@ -46,6 +47,7 @@ def validated(function: GenerativeFunction) -> GenerativeFunction:
         A generative function of the same arguments.
 
     Raises:
+        ArgumentError: no generative function is given.
         RuntimeError: while the compiled program runs, with the address in its text.
 
     Source: `equinox.error_if`.
@@ -57,4 +59,4 @@ def validated(function: GenerativeFunction) -> GenerativeFunction:
         >>> float(logp(2.0))
         -2.0
     """
-    return Attentive(function, (("validate", True),))
+    return Attentive(generative("validated", function), (("validate", True),))

@@ -13,8 +13,9 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from ._gradients import one_float
 from ._plain import Plain
-from .transforms import ObjectiveError, objective_function, real
+from .transforms import ObjectiveError, finite_real, is_inexact, real, whole
 
 
 class MovingAverage(Plain):
@@ -51,7 +52,9 @@ class MovingAverage(Plain):
         interval = "at least 0 and below 1"
         real("MovingAverage", "decay", decay, ObjectiveError, interval, lambda x: (x >= 0) & (x < 1))
         self.decay = jnp.asarray(decay, dtype=float)
-        self.total = jnp.zeros(shape)
+        if not isinstance(shape, tuple):
+            raise ObjectiveError(f"MovingAverage: shape must be a tuple of integers, and is {shape!r}.")
+        self.total = jnp.zeros([whole("MovingAverage", "shape", n, ObjectiveError, least=0) for n in shape])
         self.weight = jnp.zeros(())
 
     @property
@@ -61,6 +64,10 @@ class MovingAverage(Plain):
 
     def update(self, objective: jax.Array) -> MovingAverage:
         """The average with one more value of the objective."""
+        finite_real("MovingAverage.update", "objective", objective, ObjectiveError, scalar=False)
+        if jnp.ndim(objective) > self.total.ndim:
+            shapes = f"{list(jnp.shape(objective))}, where the average has {list(self.total.shape)}"
+            raise ObjectiveError(f"MovingAverage.update: objective has the shape {shapes}. Write `shape=...`.")
         x = lax.stop_gradient(jnp.asarray(objective, dtype=float))
         total = self.decay * self.total + (1.0 - self.decay) * x
         weight = self.decay * self.weight + (1.0 - self.decay)
@@ -98,6 +105,13 @@ def baseline_loss(objective: jax.Array, baseline: jax.Array) -> jax.Array:
         >>> bool(jax.grad(loss, argnums=2)(jax.random.key(0), 0.0, 1.0) < 0)
         True
     """
+    for name, value in (("objective", objective), ("baseline", baseline)):
+        finite_real("baseline_loss", name, value, ObjectiveError, scalar=False)
+    if jnp.shape(objective) != jnp.shape(baseline):
+        raise ObjectiveError(
+            f"baseline_loss: the baseline has the shape of the objective, {list(jnp.shape(objective))}, and not "
+            f"{list(jnp.shape(baseline))}."
+        )
     return _zero_valued(jnp.mean((lax.stop_gradient(objective) - baseline) ** 2))
 
 
@@ -132,7 +146,12 @@ def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
         >>> jax.grad(loss, argnums=2)(jax.random.key(0), 0.3, 1.0).shape
         ()
     """
-    objective_function("control_loss", objective)
+    objective = one_float("control_loss", objective)
+    leaves = jax.tree.leaves(params)
+    if not leaves or not all(isinstance(x, float) or is_inexact(x) for x in leaves):
+        raise ObjectiveError(f"control_loss: params must be float arrays, a pytree of them, and are {params!r}.")
+    for leaf in leaves:
+        finite_real("control_loss", "each of the params", leaf, ObjectiveError, scalar=False)
     params = jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), params)
     gradient = jax.grad(objective)(params, control)
     return _zero_valued(jnp.asarray(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))))

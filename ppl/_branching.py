@@ -30,11 +30,12 @@ class Switch(GenerativeFunction):
         """Visit the branch that the index says."""
         if kwargs:
             raise AddressError(f"A branch at {show(path)} takes positional arguments only, and got {sorted(kwargs)}.")
-        index = jnp.asarray(self.index)
-        if index.shape != () or not jnp.issubdtype(index.dtype, jnp.integer):
+        index = jnp.asarray(self.index) if is_numeric(self.index) else None
+        if index is None or index.shape != () or not jnp.issubdtype(index.dtype, jnp.integer):
+            got = repr(self.index) if index is None else f"{index.dtype}{list(index.shape)}"
             raise ChoiceError(
-                f"The branch at {show(path)} is chosen by one integer (or, in `cond`, one boolean), and got "
-                f"{index.dtype}{list(index.shape)}. For a choice in each lane, put the branch inside a `vmap`."
+                f"The branch at {show(path)} is chosen by one integer (or, in `cond`, one boolean), and got {got}. For "
+                "a choice in each lane, put the branch inside a `vmap`."
             )
         return visit_branch(index, [b.visit for b in self.branches], operation, key, given, path, args)
 
@@ -83,8 +84,18 @@ def _functions(what: str, branches: tuple) -> tuple:
     return branches
 
 
+def _counts(predicate) -> bool:
+    """Whether it is an integer, and if it is known, 0 or 1."""
+    if not is_numeric(predicate) or not jnp.issubdtype(jnp.result_type(predicate), jnp.integer):
+        return False
+    return isinstance(predicate, jax.core.Tracer) or bool(np.all((np.asarray(predicate) >> 1) == 0))
+
+
 def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) -> GenerativeFunction:
     """Choose one of two generative functions by a predicate; see `switch`.
+
+    Raises:
+        ChoiceError: a predicate that is neither a boolean nor an integer 0 or 1.
 
     Example:
         >>> import jax, tracegrad as tg
@@ -93,6 +104,6 @@ def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) ->
         >>> sorted(tg.cond(True, wide, narrow).simulate(jax.random.key(0), 2.0).choices)
         ['x']
     """
-    if not (is_numeric(predicate) or is_boolean(predicate)):
-        raise ChoiceError(f"cond takes a predicate, one boolean, and got {type(predicate).__name__}.")
+    if not (is_boolean(predicate) or _counts(predicate)):
+        raise ChoiceError(f"cond takes a predicate, one boolean (or an integer 0 or 1), and got {predicate!r}.")
     return Switch(jnp.where(predicate, 1, 0), _functions("cond", (false, true)))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._gradients import gradient_of, moments
+from ._gradients import gradient_of, moments, one_float
 from ._own_probabilities import own_probabilities
 from .transforms import (
     EstimatorError,
@@ -17,7 +17,6 @@ from .transforms import (
     choose_estimators,
     enum,
     is_inexact,
-    objective_function,
     outcome_sum,
     reinforce,
     states_gradient,
@@ -93,7 +92,7 @@ def check_unbiased(
         True
     """
     check_key(key, "check_unbiased")
-    objective_function("check_unbiased", objective)
+    objective = one_float("check_unbiased", objective)
     draws = whole("check_unbiased", "draws", draws, EstimatorError, least=2)
     limit = whole("check_unbiased", "limit", limit, EstimatorError)
     run, names, at, point = gradient_of(objective, args)
@@ -110,11 +109,21 @@ def check_unbiased(
 
 def _given(exact, at, point, args):
     if callable(exact):
+        exact = one_float("check_unbiased: `exact`", exact)
         value, grads = jax.value_and_grad(lambda xs: exact(*at(xs)))(point)
     else:
-        value, grads = exact
+        value, grads = _pair(exact)
         grads = [g for g, x in zip(jax.tree.leaves(grads), jax.tree.leaves(args), strict=True) if _trains(x)]
     return _fixed([value, *grads])
+
+
+def _pair(exact):
+    if not (isinstance(exact, tuple | list) and len(exact) == 2):
+        raise EstimatorError(
+            "check_unbiased: `exact` is a function of the arguments that returns the exact expectation, or the pair of "
+            f"its value and its gradients, and got {exact!r}."
+        )
+    return exact
 
 
 def _fixed(values):

@@ -14,8 +14,8 @@ import numpy as np
 
 from ._arguments import listed, mapping
 from ._choice import with_estimators
-from ._gradients import gradient_of
-from .transforms import Estimator, EstimatorError, check_key, objective_function, table, whole
+from ._gradients import gradient_of, one_float
+from .transforms import Estimator, EstimatorError, check_key, table, whole
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,14 @@ def compare_estimators(
         {'b': mvd()}
     """
     check_key(key, "compare_estimators")
-    objective_function("compare_estimators", objective)
+    objective = one_float("compare_estimators", objective)
     draws = whole("compare_estimators", "draws, of which a variance is taken,", draws, EstimatorError, least=2)
     for site, estimators in mapping("compare_estimators", "sites", sites, "from patterns to estimators").items():
         if not listed("compare_estimators", estimators, f" of estimators for {site!r}"):
             raise EstimatorError(f"compare_estimators: there is no estimator to try at {site!r}. Name one.")
+        for given in estimators:
+            if not isinstance(given, Estimator):
+                raise EstimatorError(f"compare_estimators: {given!r} at {site!r} is no estimator. Write one, `mvd()`.")
     names = gradient_of(objective, args)[1][1:]
     rows = []
     for estimators in itertools.product(*sites.values()):

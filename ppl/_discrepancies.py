@@ -10,10 +10,10 @@ from jax import numpy as jnp
 
 from ._addresses import as_arrays, lookup, nest, paths, show
 from ._arguments import generative, mapping, particles
-from ._errors import AddressError, DensityError
+from ._errors import AddressError, ChoiceError, DensityError
 from ._generative import GenerativeFunction
 from ._target import splat
-from .transforms import expectation, positive
+from .transforms import expectation, finite_real, positive
 from .transforms import function as check_function
 
 
@@ -22,7 +22,7 @@ def _draws(key, function, samples, n, args):
 
     def one(key):
         choices = function.simulate(key, *splat(args)).choices
-        return nest({p: _there(lookup(choices, p), p, function) for p, _ in paths(samples)})
+        return nest({p: _there(lookup(choices, p), p, function, jnp.shape(x)[1:]) for p, x in paths(samples)})
 
     return _rows(jax.vmap(one)(jax.random.split(key, n))), _rows(samples)
 
@@ -35,12 +35,19 @@ def _checked(what, function, samples):
     if len(lengths) != 1 or min(lengths) < (2,):
         shapes = ", ".join(f"{show(p)} {list(np.shape(x))}" for p, x in paths(samples)) or "none"
         raise DensityError(f"{what}: samples are stacked along one leading axis of at least 2, and are {shapes}.")
+    for p, x in paths(samples):
+        finite_real(what, f"samples at {show(p)}", x, DensityError, scalar=False)
     return samples
 
 
-def _there(value, path, function):
+def _there(value, path, function, shape):
     if value is None or isinstance(value, Mapping):
         raise AddressError(f"samples for {function.name}: there is no sample at {show(path)}. Spell its address.")
+    if jnp.shape(value) != shape:
+        raise ChoiceError(
+            f"samples for {function.name}: each at {show(path)} has the shape {list(shape)}, and a draw there has "
+            f"{list(jnp.shape(value))}."
+        )
     return value
 
 

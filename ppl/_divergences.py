@@ -16,7 +16,7 @@ from ._arguments import particles, posterior
 from ._errors import DensityError
 from ._generative import GenerativeFunction
 from ._weights import Fixed, log_mean, pair
-from .transforms import expectation, finite_real
+from .transforms import expectation, finite_real, is_numeric
 from .transforms import function as check_function
 
 
@@ -144,7 +144,10 @@ def f_divergence(
     @expectation
     def objective(key, model_args=(), guide_args=()):
         log_w = pair(model, guide, observed, model_args, guide_args).log_weights(key, n)
-        return jnp.mean(f(jnp.exp(log_w - (log_mean(log_w) if log_z is None else log_z))))
+        values = f(jnp.exp(log_w - (log_mean(log_w) if log_z is None else log_z)))
+        if not is_numeric(values):
+            raise DensityError(f"f_divergence: f must return real numbers, and returned {values!r}.")
+        return jnp.mean(values)
 
     return objective
 

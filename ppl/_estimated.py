@@ -8,15 +8,16 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from ._addresses import Choices, Path, lookup, nest, paths, show
 from ._algorithm import Algorithm
-from ._errors import DensityError
+from ._errors import ChoiceError, DensityError
 from ._generative import GenerativeFunction
 from ._operations import Given, Outcome, Project, missing
 from ._rules import chosen
-from .transforms import RandomKeyError
+from .transforms import RandomKeyError, is_boolean, is_numeric
 
 
 class Estimated(GenerativeFunction):
@@ -49,7 +50,7 @@ class Estimated(GenerativeFunction):
         if operation.exact and lacking:
             raise missing((*path, *lacking[0]), self.name)
         if not lacking:
-            choices = nest({p: _as(value, lookup(at.shapes, p)) for p, value in taken.items()})
+            choices = nest({p: _as(value, lookup(at.shapes, p), (*path, *p)) for p, value in taken.items()})
             unasked = isinstance(operation, Project) and not any(self._weighed(operation, choices, path, drawn=False))
             logp = jnp.zeros(()) if unasked else self.weigh(key, choices, path, args, kwargs)
             return self._outcome(operation, choices, logp, at.replaced(taken), path, drawn=False)
@@ -96,7 +97,11 @@ class _Addresses:
         return nest({p: x for p, x in old.items() if x is not None and x is not taken[p]})
 
 
-def _as(value, struct):
+def _as(value, struct, path):
+    if not (is_numeric(value) or is_boolean(value)):
+        raise ChoiceError(f"The choice at {show(path)} has the wrong type: expected {struct.dtype}, got {value!r}.")
+    if not isinstance(value, jax.core.Tracer) and np.isnan(np.asarray(value)).any():
+        raise ChoiceError(f"The choice at {show(path)} is outside the support: it is nan, {value!r}.")
     value = jnp.asarray(value)
     return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(struct.dtype)
 

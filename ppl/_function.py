@@ -21,12 +21,12 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from ._addresses import Choices, Path, show
+from ._addresses import WILDCARDS, Choices, Path, show
 from ._errors import AddressError, ChoiceError
 from ._generative import Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome
 from ._rules import chosen
-from ._source import refused_distribution
+from ._source import check_parameters, refused_distribution
 from .transforms import Estimator, EstimatorError, RandomKeyError, suspended, trace_state
 from .transforms import function as check_function
 
@@ -86,8 +86,11 @@ class Frame:
             self.weights.append(weight)
 
     def _check(self, address, what, estimator):
-        if not isinstance(address, str) or not address or "/" in address:
-            raise AddressError(f"An address is a non-empty string without '/', and {self.name} gave {address!r}.")
+        if not isinstance(address, str) or not address or "/" in address or address in WILDCARDS:
+            raise AddressError(
+                f"An address is a non-empty string without '/', other than the '*' and '**' of patterns, and "
+                f"{self.name} gave {address!r}."
+            )
         if self.state != trace_state():
             raise AddressError(
                 f"sample({address!r}, ...) in {self.name} is inside a JAX transformation (jit, vmap, grad, scan, cond, "
@@ -107,11 +110,13 @@ class Frame:
                 f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its "
                 f"arguments: write sample({address!r}, {what.name}(...))."
             )
-        if not isinstance(what, Call) and not (hasattr(what, "sample") and hasattr(what, "log_prob")):
+        if isinstance(what, type) or not isinstance(what, Call) and not _is_distribution(what):
+            got = f"the class {what.__name__}" if isinstance(what, type) else type(what).__name__
             raise AddressError(
                 f"sample({address!r}, ...) in {self.name} takes a distribution (an object with `sample(key)` and "
-                f"`log_prob(value)`) or a call of a generative function, and got {type(what).__name__}."
+                f"`log_prob(value)`) or a call of a generative function, and got {got}."
             )
+        check_parameters(what, (*self.path, address))
         if estimator is not None and (isinstance(what, Call) or not isinstance(estimator, Estimator)):
             raise EstimatorError(
                 f"sample({address!r}, ...) in {self.name}: `estimator` belongs to a distribution and is one like "
@@ -196,6 +201,10 @@ class Function(GenerativeFunction):
         if importable and getattr(_find(module, name), "function", None) is self.function:
             return _find, (module, name)
         return Function, (self.function,)
+
+
+def _is_distribution(what):
+    return hasattr(what, "sample") and hasattr(what, "log_prob")
 
 
 def _find(module: str, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -9,7 +10,21 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import is_inexact
+from .transforms import ObjectiveError, is_inexact, is_numeric, objective_function
+
+
+def one_float(what: str, objective: Callable) -> Callable:
+    """An objective that is seen to return one float, which can be differentiated."""
+    objective_function(what, objective)
+
+    @functools.wraps(objective)
+    def checked(*args, **kwargs):
+        value = objective(*args, **kwargs)
+        if not is_numeric(value) or jnp.shape(value) != () or not is_inexact(jnp.asarray(value)):
+            raise ObjectiveError(f"{what}: the objective must return one float, and returned {value!r}.")
+        return value
+
+    return checked
 
 
 def gradient_of(objective: Callable, args: tuple):

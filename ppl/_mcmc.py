@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ._addresses import Choices, paths
+from ._addresses import Choices, as_arrays, paths
 from ._arguments import count, mapping
 from ._coordinates import lenient
 from ._errors import ChoiceError, DensityError
@@ -86,12 +86,14 @@ def _sample(name, target, key, draws, warmup, chains, init, settings) -> Draws:
 def _starts(name, space, key, chains, init):
     if init is None:
         return jax.vmap(lambda k: starting_points(space, k))(jax.random.split(key, chains))
-    for path, x in paths(mapping(name, "init", init, "of choices")):
+    for path, x in paths(as_arrays(mapping(name, "init", init, "of choices"))):
         if np.shape(x)[:1] != (chains,):
             raise ChoiceError(
                 f"{name}: `init` holds choices for {chains} chains along a leading axis, and that at "
                 f"{'/'.join(path)!r} has the shape {list(np.shape(x))}."
             )
+        if not np.isfinite(np.asarray(x)).all():
+            raise ChoiceError(f"{name}: `init` is not finite at {'/'.join(path)!r}: {x!r}.")
     return jax.vmap(space.unconstrain)(init)
 
 

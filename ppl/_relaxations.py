@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from .transforms import EstimatorError, positive
+from .transforms import EstimatorError, is_numeric, positive, real
 
 
 class _Relaxed(eqx.Module):
@@ -62,12 +63,16 @@ class BiasedConcrete(_Relaxed):
 
 
 def _make(cls, name: str, logits: Any, temperature: Any):
-    logits = jnp.asarray(logits)
-    if logits.ndim == 0 or not jnp.issubdtype(logits.dtype, jnp.floating):
+    if isinstance(logits, list) or is_numeric(logits):
+        logits = jnp.asarray(logits)
+    if not jnp.issubdtype(getattr(logits, "dtype", object), jnp.floating) or logits.ndim == 0:
+        got = f"{logits.dtype}{list(logits.shape)}" if hasattr(logits, "dtype") else type(logits).__name__
         raise EstimatorError(
-            f"{name}(logits) takes a float array of shape (..., k), and got {logits.dtype}{list(logits.shape)}. For a "
+            f"{name}(logits) takes a float array of shape (..., k), and got {got}. For a "
             "Bernoulli with logit l write `jnp.stack([jnp.zeros_like(l), l], -1)`."
         )
+    expected = "numbers, or minus infinity,"
+    real(name, "logits", logits, EstimatorError, expected, lambda x: np.isfinite(x) | (x == -np.inf), scalar=False)
     positive(name, "temperature", temperature, EstimatorError)
     return cls(logits, jnp.asarray(temperature, logits.dtype))
 

@@ -5,11 +5,27 @@ from __future__ import annotations
 import ast
 import linecache
 import traceback
+from typing import Any
 
 import jax
+from jax import numpy as jnp
 
 from ._addresses import Path, show
 from ._errors import DistributionError
+
+
+def check_parameters(distribution: Any, path: Path) -> None:
+    """Refuse parameters that numpyro's own checks let pass and that no density is for: lists, complex numbers."""
+    base = getattr(distribution, "base_dist", None)
+    if base is not None:
+        check_parameters(base, path)
+    for name in getattr(distribution, "arg_constraints", ()):
+        value = vars(distribution).get(name, 0.0)
+        if isinstance(value, list | complex) or jnp.issubdtype(getattr(value, "dtype", float), jnp.complexfloating):
+            raise DistributionError(
+                f"The parameter {name} of the {type(distribution).__name__} at {show(path)} is a real number or an "
+                f"array of them, and got {value!r}."
+            )
 
 
 def refused_distribution(error: Exception, name: str, path: Path, choices: dict) -> DistributionError | None:

@@ -15,7 +15,7 @@ from ._generative import GenerativeFunction, arguments
 from ._operations import Assess, Generate, Given, Operation, Outcome
 from ._plain import Plain
 from ._rules import isolated
-from .transforms import ArgumentError, TracegradError
+from .transforms import ArgumentError, TracegradError, check_key
 
 
 def splat(args: Any) -> tuple:
@@ -74,6 +74,8 @@ class Target(Plain):
 
     def log_prob(self, latents: Mapping, *, key: jax.Array | None = None) -> jax.Array:
         """Log gamma(latents): a float scalar in nats; with a key, an estimate where the function's density is one."""
+        if key is not None:
+            check_key(key, "Target.log_prob")
         with isolated():
             return self.visit(Assess(), key, latents).logp
 
@@ -94,6 +96,7 @@ class Target(Plain):
             (latents, log_weight, log_gamma): the weight is the density of the observed, the factors of gamma that the
             draw left out.
         """
+        check_key(key, "Target.draw")
         out = self.visit(Generate(), key)
         return self.without_observed(out.choices), out.weight, out.logp
 
@@ -111,13 +114,14 @@ class Target(Plain):
         Raises:
             AddressError: one of them is at an address that the program does not have: it would count for nothing.
         """
-        constraints = merge(self.observed, latents or {})
+        latents = {} if latents is None else latents
+        constraints = merge(self.observed, latents)
         operation = operation.but(known=nest({(*self.path, *p): x for p, x in paths(constraints)}))
         out = self.function.visit(operation, key, Given(constraints, previous), self.path, self.args, self.kwargs)
         check_known(self.observed, out.choices, self.function.name, "observed")
-        check_known(latents or {}, out.choices, self.function.name, what)
+        check_known(latents, out.choices, self.function.name, what)
         return out
 
     def without_observed(self, choices: Mapping) -> Choices:
         """The choices at the latent addresses."""
-        return nest({p: x for p, x in paths(choices) if lookup(self.observed, p) is None})
+        return nest({p: x for p, x in paths(merge(choices)) if lookup(self.observed, p) is None})

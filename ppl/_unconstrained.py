@@ -15,14 +15,14 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ._addresses import Choices, Path, lookup, nest, paths, show
+from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths, show
 from ._arguments import mapping
 from ._coordinates import Constrain, Describe, Site, Unconstrain
-from ._errors import ChoiceError, DensityError
+from ._errors import AddressError, ChoiceError, DensityError
 from ._plain import Plain
 from ._rules import isolated
 from ._target import Target, checked_target
-from .transforms import check_key
+from .transforms import check_key, finite_real
 
 
 class Unconstrained(Plain):
@@ -46,10 +46,10 @@ class Unconstrained(Plain):
 
     def unravel(self, point: jax.Array) -> Choices:
         """The coordinates of a point by address, a nested dict."""
+        finite_real("The unconstrained space", "a point", point, ChoiceError, scalar=False)
         if jnp.shape(point) != (self.size,):
             raise ChoiceError(
-                f"A point of the unconstrained space is a vector of {self.size} coordinates, and got the shape "
-                f"{list(jnp.shape(point))}."
+                f"A point of the unconstrained space is a vector of {self.size} real coordinates, and got {point!r}."
             )
         if self.normal is not None:
             point = self.normal[0] + self.normal[1] @ point
@@ -61,8 +61,14 @@ class Unconstrained(Plain):
         return nest(out)
 
     def ravel(self, coordinates: Mapping) -> jax.Array:
-        """A point from coordinates by address."""
-        parts = [jnp.ravel(lookup(coordinates, p)).astype(self.dtype) for p, s in self.sites if not s.discrete]
+        """A point from coordinates by address.
+
+        Raises:
+            AddressError, ChoiceError: the coordinates are not those of the sites.
+        """
+        sites = [(p, s) for p, s in self.sites if not s.discrete]
+        check_known(merge(coordinates), nest(dict(self.sites)), "the unconstrained space", "the coordinates")
+        parts = [_flat(lookup(coordinates, p), p, s).astype(self.dtype) for p, s in sites]
         point = jnp.concatenate(parts) if parts else jnp.zeros((0,), self.dtype)
         if self.normal is None:
             return point
@@ -104,21 +110,36 @@ class Unconstrained(Plain):
         """
         if params is None:
             return self
-        mapping("auto", "around", params, "of parameters")
-        shapes = {name: np.shape(params[name]) for name in ("loc", "log_scale", "lower") if name in params}
+        given = mapping("auto", "around", params, "of parameters")
+        params = self._normal({name: x for name, x in given.items() if name != "logits"})
+        return Unconstrained(self.target, self.sites, (params["loc"], cholesky_factor(params)))
+
+    def _normal(self, params):
+        """The parameters of a normal on the coordinates, checked."""
         wanted = {"loc": (self.size,), "log_scale": (self.size,), "lower": (self.size,) * 2}
-        if {"loc", "log_scale"} - set(shapes) or any(shapes[name] != wanted[name] for name in shapes):
+        found = {name: np.shape(x) for name, x in params.items()}
+        if {"loc", "log_scale"} - set(found) or found.items() - wanted.items():
             raise DensityError(
                 f"`around` is the parameters of a normal on these {self.size} coordinates, {{'loc': ({self.size},), "
-                f"'log_scale': ({self.size},)}} and 'lower' where it is correlated, and got the shapes {shapes}. Write "
+                f"'log_scale': ({self.size},)}} and 'lower' where it is correlated, and got the shapes {found}. Write "
                 "`around=auto.laplace(target).init(key)`."
             )
-        params = jax.tree.map(lambda x: jnp.asarray(x, self.dtype), {name: params[name] for name in shapes})
-        return Unconstrained(self.target, self.sites, (params["loc"], cholesky_factor(params)))
+        for name, x in params.items():
+            finite_real("`around`", f"params[{name!r}]", x, DensityError, scalar=False)
+        return {name: jnp.asarray(x, self.dtype) for name, x in params.items()}
 
     def _visit(self, operation, latents):
         with isolated():
             return self.target.visit(operation, None, latents)
+
+
+def _flat(value, path, site):
+    if value is None:
+        raise AddressError(f"The coordinates of {show(path)} are missing. Give all of the unconstrained space.")
+    finite_real("The unconstrained space", f"the coordinates of {show(path)}", value, ChoiceError, scalar=False)
+    if jnp.shape(value) != site.shape:
+        raise ChoiceError(f"The coordinates of {show(path)} have the shape {site.shape}, and got {jnp.shape(value)}.")
+    return jnp.ravel(value)
 
 
 def cholesky_factor(params: Mapping) -> jax.Array:

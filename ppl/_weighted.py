@@ -17,7 +17,7 @@ from ._generative import GenerativeFunction
 from ._importance import checked_proposal
 from ._plain import Plain
 from ._target import Target, checked_target, splat
-from .transforms import check_key
+from .transforms import ArgumentError, check_key, function, is_boolean, is_numeric
 
 EVEN = 1e-3
 """A range of log weights, in nats, below which they have no tail to fit but rounding."""
@@ -69,7 +69,7 @@ class WeightedDraws(Plain):
 
     def mean(self, fn: Any = None) -> Any:
         """The self-normalised estimate of E[fn(choices)] under the posterior; of the choices where fn is None."""
-        values = self.choices if fn is None else jax.vmap(fn)(self.choices)
+        values = self.choices if fn is None else jax.vmap(_summary(fn))(self.choices)
         weights = jax.nn.softmax(self.log_weights)
         return jax.tree.map(lambda x: jnp.tensordot(weights, x.astype(weights.dtype), axes=1), values)
 
@@ -78,6 +78,22 @@ class WeightedDraws(Plain):
         check_key(key, "resample")
         index = jax.random.categorical(key, self.log_weights, shape=(count("resample", "n", n),))
         return at_index(self.choices, index)
+
+
+def _summary(fn):
+    """A function of the choices that returns numbers."""
+    if isinstance(fn, GenerativeFunction):
+        raise ArgumentError("mean: fn is a function of the choices, and got a generative function, which draws others.")
+    function("mean", "a function fn of the choices", fn, ArgumentError)
+
+    def checked(choices):
+        out = fn(choices)
+        for leaf in jax.tree.leaves(out, is_leaf=lambda x: x is None):
+            if not (is_numeric(leaf) or is_boolean(leaf)):
+                raise ArgumentError(f"mean: fn must return real numbers, and returned {type(leaf).__name__}.")
+        return jax.tree.map(jnp.asarray, out)
+
+    return checked
 
 
 def _psislw(log_weights):

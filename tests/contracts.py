@@ -71,7 +71,7 @@ def guide(w):
 
 
 @tg.gen
-def proposal():
+def proposal(*_):
     return tg.sample("z", dist.Normal(0.5, 1.0))
 
 
@@ -234,6 +234,7 @@ CONTRACTS = {
         lambda estimators: model.with_estimators(estimators).simulate(KEY).logp,
         estimators=Given("estimators", {"z": tg.reinforce()}),
     ),
+    "validated": contract(lambda function: tg.validated(function).simulate(KEY).logp, function=Given("branch", model)),
     "cond": contract(
         lambda predicate, true, false: tg.cond(predicate, true, false)(0.0).function.simulate(KEY, 0.0).logp,
         predicate=flag(True),
@@ -402,7 +403,7 @@ CONTRACTS = {
         lambda fun, **options: jax.value_and_grad(
             tg.expectation(fun, **options), argnums=1, has_aux=options["has_aux"]
         )(KEY, 0.3),
-        fun=callable_(flip),
+        fun=Given("callable", flip, optional=True),
         has_aux=flag(False),
         chunk_size=maybe_count(1),
         forks=maybe_count(1),
@@ -410,8 +411,8 @@ CONTRACTS = {
     ),
     "exact_expectation": contract(
         lambda fun, **options: tg.exact_expectation(fun, **options)(KEY, 0.0),
+        "cells",
         fun=callable_(tg.expectation(flip)),
-        cells=count(2),
         nodes=count(2),
         limit=count(16),
     ),
@@ -462,12 +463,12 @@ CONTRACTS = {
     ),
     "biased_concrete": contract(
         lambda **arguments: categories(tg.biased_concrete(**arguments)),
-        logits=floats(jnp.zeros(3)),
+        logits=Given("logits", jnp.zeros(3)),
         temperature=positive(0.5),
     ),
     "biased_straight_through": contract(
         lambda **arguments: categories(tg.biased_straight_through(**arguments)),
-        logits=floats(jnp.zeros(3)),
+        logits=Given("logits", jnp.zeros(3)),
         temperature=positive(0.5),
     ),
     # ---- training and trust ----

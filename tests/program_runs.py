@@ -4,7 +4,6 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
-from jax.extend import random as custom
 from program_sums import sums
 from random_programs import (
     FAMILIES,
@@ -16,7 +15,6 @@ from random_programs import (
     Plate,
     W,
     after,
-    cells,
     law,
     meet,
     objective,
@@ -130,53 +128,16 @@ def estimate(program):
     return tg.expectation(f, credit=program.credit, forks=program.forks, chunk_size=program.chunk_size)
 
 
-# ---- keys that compile quickly ---------------------------------------------------------------------------------------
-
-
-def _mix(x):
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
-
-
-def _fold_in(key, data):
-    a = _mix(key[0] ^ _mix(data.astype(np.uint32) + np.uint32(0x9E3779B9)))
-    return jnp.stack([a, _mix(key[1] + a)])
-
-
-def _split(key, shape):
-    numbers = jnp.arange(np.prod(shape), dtype=np.uint32) + np.uint32(77)
-    return jax.vmap(lambda i: _fold_in(key, i))(numbers).reshape(*shape, 2)
-
-
-def _no_bits(key, width, shape):
-    raise NotImplementedError("Keys of these programs name outcomes; no bits are drawn from them.")
-
-
-def quick_key():
-    """A key of a generator whose code is a few multiplications: the compiler is done with it in half the time."""
-    generator = custom.define_prng_impl(
-        key_shape=(2,),
-        seed=lambda seed: jnp.stack([_mix(jnp.asarray(seed).astype(np.uint32)), jnp.uint32(1)]),
-        split=_split,
-        random_bits=_no_bits,
-        fold_in=_fold_in,
-        name="quick",
-        tag="quick",
-    )
-    return jax.random.key(0, impl=generator)
-
-
 # ---- exact averages --------------------------------------------------------------------------------------------------
 
 
 def check(program):
     """Value and gradient, exactly; in forward mode or backward."""
     with jax.enable_x64(True):
-        key, mean = quick_key(), tg.exact_expectation(estimate(program), cells=cells(program), nodes=NODES_OF_NOISE)
+        mean = tg.exact_expectation(estimate(program), nodes=NODES_OF_NOISE)
 
         def twice(w):
-            y = mean(key, w)
+            y = mean(jax.random.key(0), w)
             return y, y
 
         derivative = jax.jacrev if program.backward else jax.jacfwd

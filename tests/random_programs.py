@@ -1,9 +1,9 @@
 """Random programs, small, as data.
 
 A program is a tuple of statements on a state (flag, total): the flag is 0 or 1 and decides what comes, the total is
-what is averaged. Its `repr` is its source. All probabilities are a half or quarters at `W`, and the total is a
-polynomial in the normal draws, so that both ways of averaging, `exact_expectation` and the sums of `program_sums`, are
-exact. `program_runs` says the same programs in the language and on the primitive.
+what is averaged. Its `repr` is its source. The total is a polynomial in the normal draws, so that both ways of
+averaging, `exact_expectation` and the sums of `program_sums`, are exact. `program_runs` says the same programs in the
+language and on the primitive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax import numpy as jnp
 import tracegrad as tg
 from tracegrad import dist
 
-W = np.array([0.5, 0.25])
+W = np.array([0.6, 0.3])
 SPREAD = 0.5
 
 # ---- the statements --------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ FAMILIES = {
 
 
 def law(w, flag):
-    """A quarter or a half at `W`."""
+    """0.36 or 0.66 at `W`."""
     return w[0] ** 2 + w[1] * flag
 
 
@@ -163,46 +163,36 @@ def draws_of(statements):
     return found
 
 
-def alternatives(statements):
+def forks_in(statements):
     """How many alternatives the forking draws of a program name."""
     return sum(FAMILIES[d.family].estimators[d.estimator][1] for d in draws_of(statements))
 
 
-def cells(program):
-    """Into how many parts the unit interval goes: twelve where something is drawn from what is left."""
-    own = any(FAMILIES[d.family].estimators[d.estimator][2] for d in draws_of(program.statements))
-    return 12 if own or program.forks else 4
-
-
 def outcomes(program):
-    """How many combinations of outcomes the noise of a program has."""
-    n = cells(program) ** (program.forks or 0)
+    """About how many combinations of outcomes the noise of a program has."""
+    n = forks_in(program.statements) ** (program.forks or 0)
     for d in draws_of(program.statements):
-        own = FAMILIES[d.family].estimators[d.estimator][2]
-        n *= cells(program) ** own * (NODES_OF_NOISE if d.family == "normal" else cells(program))
+        n *= NODES_OF_NOISE if d.family == "normal" else 4
+        n *= 4 ** FAMILIES[d.family].estimators[d.estimator][2]
     return n
 
 
 def random_program(chance: random.Random) -> Program:
     """A program that can be enumerated."""
     while True:
-        statements = _statements(chance, budget=chance.choice([1, 2, 2, 3, 3, 4]), inside=False)
+        statements = _statements(chance, budget=chance.choice([1, 2, 2, 2, 3]), inside=False)
         primitive = chance.random() < 0.4
         program = Program(
             statements,
             density=0.0 if primitive else chance.choice([0.0, 0.5]),
             primitive=primitive,
             credit=chance.random() < 0.7,
-            forks=chance.choice([None, None, 1, 2]) if _fit_the_grid(alternatives(statements)) else None,
+            forks=chance.choice([None, None, 1, 2]) if forks_in(statements) else None,
             chunk_size=chance.choice([None, None, 1, 2]),
             backward=chance.random() < 0.1,
         )
         if outcomes(program) <= MOST_OUTCOMES:
             return program
-
-
-def _fit_the_grid(forks):
-    return forks > 0 and 12 % forks == 0
 
 
 def _statements(chance, *, budget, inside):

@@ -286,3 +286,18 @@ def test_an_estimator_of_ones_own():
         g = tg.expectation(lambda key, p, e=estimator: sample(key, dist.Bernoulli(p), estimator=e).astype(float))
         gradient = jax.grad(tg.exact_expectation(g), argnums=1)(KEY, jnp.array(0.25))
         np.testing.assert_allclose(gradient, expected, atol=1e-12)
+
+
+def test_a_draw_with_one_outcome():
+    """A die of one side; and what a coin leaves when its likelier side is summed."""
+
+    @tg.expectation
+    def program(key, p):
+        a, b = jax.random.split(key)
+        one = tg.transforms.sample(a, dist.Categorical(probs=jnp.ones(1)))
+        coin = tg.transforms.sample(b, dist.Bernoulli(p), estimator=tg.sum_and_sample(1))
+        return 3.0 * coin.astype(float) + one.astype(float)
+
+    with jax.enable_x64(True):
+        value, gradient = jax.value_and_grad(tg.exact_expectation(program), argnums=1)(KEY, jnp.array(0.3))
+    np.testing.assert_allclose([value, gradient], [0.9, 3.0], rtol=1e-12)

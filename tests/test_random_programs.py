@@ -6,11 +6,11 @@ The seed moves with the commit. A failing program is printed as its source, and 
 import concurrent.futures
 import random
 
+import pytest
 from moving_seed import VARIABLE, moving_seed
 from program_runs import deviation
 from random_programs import random_program
 
-PROGRAMS = 200
 THREADS = 2
 
 
@@ -22,7 +22,8 @@ def deviations(seed, n):
         return [found for found in pool.map(deviation, programs) if found]
 
 
-def test_random_programs():
+@pytest.mark.parametrize("n", [60, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_programs(n):
     seed = moving_seed()
-    found = deviations(seed, PROGRAMS)
-    assert not found, f"{len(found)} of {PROGRAMS} programs of {VARIABLE}={seed}:\n" + "\n".join(found)
+    found = deviations(seed, n)
+    assert not found, f"{len(found)} of {n} programs of {VARIABLE}={seed}:\n" + "\n".join(found)

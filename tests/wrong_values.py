@@ -47,9 +47,9 @@ async def coroutine():
 
 
 @tg.gen
-def stranger(w):
+def stranger(*_):
     """A generative function of no use here: its only address is nobody's."""
-    return tg.sample("nobody", dist.Normal(w, 1.0))
+    return tg.sample("nobody", dist.Normal(0.0, 1.0))
 
 
 class Thing:
@@ -86,7 +86,7 @@ KINDS = {
     "flag": Kind(
         always(text="no", none=None, two=2, half=0.5, vector=np.array([True, False]), a_list=[], nan=NAN),
         {"numpy": np.bool_},
-        ("flag", "True or False"),
+        ("flag", "True or False", "boolean"),
     ),
     "address": Kind(
         always(number=3, none=None, empty="", pair=("a", "b"), path="a/b", octets=b"a", a_list=["a"], star="*"),
@@ -117,7 +117,7 @@ KINDS = {
     "all choices": Kind({}, {}, ("choice", "dict")),
     "function": Kind(
         always(none=None, number=3, text="model", plain=lambda *args: 0.0, a_class=Thing, a_distribution=dist.Normal)
-        | always(stranger=stranger, a_list=[stranger], estimator=tg.mvd(), a_call=stranger(0.0)),
+        | always(stranger=stranger, a_list=[stranger], estimator=tg.mvd(), a_call=stranger()),
         {},
         ("generative function",),
     ),
@@ -132,7 +132,7 @@ KINDS = {
         | {
             "generator": lambda f: lambda *args: (f(*args) for _ in range(1)),
             "coroutine": lambda f: _asynchronous(f),
-            "returns_none": lambda f: lambda *args: f(*args) and None,
+            "returns_none": lambda f: lambda *args: (f(*args), None)[1],
             "returns_text": lambda f: lambda *args: "1",
             "returns_complex": lambda f: lambda *args: f(*args) * (1.0 + 0j),
         },
@@ -163,7 +163,7 @@ KINDS = {
     ),
     "trace": Kind(
         always(none=None, number=3, a_dict={"z": 0.0}, a_class=tg.Trace)
-        | {"another": lambda _: stranger.simulate(jax.random.key(0), 0.0), "choices": lambda tr: tr.choices},
+        | {"another": lambda _: stranger.simulate(jax.random.key(0)), "choices": lambda tr: tr.choices},
         {},
         ("trace",),
     ),
@@ -179,7 +179,7 @@ KINDS = {
     ),
     "optimizer": Kind(always(none=None, number=3, text="adam", maker=optax.adam, a_dict={}), {}, ("optimi",)),
     "params": Kind(
-        always(none=None, integers=jnp.ones(2, int), nan=jnp.array(NAN), text="w", empty={}), {}, ("params",)
+        always(none=None, integers=jnp.ones(2, int), nan=jnp.array(NAN), text="w", empty={}), {}, ("params", "loc")
     ),
     "floats": Kind(
         always(none=None, text="1", a_dict={}, a_class=Thing)
@@ -200,16 +200,26 @@ KINDS = {
         ("data",),
     ),
     "name": Kind(always(none=None, number=3, empty="", misspelt="systematik", a_list=[]), {}, ()),
-    "axes": Kind(NUMBERS | always(half=0.5, beyond=3, tuple_of_two=(0, 0)), {}, ("in_axes", "axis")),
+    "axes": Kind(
+        always(text="1", complex=1j, nan=NAN, a_class=Thing, half=0.5, beyond=3, tuple_of_two=(0, 0)),
+        {},
+        ("in_axes", "axis"),
+    ),
     "index": Kind(
-        NUMBERS | always(beyond=2, negative=-1, half=0.5, vector=np.ones(2, int)), {"numpy": np.int64}, ("index",)
+        NUMBERS | always(beyond=2, negative=-1, half=0.5, vector=np.ones(2, int)),
+        {"numpy": np.int64},
+        ("index", "chosen by", "the number of one of"),
     ),
     "pattern": Kind(always(none=None, number=3, empty="", pair=("z", 3), a_dict={}, a_list=["z"]), {}, ("pattern",)),
     "draws": Kind(always(none=None, number=3, a_dict={"z": 1.0}, text="draws"), {}, ("nuts",)),
     "shares": Kind(
         always(none=None, number=3, text="betas", empty=(), falling=(0.5, 0.0), above=(0.0, 2.0), nan=(0.0, NAN))
     ),
-    "functions": Kind(always(none=None, number=3, empty=[], a_dict={}, numbers=[1, 2]) | {"short": lambda fs: fs[:-1]}),
+    "functions": Kind(
+        always(none=None, number=3, empty=[], a_dict={}, numbers=[1, 2]) | {"short": lambda fs: fs[:-1]},
+        {},
+        ("kernel", "densit"),
+    ),
     "callback": Kind(always(number=3, text="f", a_dict={}, generator=generator), {}, ("function",)),
     "shape": Kind(always(none=None, text="2", negative=(-1,), half=(0.5,), a_float=2.0), {}, ("shape",)),
     "candidates": Kind(
@@ -222,8 +232,13 @@ KINDS = {
     ),
     "exact": Kind(always(text="1", shape=np.ones(3), nan=NAN, a_class=Thing, inf=INF, complex=1j), {}, ()),
 }
+KINDS["logits"] = KINDS["floats"]._replace(
+    bad={k: v for k, v in KINDS["floats"].bad.items() if k not in ("rank", "size")}
+)
 KINDS["branch"] = KINDS["function"]._replace(bad={k: v for k, v in KINDS["function"].bad.items() if k != "stranger"})
-KINDS["parameter"] = KINDS["positive"]._replace(bad={k: v for k, v in KINDS["positive"].bad.items() if k != "vector"})
+KINDS["parameter"] = KINDS["positive"]._replace(
+    bad={k: v for k, v in KINDS["positive"].bad.items() if k not in ("vector", "true")}
+)
 KINDS["all choices"] = KINDS["choices"]._replace(
     bad=KINDS["choices"].bad | {"missing": lambda c: dict(list(c.items())[1:])}
 )

@@ -40,13 +40,15 @@ def _index(value):
         return None
 
 
-def real(what: str, name: str, value: Any, error: Kind, expected: str, holds: Callable) -> Any:
-    """A number, or an array of them, of which `holds` is true; `expected` says so in words. Traced ones pass."""
-    if isinstance(value, Tracer):
-        return value
-    if not is_numeric(value) or not np.all(holds(np.asarray(value))):
-        raise error(f"{what}: {name} must be {expected}, and is {value!r}.")
-    return value
+def real(what: str, name: str, value: Any, error: Kind, expected: str, holds: Callable, *, scalar: bool = True) -> Any:
+    """A number, or where it need not be a scalar an array of them, of which `holds` is true; traced ones pass.
+
+    `expected` says in words what holds.
+    """
+    if is_numeric(value) and not (scalar and np.ndim(value)):
+        if isinstance(value, Tracer) or np.all(holds(np.asarray(value))):
+            return value
+    raise error(f"{what}: {name} must be {expected}, and is {value!r}.")
 
 
 def is_numeric(value: Any) -> bool:
@@ -66,9 +68,9 @@ def positive(what: str, name: str, value: Any, error: Kind) -> Any:
     return real(what, name, value, error, "a positive number", lambda x: (x > 0) & np.isfinite(x))
 
 
-def finite_real(what: str, name: str, value: Any, error: Kind) -> Any:
-    """A finite number."""
-    return real(what, name, value, error, "a finite number", np.isfinite)
+def finite_real(what: str, name: str, value: Any, error: Kind, *, scalar: bool = True) -> Any:
+    """A finite number, or where it need not be a scalar an array of them."""
+    return real(what, name, value, error, "a finite number", np.isfinite, scalar=scalar)
 
 
 def one_of(what: str, name: str, value: Any, options: Collection, error: Kind) -> Any:

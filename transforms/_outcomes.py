@@ -7,6 +7,7 @@ mistake shows as the bias that it is. Keys do not depend on what is drawn; where
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,7 +99,9 @@ def _finite(found, struct, noise):
     """The values at uniform noise, and where they change."""
     cuts = jnp.cumsum(found.fixed, axis=0)[:-1]
     index = jnp.sum(jnp.reshape(noise, found.batch)[None] > cuts, axis=0)
-    return found.values[index].astype(struct.dtype), jnp.moveaxis(cuts.reshape(len(cuts), -1), 0, 1)
+    return found.values[index].astype(struct.dtype), jnp.moveaxis(
+        cuts.reshape(len(cuts), math.prod(cuts.shape[1:])), 0, 1
+    )
 
 
 # ---- three ways to run ----------------------------------------------------------------------------------------------

@@ -66,5 +66,7 @@ def reinforce(baseline: Any = None) -> Reinforce:
         ()
     """
     if baseline is not None:
-        baseline = real("reinforce", "baseline", baseline, EstimatorError, "a number or an array", np.isfinite)
+        baseline = real(
+            "reinforce", "baseline", baseline, EstimatorError, "a number or an array", np.isfinite, scalar=False
+        )
     return Reinforce(baseline)
