@@ -108,9 +108,7 @@ PROGRAMS = {
     "counter": counted,
     "sum over lanes": lambda *args: plate(two_draws)(*args).sum(),
     "lanes that meet": lambda *args: jax.nn.logsumexp(plate(two_draws)(*args)),
-    "many sites": lambda key, w, e: (
-        plate(long)(key, w, e).prod() + plate(long)(jax.random.fold_in(key, 1), w, e).sum()
-    ),
+    "many sites": lambda key, w, e: plate(long)(key, w, e).prod() + plate(long)(jax.random.fold_in(key, 1), w, e).sum(),
     "lanes of a loop": lambda *args: jax.nn.logsumexp(plate(steps)(*args)),
     "loop of lanes": loop_of_lanes,
     "plate of plates": plate_of_plates,

@@ -27,7 +27,7 @@ from ._jax import bits_of_key, vmapped
 from ._outcomes import Collecting, Draw, Table
 from ._primitive import check_key, rebind, value_struct
 from ._pytree import size, stop_gradient
-from ._replaying import share
+from ._share import share
 
 WHAT = "enumeration"
 

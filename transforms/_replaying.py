@@ -16,6 +16,7 @@ from ._kinds import Fork
 from ._numbering import lane_axis, numbering, numbering_of
 from ._primitive import rebind
 from ._pytree import is_inexact
+from ._share import share
 
 
 class Options(NamedTuple):
@@ -42,19 +43,6 @@ def average(outs: list, probabilities: jax.Array, objectives: int) -> list:
             )
     sums = [jnp.sum(jax.vmap(share)(probabilities, y), axis=0) for y in outs]
     return [*sums[:objectives], *map(lax.stop_gradient, sums[objectives:])]
-
-
-def share(p: jax.Array, y: jax.Array) -> jax.Array:
-    """What an outcome y of probability p adds to a mean: p y, and nothing where p is zero, whatever y is.
-
-    There the derivative is y dp; where y is not finite it is infinite, as that of the square root is, or none if the
-    probability stays zero.
-    """
-    p = p.astype(y.dtype)
-    never = p == 0.0
-    lost = never & ~jnp.isfinite(y)
-    steep = jnp.sqrt(jnp.where(lost, p, 1.0)) * jnp.where(y < 0.0, -1.0, 1.0).astype(y.dtype)
-    return jnp.where(lost, steep, p * jnp.where(lost, 0.0, jnp.where(never, lax.stop_gradient(y), y)))
 
 
 class Replaying(Mode):
