@@ -8,7 +8,7 @@ import equinox as eqx
 
 from ._arguments import generative
 from ._generative import GenerativeFunction
-from ._supports import Supports
+from ._guide_supports import Supports
 
 
 class Attentive(GenerativeFunction):

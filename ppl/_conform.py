@@ -11,7 +11,8 @@ from jax import numpy as jnp
 
 from ._addresses import Path, lookup, show
 from ._errors import ChoiceError
-from ._supports import Supports, inside
+from ._guide_supports import Supports
+from ._supports import inside
 from .transforms import as_array, lenient, value_struct
 
 

@@ -6,7 +6,6 @@ where numpyro leaves the edge out (an exponential at 0, which its own draws reac
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import jax
@@ -15,8 +14,6 @@ import numpyro.distributions as dist
 from jax import numpy as jnp
 from numpyro.distributions import constraints
 
-from ._addresses import Path, show
-from ._errors import SupportWarning
 from .transforms import lenient
 
 FINITE_AT_THE_EDGE = (
@@ -151,31 +148,3 @@ def exceeds(one: Any, other: Any) -> bool:
     if (None, None) in (a, b):
         return False
     return _below(a[0], b[0]) or _below(b[1], a[1])
-
-
-_registry: dict = {}
-
-
-class Supports:
-    """The supports that the values of a guide are drawn from, by path, for the model that is weighed at them."""
-
-    def __init__(self):
-        self.drawn: dict[Path, Any] = {}
-
-    def note(self, path: Path, distribution: Any) -> None:
-        """Write down what a value is drawn from."""
-        self.drawn[path] = drawn_from(distribution)
-
-    def compare(self, path: Path, distribution: Any) -> None:
-        """Warn, once under default filters, where a distribution is weighed at what it could not have made."""
-        one, other = self.drawn.get(path), drawn_from(distribution)
-        if exceeds(one, other):
-            warnings.warn_explicit(
-                f"The guide draws at {show(path)} from {one}, and the model's density is zero outside {other}: the log "
-                "weight of such a draw is -inf. Draw from a distribution on the model's support (as `LogNormal` is on "
-                "the positive numbers), or take a guide of `auto`.",
-                SupportWarning,
-                "tracegrad",
-                1,
-                registry=_registry,
-            )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
 
 from ._addresses import Choices
-
-if TYPE_CHECKING:
-    from ._generative import GenerativeFunction
 
 
 class Trace(eqx.Module):
@@ -32,14 +29,14 @@ class Trace(eqx.Module):
     logp: jax.Array
     _rest: tuple
 
-    def __init__(self, function: GenerativeFunction, args: tuple, kwargs: dict, choices: Choices, retval: Any, logp):
+    def __init__(self, function: Any, args: tuple, kwargs: dict, choices: Choices, retval: Any, logp):
         self.choices = choices
         self.logp = logp
         self._rest = _hold((function, args, kwargs, retval))
 
     @property
-    def function(self) -> GenerativeFunction:
-        """The generative function."""
+    def function(self) -> Any:
+        """The generative function whose run this is."""
         return _release(self._rest[0])
 
     @property

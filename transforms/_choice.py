@@ -35,7 +35,7 @@ class Choosing(Mode):
         """Nothing is summed here."""
         return False
 
-    def among(self, running):
+    def among(self, loop, going):
         """What is bound again would not say which lanes go on."""
         raise NoRuleError(
             "Estimators are chosen from outside for a program with samples in a `while_loop` under a `vmap`, in which "

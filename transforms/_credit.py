@@ -149,7 +149,7 @@ class Analysis:
 
         `carries` are the inputs that come boxed if the outputs of the same place are boxed: those of a loop's body.
         """
-        outputs, split = self.flat.outputs, Splitting(self, carries)
+        outputs, split = self.flat.outputs, Splitting(self.env, self.made, self.scans, carries)
         promising = {v for v in carries if split(v)}
         linked = {v for v, b in zip(carries, boxed, strict=False) if b}
         targets = [v for v, b in zip(outputs, boxed, strict=True) if b]

@@ -25,7 +25,6 @@ from ._jax import closed_consts, make_forward_only, open_jaxpr, scan_parts, vary
 from ._kinds import Enumerate, Fork
 from ._plan import Assign, Plan, Segment, Step, plan_of, read, samples
 from ._pytree import is_inexact
-from ._running import Running, running
 
 
 class Mode(abc.ABC):
@@ -62,8 +61,8 @@ class Mode(abc.ABC):
         """The outputs of a plan whose steps are done."""
         return read(env, plan.outputs)
 
-    def among(self, running: Running) -> Mode:
-        """The mode inside a loop in lanes of which only some go on."""
+    def among(self, loop: Any, going: jax.Array) -> Mode:
+        """The mode inside a `while_loop` in lanes, of which only those that `going` says go on."""
         return self
 
     def before_fork(self, plan: Plan, env: dict, index: int) -> None:  # noqa: B027  (nothing to do by default)
@@ -267,17 +266,21 @@ def _while(step, operands, mode, cursor):
 
     def body(state):
         old, before = state
-        at = mode
-        if lanes:
-            on = running(going(old), params["body_jaxpr"], m)
-            at = mode.among(on)
+        on = going(old) if lanes else None
+        at = mode.among(step.eqn, on) if lanes else mode
         outs, record = inner(params["body_jaxpr"], [*body_consts, *old], at, None)
-        return on.select(outs, old) if lanes else outs, vary(mode.join([before, record]), axes)
+        outs = [_where(on, x, y) for x, y in zip(outs, old, strict=True)] if lanes else outs
+        return outs, vary(mode.join([before, record]), axes)
 
     # Under a `vmap` each lane has a condition of its own.
     lanes = open_jaxpr(params["cond_jaxpr"]).outvars[0].aval.shape
     outs, record = lax.while_loop(lambda s: jnp.any(going(s[0])), body, (init, vary(mode.zero(), axes)))
     return jax.tree.map(lambda x: _forward_only(x) if is_inexact(x) else x, (outs, record))
+
+
+def _where(lanes, new, old):
+    """The new state in lanes that go on, which are its leading axes."""
+    return jnp.where(jnp.reshape(lanes, lanes.shape + (1,) * (new.ndim - lanes.ndim)), new, old)
 
 
 _forward_only = make_forward_only(

@@ -24,7 +24,7 @@ from ._plan import Plan
 from ._primitive import rebind
 from ._pytree import stop_gradient
 from ._replaying import Options, average
-from ._running import Running
+from ._running import Running, running
 
 
 class Ledger(NamedTuple):
@@ -48,10 +48,10 @@ class Estimating(Mode):
         self.forked: list[Forked] = []
         self.running: tuple[Running, ...] = ()
 
-    def among(self, running):
+    def among(self, loop, going):
         """Draws of lanes that are done contribute nothing."""
         inside = Estimating(self.options, self.key, self.witness)
-        inside.running = (*self.running, running)
+        inside.running = (*self.running, running(going, loop))
         return inside
 
     def rule(self, name):
@@ -60,8 +60,8 @@ class Estimating(Mode):
 
     def _draw_running(self, step, operands, _, cursor):
         def keep(term):
-            for running in self.running:
-                term = running.keep(term, step.eqn)
+            for lanes in self.running:
+                term = lanes.keep(term, step.eqn)
             return term
 
         params = step.eqn.params

@@ -45,11 +45,6 @@ class Running(NamedTuple):
             )
         return jnp.where(along(self.lanes, axes, term.ndim), term, 0.0)
 
-    def select(self, new: list, old: list) -> list:
-        """The new state where a lane goes on."""
-        leading = tuple(range(self.lanes.ndim))
-        return [jnp.where(along(self.lanes, leading, x.ndim), x, y) for x, y in zip(new, old, strict=True)]
-
 
 def along(mask: jax.Array, axes: Axes, rank: int) -> jax.Array:
     """A mask laid along these axes, in order, of an array of this rank."""
@@ -57,9 +52,10 @@ def along(mask: jax.Array, axes: Axes, rank: int) -> jax.Array:
     return jnp.reshape(mask, [lengths.get(a, 1) for a in range(rank)])
 
 
-def running(lanes: jax.Array, body: Any, consts: int) -> Running:
-    """The lanes that go on, for the draws in the body of a loop whose first operands are constants."""
-    jaxpr, source = open_jaxpr(body), dep.source(0, lanes.shape)
+def running(lanes: jax.Array, loop: Any) -> Running:
+    """The lanes that go on, for the draws in the body of a loop, an equation."""
+    consts = loop.params["body_nconsts"]
+    jaxpr, source = open_jaxpr(loop.params["body_jaxpr"]), dep.source(0, lanes.shape)
     states = [source] * (len(jaxpr.invars) - consts)
     return Running(lanes, dict(_follow(jaxpr, [*[NOTHING] * (len(jaxpr.constvars) + consts), *states])))
 

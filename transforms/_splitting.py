@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from . import _dependence as dep
 from ._jax import Literal, is_inexact_aval
 from ._plan import Step
-
-if TYPE_CHECKING:
-    from ._credit import Analysis
 
 SUMS = {"add", "sub", "add_any", "concatenate", "stack", "pad"}
 UNARY = set(
@@ -20,11 +17,15 @@ MIXING = {"reduce_sum", "cumsum", "dot_general", "slice", "reshape", "gather", "
 
 
 class Splitting:
-    """Whether pushing the box of a value back to what it is a linear function of splits its credit."""
+    """Whether pushing the box of a value back to what it is a linear function of splits its credit.
 
-    def __init__(self, analysis: Analysis, carries: Sequence[Any]):
-        self.analysis = analysis
-        self.known: dict[Any, bool] = {v: True for v in carries if is_inexact_aval(v.aval) and analysis.env.get(v)}
+    `env` has what each variable depends on, `made` the equation that makes it, `bodies` those of loops with samples, by
+    the identity of the loop; `carries` come boxed.
+    """
+
+    def __init__(self, env: Mapping, made: Mapping, bodies: Mapping, carries: Sequence[Any]):
+        self.env, self.made, self.bodies = env, made, bodies
+        self.known: dict[Any, bool] = {v: True for v in carries if is_inexact_aval(v.aval) and env.get(v)}
 
     def __call__(self, v) -> bool:
         trail = [v]
@@ -42,17 +43,17 @@ class Splitting:
         return self.known[v]
 
     def _splits_inside(self, u):
-        item = self.analysis.made.get(u)
-        body = None if item is None else self.analysis.scans.get(id(item))
+        item = self.made.get(u)
+        body = None if item is None else self.bodies.get(id(item))
         return body is not None and bool(body.shapes) and is_inexact_aval(u.aval)
 
     def _linear(self, u):
         """The operands that depend on scores, where `u` is linear in all of them together; else None."""
-        item = self.analysis.made.get(u)
+        item = self.made.get(u)
         if item is None or isinstance(item, Step):
             return None
         name = item.primitive.name
-        varying = [a for a in item.invars if not isinstance(a, Literal) and self.analysis.env.get(a)]
+        varying = [a for a in item.invars if not isinstance(a, Literal) and self.env.get(a)]
         linear = (
             name in SUMS
             or name in UNARY
@@ -65,7 +66,7 @@ class Splitting:
 
     def _finer(self, u, operands):
         """Whether an operand depends on less than `u`, or keeps apart along an axis what `u` mixes."""
-        env, item = self.analysis.env, self.analysis.made[u]
+        env, item = self.env, self.made[u]
         name = item.primitive.name
         if name in SUMS and len(operands) < len(item.invars):
             return True
