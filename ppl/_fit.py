@@ -63,10 +63,10 @@ def _objective_of(objective, static, batches, *, stateful, maximize):
     given = ("key", "params") if batches.data is None else ("key", "params", "batch")
     takes = names_taken(objective, given, stateful=stateful, batched=batches.data is not None)
 
-    def loss(arrays, key, data, rows, state):
+    def loss(arrays, key, batch, rows, state):
         named = {"scale": batches.size / batches.batch, "indices": batches.indices(rows), "state": state}
         named = {name: named[name] for name in takes}
-        value = objective(key, eqx.combine(arrays, static), *batches.at(data, rows), **named)
+        value = objective(key, eqx.combine(arrays, static), *batch, **named)
         if stateful:
             if not isinstance(value, tuple) or len(value) != 2:
                 raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
@@ -86,9 +86,10 @@ class _Now(NamedTuple):
     state: Any
 
 
-def _loss_at(loss, key, step, now, data, rows):
+def _loss_at(loss, batches, key, step, now, data, rows):
     """The loss at a step, of the arrays alone."""
-    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), data, rows, now.state)
+    batch = batches.at(data, rows)
+    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), batch, rows, now.state)
 
 
 def _slopes(grads):
@@ -96,12 +97,12 @@ def _slopes(grads):
     return jax.tree.map(jnp.conj, grads)
 
 
-def _make_run(loss: Callable, optimizer: optax.GradientTransformationExtraArgs) -> Callable:
+def _make_run(loss: Callable, batches: Batches, optimizer: optax.GradientTransformationExtraArgs) -> Callable:
     """The jitted loop: `count` steps from `start`, with the objective of each."""
 
     def step(i, carry, key, start, rows, data):
         now, values = carry
-        at = _loss_at(loss, key, start + i, now, data, None if rows is None else rows[i])
+        at = _loss_at(loss, batches, key, start + i, now, data, None if rows is None else rows[i])
         (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
         grads = _slopes(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes types of its own
@@ -197,7 +198,7 @@ def fit(
     optimizer = optax.with_extra_args_support(optimizer)
     opt_state = earlier.opt_state if isinstance(params, Fit) else optimizer.init(arrays)
     now = _Now(arrays, as_arrays(opt_state, "opt_state"), as_arrays(state, "state"))
-    run, most = _make_run(loss, optimizer), min(steps, every or steps, MOST_STEPS)
+    run, most = _make_run(loss, batches, optimizer), min(steps, every or steps, MOST_STEPS)
     values, rows = jnp.zeros((most,)), np.zeros((most, batches.batch), np.int32) if batches.mini else None
     history, bar = [np.asarray(earlier.history)], Progress(steps, show=progress)
     done, end, count = begun, begun + steps, 1
@@ -215,7 +216,7 @@ def fit(
         latest = np.asarray(values[:count])
         if not (np.isfinite(latest).all() and _as_finite_as(arrays, now.arrays)):
             again = functools.partial(run, *begin, values=values, rows=rows, data=batches.data)
-            loss_at = functools.partial(_loss_at, loss, step_key)
+            loss_at = functools.partial(_loss_at, loss, batches, step_key)
             raise _went_bad(again, loss_at, arrays, latest, done, rows, batches.data)
         done += count
         history.append(latest)

@@ -45,7 +45,8 @@ class Family(NamedTuple):
         if callable(self.nodes):
             return self.nodes(*theta)
         x = jnp.asarray(self.nodes)
-        return x.astype(float), jnp.exp(self.make(*theta).log_prob(x)) * self.weight
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return x.astype(float), jnp.exp(self.make(*theta).log_prob(x)) * self.weight
 
 
 def counts(make, *params, most=60):

@@ -216,7 +216,10 @@ def test_a_traced_number_is_clamped_as_jax_clamps_it():
 
 @pytest.mark.parametrize("predicate", ["yes", None, [True], model])
 def test_what_is_no_predicate(predicate):
-    refused(lambda: tg.cond(predicate, model, model), "cond takes a predicate, one boolean, and got")
+    refused(
+        lambda: tg.cond(predicate, model, model),
+        r"cond takes a predicate, one boolean \(or an integer 0 or 1\), and got",
+    )
 
 
 # ---- programs -------------------------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ def test_sleep():
         return jnp.sum(p * log_bernoulli(phi * x.astype(float), z))
 
     agree(tg.sleep(model, amortised, "x"), truth, (0.0, 0.7), cells=4)
-    with pytest.raises(tg.AddressError, match="none"):
+    with pytest.raises(tg.AddressError, match="'y' matches no sample"):
         tg.sleep(model, amortised, "y")(KEY, (0.0,), (0.7,))
 
 

@@ -108,9 +108,9 @@ def _hides(x):
 
 
 def _holds(tree, inside):
-    """Whether there are arrays in it, seen or not."""
+    """Whether there are arrays of JAX in it, seen or not; those of NumPy may stay where they are, constants."""
     for leaf in jax.tree.leaves(tree):
-        if is_array(leaf):
+        if isinstance(leaf, jax.Array):
             return True
         if any(leaf is holder for holder in inside):
             raise EstimatorError(

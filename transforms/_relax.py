@@ -20,7 +20,7 @@ from ._finite import Finite, count, elements, finite, refuse_infinite, take, uni
 from ._jax import Tracer
 from ._kinds import Direct, Drawn, Path
 from ._primitive import auxiliary, noise
-from ._pytree import stop_gradient
+from ._pytree import is_array, is_inexact, stop_gradient
 
 
 def _binary(found: Finite, index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -86,13 +86,14 @@ class Relax(Path, Direct):
 
 def _scalar(control: Callable, z: jax.Array) -> jax.Array:
     """A control variate at a relaxed draw."""
-    c = jnp.asarray(control(z))
-    if c.shape != () or not jnp.issubdtype(c.dtype, jnp.floating):
+    c = control(z)
+    came = f"{c.dtype}{list(c.shape)}" if is_array(c) else f"a {type(c).__name__}"
+    if not isinstance(c, float) and not (is_inexact(c) and c.shape == ()):
         raise EstimatorError(
-            f"relax(control): the control variate must be a float scalar, and is {c.dtype}{list(c.shape)} at a "
-            f"relaxed draw of shape {list(z.shape)}. Sum over the elements of the site."
+            f"relax(control): the control variate must be a float scalar, and is {came} at a relaxed draw of shape "
+            f"{list(z.shape)}. Sum over the elements of the site."
         )
-    return c.astype(float)
+    return jnp.asarray(c, dtype=float)
 
 
 class Concrete(eqx.Module):

@@ -44,7 +44,7 @@ class SumAndSample(Fork):
         number = pick(key, jnp.log(weights))
         chosen = jnp.concatenate([order[: self.k], take(rest, number)[None]])
         p = jnp.take_along_axis(found.p, chosen, axis=0)
-        coefficients = p.at[-1].divide(take(weights / jnp.sum(weights, axis=0), number))
+        coefficients = p.at[-1].divide(take(weights / jnp.sum(weights, axis=0, keepdims=True), number))
         return WeakDerivative(found.alternatives(chosen, value), coefficients)
 
     def __repr__(self):
