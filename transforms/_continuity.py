@@ -24,7 +24,7 @@ REDUCTIONS = set(
 )
 LINEAR_ALGEBRA = set(
     """cholesky cholesky_update conv_general_dilated dot_general fft householder_product ormqr ragged_dot_general
-    scaled_matmul symmetric_product triangular_solve tridiagonal_solve""".split()
+    scaled_dot scaled_matmul symmetric_product triangular_solve tridiagonal_solve""".split()
 )
 MESH = set(
     """all_gather all_gather_invariant all_gather_reduced all_to_all mesh_cast pbroadcast pcast pmax pmin ppermute psum
@@ -59,7 +59,8 @@ CONTINUOUS = set(
     hard_silu hard_swish squareplus sparse_plus sparse_sigmoid gelu silu mish clip abs logaddexp logaddexp2 logsumexp
     softmax log_softmax norm sinc xlogy xlog1py entr kl_div rel_entr nan_to_num _interp _std _var quantile median
     percentile ndtr ndtri log_ndtr erfinv erf_inv i0 i0e i1 i1e expi expn betainc zeta polygamma gammaincc gammainc
-    tril triu _cholesky cholesky _solve solve inv det slogdet expm power hypot""".split()
+    tril triu _cholesky cholesky _solve solve inv det slogdet expm power hypot fmax fmin nanmedian nanquantile
+    nanpercentile corrcoef _geomspace _lstsq _sqrtm polar poly""".split()
 )
 """Names of traced functions that are continuous, though not all of their steps are."""
 
@@ -68,6 +69,9 @@ LIBRARIES = set(
     distrax distreqx quadax interpax""".split()
 )
 """Installed packages whose own code is not looked at."""
+
+JUMPING = {"_frexp"}
+"""Functions of these libraries with a derivative of their own that jump all the same."""
 
 HERE = str(File(__file__).parent)
 
@@ -80,31 +84,22 @@ def is_theirs(line: str) -> bool:
 
 def is_opaque(eqn) -> bool:
     """Whether an equation calls a function that is known to be continuous, or a library's with its own derivative."""
-    name = eqn.primitive.name
-    if name in BODIES and eqn.params.get("name") in CONTINUOUS:
-        line = _written(eqn)
-        return line == "" or is_theirs(line) or line.startswith(HERE)
-    if name.startswith("custom_") and name in BODIES:
-        line = _written(eqn)
-        return line == "" or is_theirs(line)
-    return False
-
-
-def _written(eqn) -> str:
-    """Where the function that an equation calls is written."""
+    if eqn.primitive.name not in BODIES:
+        return False
+    named = eqn.params.get("name") in CONTINUOUS
+    if not named and not eqn.primitive.name.startswith("custom_"):
+        return False
     about = getattr(next(inner_jaxprs(eqn)).debug_info, "func_src_info", None) or ""
-    return about.partition(" at ")[2]
+    name, _, line = about.partition(" at ")
+    return name not in JUMPING and (line == "" or is_theirs(line) or named and line.startswith(HERE))
 
 
 def continuous_outputs(eqn) -> list[bool]:
     """For each result of an equation whether it is known to be continuous in the operands, away from poles."""
     name, outs = eqn.primitive.name, eqn.outvars
-    known = [name in SMOOTH and not (name in CUT and _is_complex(eqn.invars[0].aval))] * len(outs)
+    cut = name in CUT and eqn.invars[0].aval.dtype.kind == "c"
+    known = [name in SMOOTH and not cut or is_opaque(eqn)] * len(outs)
     if name in SOME:
         kept = SOME[name] if name != "sort" else slice(0, eqn.params["num_keys"])
         known[kept] = [True] * len(known[kept])
     return [k and is_inexact_aval(v.aval) for k, v in zip(known, outs, strict=True)]
-
-
-def _is_complex(aval) -> bool:
-    return aval.dtype.kind == "c"

@@ -163,18 +163,12 @@ class _Analysis:
             return [(path, jump | self._born(path, eqn, id(eqn)))]
         if name in ("stop_gradient", "is_finite"):
             return [NOTHING] * n
-        if is_opaque(eqn) or _is_test(eqn):
-            return [(path, jump)] * n
-        if name in BODIES:
+        if _is_test(eqn):
+            return [(path, jump)]
+        if name in BODIES and not is_opaque(eqn):
             return self.run(next(inner_jaxprs(eqn)), states, eqn)
         if name in FOLDS:
             return self._fold(eqn, (path, jump))
-        if (
-            name == "convert_element_type"
-            and eqn.outvars[0].aval.dtype == bool
-            and analytic(branches.made, eqn.invars[0])
-        ):
-            return [(0, jump)]
         known = continuous_outputs(eqn)
         born = 0 if all(known) else self._born(path, eqn, id(eqn))
         return [(path, jump) if k else (0 if name in FLAT else path, jump | born) for k in known]
