@@ -71,6 +71,12 @@ def scaled(x):
     return lax.custom_linear_solve(lambda y: a * y, x, lambda _, b: b / a, symmetric=True)
 
 
+def written(x):
+    array = jax.new_ref(jnp.zeros(()))
+    array[...] = x
+    return array[...]
+
+
 def sharded(f):
     mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec()
@@ -102,6 +108,7 @@ JUMPS = {
     "a reduction by hand": (lambda x: lax.reduce(x * V, 0.0, lambda a, b: a + jnp.floor(b), (0,)), "floor"),
     "an update by hand": (lambda x: (x * V).at[0].apply(jnp.floor), "floor"),
     "a linear system": (scaled, "floor"),
+    "a mutable array": (written, "swap"),
     "inside a mesh": (lambda x: sharded(lambda y: jnp.floor(y))(x), "floor"),
 }
 

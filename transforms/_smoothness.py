@@ -33,6 +33,9 @@ from ._signs import APART, POSITIVE, WEAK, Signs, analytic
 FLAT = set("floor ceil round sign argmax argmin rem bitcast_convert_type".split())
 """Steps through which no path goes on."""
 
+WRITES = {"swap", "addupdate"}
+"""Operations that write into a mutable array, beyond which nothing is followed."""
+
 NOTHING: State = (0, 0)
 
 
@@ -61,11 +64,13 @@ def _look(jaxpr) -> tuple[bool, bool]:
 def _may_jump(eqn) -> bool:
     """Whether an equation may be one at which a jump is born: what holds others is looked into."""
     name = eqn.primitive.name
-    if name in POLES or name in COMPARISONS or name in TESTS:
+    if name in POLES or name in COMPARISONS or name in TESTS or name in WRITES:
         return True
-    inside = name in RULES or name in BODIES or name in ("expectation", "stop_gradient")
-    moved = any(is_inexact_aval(v.aval) for v in eqn.invars)
-    return moved and not inside and name not in FOLDS and not all(continuous_outputs(eqn))
+    if name in RULES or name in FOLDS or name in ("expectation", "stop_gradient"):
+        return False
+    if name in BODIES and not is_opaque(eqn):
+        return False
+    return any(is_inexact_aval(v.aval) for v in eqn.invars) and not all(continuous_outputs(eqn))
 
 
 def _path_of(eqn) -> Path | None:
@@ -169,6 +174,8 @@ class _Analysis:
             return self.run(next(inner_jaxprs(eqn)), states, eqn)
         if name in FOLDS:
             return self._fold(eqn, (path, jump))
+        if name in WRITES:
+            self.always |= jump | self._born(path, eqn, id(eqn))
         known = continuous_outputs(eqn)
         born = 0 if all(known) else self._born(path, eqn, id(eqn))
         return [(path, jump) if k else (0 if name in FLAT else path, jump | born) for k in known]
