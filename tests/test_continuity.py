@@ -128,7 +128,7 @@ def test_taking_the_derivative_warns_of_an_unknown_operation_and_not_where_it_is
     derive(foreign, tg.reparam(continuous=True))
 
 
-def test_what_is_learned_from_the_signs_of_eigenvectors_is_biased():
+def test_the_signs_of_eigenvectors_turn_where_the_matrix_is_continuous():
     """The first eigenvector of [[x, 1], [1, 0]] turns as x goes through zero."""
     at = [np.linalg.eigh(np.asarray([[x, 1.0], [1.0, 0.0]], np.float32)) for x in (-0.01, 0.01)]
     np.testing.assert_allclose(at[0].eigenvalues, at[1].eigenvalues, atol=0.02)
