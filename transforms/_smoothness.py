@@ -3,18 +3,17 @@
 A path derivative misses the jumps of what follows a draw, and is biased by them: d/dtheta E[1(x > 0)] is not zero. So
 is that of a control variate on a relaxed draw by the jumps of the control variate.
 The analysis says for each value on which reparameterised draws it depends continuously, and which jumps it carries: a
-jump is born where such a value, moved by a parameter, reaches an operation that is not continuous, and counts where it
-reaches an output.
+jump is born where such a value, moved by a parameter, reaches an operation that is not known to be continuous
+(`_continuity`), and counts where it reaches an output.
 
-What is continuous does not count: comparisons into a select whose branches meet (maximum, leaky ReLU), library
-functions known by name or by where they are installed, densities and samplers, whatever `stop_gradient` holds, tests
-for equality and finiteness of what is surely finite and takes no value twice, quotients whose denominator is of one
-sign (`_signs`).
+What is known to be continuous does not count: comparisons into a select whose branches meet (maximum, leaky ReLU),
+library functions known by name or by where they are installed, densities and samplers, whatever `stop_gradient` holds,
+tests for equality and finiteness of what is surely finite and takes no value twice, quotients whose denominator is of
+one sign (`_signs`).
 """
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ import jax
 from jax import numpy as jnp
 
 from ._branches import COMPARISONS, TESTS, Branches, State, union
+from ._continuity import BODIES, CONTINUOUS, FOLDS, POLES, continuous_outputs, is_opaque, is_theirs
 from ._dependence import bits
 from ._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, scan_parts, source_line, trace, without_lanes
 from ._jumps import Jump, relaxes, warn
@@ -30,25 +30,12 @@ from ._kinds import Path
 from ._plan import Inlined, Step, inline
 from ._signs import APART, POSITIVE, WEAK, Signs, analytic
 
-STEPS = {"floor", "ceil", "round", "sign", "argmax", "argmin", "rem", "bitcast_convert_type"}
-POLES = {"div", "atan2", "integer_pow", "rsqrt", "tan"}
-"""Operations that jump where an operand goes through zero; atan2 to the left of zero, the tangent where it likes."""
-CONTINUOUS = set(
-    """site_log_density site_draw relu relu6 leaky_relu elu selu celu softplus log_sigmoid hard_tanh hard_sigmoid
-    hard_silu hard_swish squareplus sparse_plus sparse_sigmoid gelu silu mish clip abs logaddexp logaddexp2 logsumexp
-    softmax log_softmax norm sinc xlogy xlog1py entr kl_div rel_entr nan_to_num _interp _std _var quantile median
-    percentile ndtr ndtri log_ndtr erfinv erf_inv i0 i0e i1 i1e expi expn betainc zeta polygamma gammaincc gammainc
-    tril triu _cholesky cholesky _solve solve inv det slogdet expm power hypot""".split()
-)
-"""Names of traced functions that are continuous, though not all of their steps are."""
+FLAT = set("floor ceil round sign argmax argmin rem bitcast_convert_type".split())
+"""Steps through which no path goes on."""
 
-LIBRARIES = set(
-    """jax numpyro equinox optax flowjax paramax diffrax lineax optimistix tinygp blackjax tensorflow_probability
-    distrax distreqx quadax interpax""".split()
-)
-"""Installed packages whose own code is not looked at."""
+WRITES = {"swap", "addupdate"}
+"""Operations that write into a mutable array, beyond which nothing is followed."""
 
-TURNS = COMPARISONS | TESTS | POLES
 NOTHING: State = (0, 0)
 
 
@@ -65,8 +52,8 @@ def _look(jaxpr) -> tuple[bool, bool]:
             kind = _path_of(eqn)
             path = path or kind is not None
             # What a control variate does is not in the jaxpr.
-            steps = steps or eqn.primitive.name in TURNS or _is_step(eqn) or (kind is not None and relaxes(kind))
-            if not _opaque(eqn):
+            steps = steps or _may_jump(eqn) or (kind is not None and relaxes(kind))
+            if not is_opaque(eqn):
                 for inner in inner_jaxprs(eqn):
                     below = _look(inner)
                     path, steps = path or below[0], steps or below[1]
@@ -74,20 +61,16 @@ def _look(jaxpr) -> tuple[bool, bool]:
     return _looks[jaxpr]
 
 
-def _opaque(eqn) -> bool:
-    return eqn.params.get("name") in CONTINUOUS or (eqn.primitive.name.startswith("custom_") and not _own_rule(eqn))
-
-
-def _own_rule(eqn) -> bool:
-    """Whether a function with a derivative of its own is the user's, whose values may jump all the same."""
-    where = getattr(next(inner_jaxprs(eqn)).debug_info, "func_src_info", None) or ""
-    return where != "" and not _theirs(where.partition(" at ")[2])
-
-
-def _theirs(line: str) -> bool:
-    """Whether a line is in the code of a library that is known to keep to continuous functions."""
-    package = re.search(r"(?:site|dist)-packages[/\\\\](\w+)", line)
-    return package is not None and package[1] in LIBRARIES
+def _may_jump(eqn) -> bool:
+    """Whether an equation may be one at which a jump is born: what holds others is looked into."""
+    name = eqn.primitive.name
+    if name in POLES or name in COMPARISONS or name in TESTS or name in WRITES:
+        return True
+    if name in RULES or name in FOLDS or name in ("expectation", "stop_gradient"):
+        return False
+    if name in BODIES and not is_opaque(eqn):
+        return False
+    return any(is_inexact_aval(v.aval) for v in eqn.invars) and not all(continuous_outputs(eqn))
 
 
 def _path_of(eqn) -> Path | None:
@@ -114,22 +97,18 @@ def _relaxation(eqn) -> Any:
     return trace(run, jax.eval_shape(relaxed_shape, *avals), *avals).jaxpr
 
 
-def _is_step(eqn) -> bool:
+def _is_test(eqn) -> bool:
+    """Whether an equation compares for equality, as a cast to a truth value does with zero."""
     name = eqn.primitive.name
-    if name in ("sort", "top_k"):
-        return len(eqn.outvars) > 1
-    if name != "convert_element_type":
-        return name in STEPS
-    kind = eqn.outvars[0].aval.dtype.kind
-    return kind in "iu" and is_inexact_aval(eqn.invars[0].aval)
+    return name in TESTS or name == "convert_element_type" and eqn.outvars[0].aval.dtype == bool
 
 
-def _meets_pole(eqn, states, signs) -> bool:
+def _meets_pole(eqn, states, signs, branches) -> bool:
     """Whether draws may move an operand through the place where an operation jumps."""
     name, last = eqn.primitive.name, len(eqn.invars) - 1
     if name == "atan2":
         y, x = map(signs, eqn.invars)
-        return y < APART and x not in (WEAK, POSITIVE)
+        return (y < APART or branches.root(eqn.invars[0]) == 0.0) and x not in (WEAK, POSITIVE)
     positive_power = name == "integer_pow" and eqn.params["y"] > 0
     return states[last][0] > 1 and not positive_power and (name == "tan" or signs(eqn.invars[last]) < APART)
 
@@ -182,29 +161,35 @@ class _Analysis:
             return RULES[name](self, eqn, states)
         if name in ("select_n", "mul"):
             return [union(branches.states(eqn, states))]
-        if name in COMPARISONS or name in TESTS and not all(analytic(branches.made, a) for a in eqn.invars):
-            path, jump = union(states)
+        path, jump = union(states)
+        if name in COMPARISONS or _is_test(eqn) and not all(analytic(branches.made, a) for a in eqn.invars):
             return [(0, jump | self._born(path, eqn, branches.key(eqn)))]
-        if name in POLES and _meets_pole(eqn, states, signs):
-            path, jump = union(states)
+        if name in POLES and _meets_pole(eqn, states, signs, branches):
             return [(path, jump | self._born(path, eqn, id(eqn)))]
-        if name.startswith("custom_") and not _opaque(eqn):
-            return self.run(next(inner_jaxprs(eqn)), states, eqn)
-        if _is_step(eqn):
-            return self._step(eqn, states)
-        if name in ("remat2", "checkpoint", "remat"):
-            return self.run(eqn.params["jaxpr"], states, eqn)
         if name in ("stop_gradient", "is_finite"):
             return [NOTHING] * n
-        return [union(states)] * n
+        if _is_test(eqn):
+            return [(path, jump)]
+        if name in BODIES and not is_opaque(eqn):
+            return self.run(next(inner_jaxprs(eqn)), states, eqn)
+        if name in FOLDS:
+            return self._fold(eqn, (path, jump))
+        if name in WRITES:
+            self.always |= jump | self._born(path, eqn, id(eqn))
+        known = continuous_outputs(eqn)
+        born = 0 if all(known) else self._born(path, eqn, id(eqn))
+        return [(path, jump) if k else (0 if name in FLAT else path, jump | born) for k in known]
 
-    def _step(self, eqn, states) -> list[State]:
-        path, jump = union(states)
-        born = self._born(path, eqn, id(eqn))
-        if eqn.primitive.name not in ("sort", "top_k"):
-            return [(0, jump | born)]
-        kept = eqn.params.get("num_keys", 1)
-        return [(path, jump)] * kept + [(path, jump | born)] * (len(eqn.outvars) - kept)
+    def _fold(self, eqn, state: State) -> list[State]:
+        """What comes of a function that is applied to the operands, and to what came of it."""
+        inner = next(inner_jaxprs(eqn), None)
+        while inner is not None:
+            inputs = [(state[0] if is_inexact_aval(v.aval) else 0, state[1]) for v in inner.invars]
+            wider = union([state, *self.run(inner, inputs, eqn)])
+            if wider == state:
+                break
+            state = wider
+        return [state] * len(eqn.outvars)
 
     def _of(self, key) -> int:
         """The jump of a comparison, as a bit."""
@@ -216,7 +201,7 @@ class _Analysis:
             return 0
         if key not in self.jumps:
             line = next(filter(None, map(source_line, (eqn, *self.callers[id(eqn)]))), "")
-            self.jumps[key] = (0 if _theirs(line) else 1 << len(self.jumps), 0, eqn.primitive.name, line)
+            self.jumps[key] = (0 if is_theirs(line) else 1 << len(self.jumps), 0, eqn.primitive.name, line)
         bit, before, name, line = self.jumps[key]
         self.jumps[key] = (bit, before | path, name, line)
         return bit
