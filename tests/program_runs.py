@@ -15,6 +15,7 @@ from random_programs import (
     Plate,
     W,
     after,
+    draws_of,
     law,
     meet,
     objective,
@@ -91,7 +92,13 @@ def _run_draw(draw, key, w, flag, total):
 
 
 def _run_branch(branch, key, w, flag, total):
-    sides = [lambda f, t, side=side: _run(side, key, w, f, t) for side in (branch.yes, branch.no)]
+    # One key on both sides where its noise is of one kind; exact_expectation matches the outcomes of no other.
+    mixed = any(draw.family == "normal" for draw in draws_of((branch,)))
+    keys = [jax.random.fold_in(key, mixed * i) for i in range(2)]
+    sides = [
+        lambda f, t, side=side, key=key: _run(side, key, w, f, t)
+        for side, key in zip((branch.yes, branch.no), keys, strict=True)
+    ]
     return lax.cond(flag > 0.5, *sides, flag, total)
 
 

@@ -13,14 +13,12 @@ and sum.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import lax
 from jax import numpy as jnp
 
 from ._arguments import objective_function, whole
@@ -35,6 +33,7 @@ from ._pytree import stop_gradient
 
 RAW = {"random_bits", "random_gamma", "random_unwrap", "threefry2x32"}
 CHUNK = 1 << 15
+FEW = 1 << 8
 
 
 def _refuse_unknown(jaxpr, what):
@@ -145,13 +144,12 @@ def _split(boxes, cuts, limit, done):
     return boxes
 
 
-def _refine(look, boxes, limit):
-    """Boxes in which no draw changes: split wherever the run at their middle meets a cut."""
-    if not boxes.low.shape[1]:
-        return boxes
-    done: list[_Boxes] = []
+def _mean(visit, boxes, limit):
+    """The sum over boxes in which no draw changes: split wherever the run at their middle meets a cut."""
+    sums, done = None, 0
     while len(boxes.low):
-        cuts = look(boxes)
+        here, cuts = visit(boxes)
+        sums = here if sums is None else jax.tree.map(jnp.add, sums, here)
         if np.any(cuts == -np.inf):
             raise EstimatorError(
                 "exact_expectation: a key depends on what was drawn, so the draws are not known beforehand. Derive "
@@ -160,9 +158,9 @@ def _refine(look, boxes, limit):
         if np.any(np.isnan(cuts)):
             raise EstimatorError("exact_expectation: a draw of finite support has probabilities that are nan.")
         whole = np.all(cuts == np.inf, axis=1)
-        done.append(boxes.take(whole))
-        boxes = _split(boxes.take(~whole), cuts[~whole], limit, sum(len(d.low) for d in done))
-    return done[0].join(*done[1:])
+        done += np.sum(whole)
+        boxes = _split(boxes.take(~whole), cuts[~whole], limit, done)
+    return sums
 
 
 def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, cells: int | None = None) -> Callable:
@@ -218,50 +216,45 @@ def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, c
         call = trace_call(fun, (key, *args), kwargs)
         plan, operands = rewrite(call, Dissolving(), "exact_expectation", nested=True)
         table, laws = _tabulate(plan, operands)
-        boxes = _refine(_look(plan, table, operands), _start(laws, known_nodes, limit), limit)
-        sums = _sum(plan, table, boxes, laws)(*operands)
+        sums = _mean(_visitor(plan, table, laws, operands), _start(laws, known_nodes, limit), limit)
         return jax.tree.unflatten(jax.tree.structure(call.out), sums)
 
     return mean_of
 
 
-def _run(plan, table, operands, low, high):
-    return walk(plan, dict(zip(plan.inputs, operands, strict=True)), Outcomes(table, low, high))
+def _visitor(plan, table, laws, operands):
+    """The function from boxes to the sum over those that no cut goes through, and the cuts through all of them.
 
-
-def _look(plan, table, operands):
-    """The function from boxes to the cuts through them."""
+    The run at the middle of a box is one of the program's whatever goes through the box, so that the sum and the cuts
+    are found by one compiled program.
+    """
 
     @jax.jit
-    def cuts_at(low, high, *xs):
-        def run(i):
-            return _run(plan, table, xs, low[i], high[i])[1]
+    def run(low, high, weights, *xs):
+        def at(low, high):
+            return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Outcomes(table, low, high))
 
-        return lax.map(run, jnp.arange(len(low)), batch_size=min(CHUNK, len(low)))
+        outs, cuts = jax.vmap(at)(low, high)
+        weights = jnp.where(jnp.all(cuts == jnp.inf, axis=1), weights, 0.0)
+        return [_weighted(weights, y) for y in outs], cuts
 
-    def look(boxes):
+    def part(boxes, size):
         n = len(boxes.low)
-        size = next(s for s in itertools.accumulate(itertools.repeat(8), int.__mul__, initial=64) if s >= n)
-        rows = np.minimum(np.arange(size), n - 1)  # few sizes, so that few are compiled
-        low, high = (jnp.asarray(x[rows], dtype=float) for x in (boxes.low, boxes.high))
-        return known(cuts_at(low, high, *map(stop_gradient, operands)))[:n].astype(float)
+        widths = np.where(np.asarray(laws) == 0, boxes.high - boxes.low, 1.0)
+        weights = np.pad(boxes.weight * np.prod(widths, axis=1), (0, size - n))
+        low, high = (np.pad(x, ((0, size - n), (0, 0)), mode="edge") for x in (boxes.low, boxes.high))
+        sums, cuts = run(*(jnp.asarray(x, dtype=float) for x in (low, high, weights)), *operands)
+        return sums, known(stop_gradient(cuts))[:n].astype(float)
 
-    return look
+    def visit(boxes):
+        size = FEW if len(boxes.low) <= 16 * FEW else CHUNK  # two sizes, so that few are compiled
+        parts = [part(boxes.take(slice(i, i + size)), size) for i in range(0, len(boxes.low), size)]
+        sums, cuts = zip(*parts, strict=True)
+        return [sum(ys[1:], ys[0]) for ys in zip(*sums, strict=True)], np.concatenate(cuts)
+
+    return visit
 
 
-def _sum(plan, table, boxes, laws):
-    widths = np.where(np.asarray(laws) == 0, boxes.high - boxes.low, 1.0)
-    weights = boxes.weight * np.prod(widths, axis=1)
-
-    @jax.jit
-    def total(*operands):
-        low, high = (jnp.asarray(x, dtype=float) for x in (boxes.low, boxes.high))
-
-        def run(i):
-            outs = _run(plan, table, operands, low[i], high[i])[0]
-            return [y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(float) for y in outs]
-
-        outs = lax.map(run, jnp.arange(len(weights)), batch_size=min(CHUNK, len(weights)))
-        return [jnp.tensordot(jnp.asarray(weights, dtype=y.dtype), y, axes=1) for y in outs]
-
-    return total
+def _weighted(weights, y):
+    y = y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(float)
+    return jnp.tensordot(weights.astype(y.dtype), y, axes=1)
