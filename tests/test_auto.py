@@ -367,7 +367,7 @@ def test_misuse_says_what_to_write():
     with pytest.raises(tg.RandomKeyError):
         family.init(0)
     space = tg.to_unconstrained(POSITIVE)
-    with pytest.raises(tg.ChoiceError, match="a vector of 1 coordinates"):
+    with pytest.raises(tg.ChoiceError, match="a vector of 1 real coordinates"):
         space.log_prob(jnp.zeros(2))
 
 
