@@ -16,11 +16,11 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad._addresses import merge
-from tracegrad._densities import Weighing
-from tracegrad._importance import Importance
-from tracegrad._operations import Given
-from tracegrad._smc import Smc
+from tracegrad.algorithms._importance import Importance
+from tracegrad.algorithms._smc import Smc
+from tracegrad.core._addresses import merge
+from tracegrad.core._operations import Given
+from tracegrad.densities._marginal_and_normalize import Weighing
 from tracegrad.transforms import sample
 
 KEY = jax.random.key(0)

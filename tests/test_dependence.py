@@ -10,8 +10,8 @@ import pytest
 from jax import lax
 from jax import numpy as jnp
 
-from tracegrad.transforms import _dependence as dep
 from tracegrad.transforms._jax import open_jaxpr
+from tracegrad.transforms.analysis import _dependence as dep
 
 N = 3
 INDICES = jnp.arange(N)

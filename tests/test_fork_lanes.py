@@ -13,7 +13,9 @@ from unbiased_programs import precisely
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import _numbering, _replaying, expectation, sample
+from tracegrad.transforms import expectation, sample
+from tracegrad.transforms.forks import _numbering
+from tracegrad.transforms.forks import _replay as _replaying
 
 W = np.array([-0.4, 0.7, 0.2])
 

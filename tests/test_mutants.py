@@ -147,7 +147,7 @@ def wrapped(path, change):
 def drawn(change):
     """Change what a score function site gives back."""
     return wrapped(
-        "transforms._reinforce:Reinforce.draw",
+        "transforms.estimators._reinforce:Reinforce.draw",
         lambda original: lambda self, key, distribution: change(original(self, key, distribution)),
     )
 
@@ -240,35 +240,35 @@ MUTANTS = {
     "baseline with its own sample": ("baseline", drawn(lambda d: d._replace(baseline=d.value.astype(float)))),
     "scores of earlier steps missed": (
         "sum over a scan",
-        wrapped("transforms._crediting:_Body", _without_past),
+        wrapped("transforms.estimate._credited:_Body", _without_past),
     ),
     "downstream term missed: product": (
         "reinforce",
-        wrapped("transforms._dependence:after", _blind_to("mul")),
+        wrapped("transforms.analysis._dependence:after", _blind_to("mul")),
     ),
     "downstream term missed: conversion": (
         "reinforce",
-        wrapped("transforms._dependence:after", _blind_to("convert_element_type")),
+        wrapped("transforms.analysis._dependence:after", _blind_to("convert_element_type")),
     ),
     "downstream draw missed": (
         "reinforce",
         wrapped(
-            "transforms._credit:Analysis._sample",
+            "transforms.estimate._credit_plan:Analysis._sample",
             lambda original: lambda self, *args: [{} for _ in original(self, *args)],
         ),
     ),
-    "pathwise derivative 1% too large": ("reparam", wrapped("transforms._reparam:Reparam.draw", _slipped)),
+    "pathwise derivative 1% too large": ("reparam", wrapped("transforms.estimators._reparam:Reparam.draw", _slipped)),
     "enumerated probabilities to the power 1.01": (
         "enum",
         wrapped(
-            "transforms._enum:Enum.enumerate",
+            "transforms.estimators._enum:Enum.enumerate",
             lambda original: lambda self, d: (lambda v, p: (v, p**1.01))(*original(self, d)),
         ),
     ),
     "enumeration without its first value": (
         "enum",
         wrapped(
-            "transforms._enum:Enum.enumerate",
+            "transforms.estimators._enum:Enum.enumerate",
             lambda original: lambda self, d: tuple(x[1:] for x in original(self, d)),
         ),
     ),
@@ -279,31 +279,31 @@ MUTANTS = {
     "an alternative that is the drawn value": ("mvd", forked(MVD, lambda v, c: (1 - v, c))),
     "coefficients of all steps but the last lost": (
         "mvd in a scan",
-        wrapped("transforms._modes:Estimating.stack", _last_step),
+        wrapped("transforms.estimate._estimate:Estimating.stack", _last_step),
     ),
     "an alternative in the wrong lane": (
         "mvd in a plate",
-        wrapped("transforms._replaying:replace_lanes", _other_lane),
+        wrapped("transforms.forks._replay:replace_lanes", _other_lane),
     ),
     "versions without their base": (
         "particles under mvd",
-        wrapped("transforms._versions:_diagonal", lambda original: lambda *args: jnp.ones_like(original(*args))),
+        wrapped("transforms.forks._lanes:_diagonal", lambda original: lambda *args: jnp.ones_like(original(*args))),
     ),
     "versions of a product missed": (
         "particles under mvd",
-        wrapped("transforms._dependence:after", _blind_to("mul")),
+        wrapped("transforms.analysis._dependence:after", _blind_to("mul")),
     ),
     "an alternative in the wrong step": (
         "mvd in a scan",
-        wrapped("transforms._replaying:replace_one", _other_neighbour),
+        wrapped("transforms.forks._replay:replace_one", _other_neighbour),
     ),
-    "one key for all addresses": ("two addresses", wrapped("_function:Frame._key", _same_key)),
-    "one key for all lanes": ("reinforce in a plate", wrapped("_combinators:_split", _shared_keys)),
-    "one key for all steps": ("mvd in a scan", wrapped("_combinators:_split", _shared_keys)),
+    "one key for all addresses": ("two addresses", wrapped("core._function:Frame._key", _same_key)),
+    "one key for all lanes": ("reinforce in a plate", wrapped("core._combinators:_split", _shared_keys)),
+    "one key for all steps": ("mvd in a scan", wrapped("core._combinators:_split", _shared_keys)),
     "one key for all particles": (
         "particles",
         wrapped(
-            "_objectives:jax.random.split",
+            "objectives._bounds:jax.random.split",
             lambda original: lambda key, n=None: original(key) if n is None else jnp.stack([key] * n),
         ),
     ),

@@ -10,20 +10,20 @@ import jax
 from jax import numpy as jnp
 
 from ._arguments import flag, objective_function, whole
-from ._calls import trace_call
-from ._credit import credit_plan
-from ._crediting import Crediting
 from ._errors import ObjectiveError, RandomKeyError
-from ._interpreter import walk
 from ._jax import lane_shape, make_primitive, vmapped
-from ._key_reuse import refuse_reuse
-from ._modes import Estimating, estimate
-from ._plan import plan_of, samples
-from ._primitive import check_key
 from ._pytree import is_inexact
-from ._replaying import Options, Replaying
-from ._smoothness import warn_of_jumps
-from ._stated import check_stated
+from .analysis._discontinuities import warn_of_jumps
+from .analysis._key_reuse import refuse_reuse
+from .estimate._credit_plan import credit_plan
+from .estimate._credited import Crediting
+from .estimate._estimate import Estimating, estimate
+from .estimate._stated import check_stated
+from .forks._replay import Options, Replaying
+from .program._interpreter import walk
+from .program._plan import plan_of, samples
+from .program._site import check_key
+from .program._trace_call import trace_call
 
 
 class Program(NamedTuple):

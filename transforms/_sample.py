@@ -8,10 +8,10 @@ import jax
 
 from ._distribution import law, reparameterised
 from ._errors import EstimatorError, name_of
-from ._kinds import Estimator
-from ._primitive import bind_site, check_key
-from ._reinforce import reinforce
-from ._reparam import reparam
+from ._estimator import Estimator
+from .estimators._reinforce import reinforce
+from .estimators._reparam import reparam
+from .program._site import bind_site, check_key
 
 
 def default_estimator(distribution: Any) -> Estimator:

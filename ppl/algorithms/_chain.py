@@ -1,0 +1,92 @@
+"""What `smc` and `forward_filter` ask of a target: that its program is a `scan`, taken apart into its steps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from .._errors import DensityError
+from ..core._addresses import Choices, Path, paths
+from ..core._combinators import Scan
+from ..core._generative import Combined, GenerativeFunction
+from ..core._operations import Given, Operation, Outcome
+from ..core._target import Target
+
+
+class Chain(NamedTuple):
+    """A target over `step.scan()(init, xs)`: what each step is given is stacked along a leading axis."""
+
+    step: GenerativeFunction
+    path: Path
+    init: Any
+    xs: Any
+    observed: Choices
+    length: int
+
+    @property
+    def stacked(self) -> tuple[Any, Choices]:
+        """What differs between steps: the inputs and the observed choices."""
+        return self.xs, self.observed
+
+    def visit(self, operation: Operation, key: Any, given: Given, carry: Any, x: Any) -> Outcome:
+        """Visit one step; what it returns is the next carry."""
+        out = self.step.visit(operation, key, given, self.path, (carry, x), {})
+        return out._replace(retval=out.retval[0])
+
+    def target(self, carry: Any, x: Any, observed: Choices) -> Target:
+        """One step as a target of its own."""
+        return Target(self.step, (carry, x), observed, path=self.path)
+
+
+def chain_of(target: Target, what: str) -> Chain:
+    """Take a target over a scan apart."""
+    function = target.function
+    if not (isinstance(function, Combined) and isinstance(function.combinator, Scan)) or function.combinator.reverse:
+        raise DensityError(
+            f"{what} is for a forward `scan`, and got {function.name}. Marginalise the scan itself, and sample that in "
+            f"the program around it: `sample('steps', marginal(step.scan(), keep, {what}(...))(init, xs))`."
+        )
+    shapes = target.latents()
+    init, xs = (*target.args, None)[:2]
+    length = next(x.shape[0] for _, x in (*paths(shapes), *paths(target.observed)))
+    return Chain(function.function, target.path, jax.tree.map(jnp.asarray, init), xs, target.observed, length)
+
+
+class Recorded(GenerativeFunction):
+    """A step of a chain; what it discards is its log density, its weight and the carry after it."""
+
+    step: GenerativeFunction
+
+    @property
+    def name(self) -> str:
+        """The name of the step."""
+        return self.step.name
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit the step and record it."""
+        out = self.step.visit(operation, key, given, path, args, kwargs)
+        after = out.retval[0] if isinstance(out.retval, tuple) else None  # `scan` refuses the other.
+        return out._replace(discarded={"step": (out.logp, out.weight, after)})
+
+
+def recorded(
+    function: GenerativeFunction, operation: Operation, key: Any, given: Given, path: Path, args: tuple, kwargs: dict
+) -> tuple[Outcome, Any]:
+    """Visit a scan; with the outcome, each step's log density, weight and carry, stacked. Of no scan there are none."""
+    if not (isinstance(function, Combined) and isinstance(function.combinator, Scan)):
+        return function.visit(operation, key, given, path, args, kwargs), None
+    chain = Combined(Recorded(function.function), function.combinator)
+    out = chain.visit(operation, key, given, path, args, kwargs)
+    return out._replace(discarded={}), out.discarded["step"]
+
+
+def first(stacked: Any) -> Any:
+    """What the first step is given."""
+    return jax.tree.map(lambda x: x[0], stacked)
+
+
+def later(stacked: Any) -> Any:
+    """What the steps after the first are given."""
+    return jax.tree.map(lambda x: x[1:], stacked)

@@ -1,0 +1,166 @@
+"""Exact enumeration as an algorithm: Z is the sum of gamma over all values of the latent choices, by one `vmap`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._errors import DensityError
+from ..core._addresses import Choices, Path, lookup, nest, paths, show
+from ..core._arguments import chunk
+from ..core._operations import At, Given, Operation, Visit
+from ..core._target import Target
+from ..transforms import elementwise, law, log_density, support
+from ._base import Algorithm, Estimate, Retained, choose, each
+
+LIMIT = 1 << 20
+
+
+class AtNumbers(Operation):
+    """Take what is given; elsewhere take the support point whose number stands in the place of a previous choice.
+
+    What a latent site discards is an array of zeros whose shape says its elements and, last, its support.
+    """
+
+    exact = True
+
+    def taken(self, path: Path, given: Given) -> Any:
+        """Only sites have a support; other generative functions are given their choices or refused."""
+        if given.constraints is None:
+            raise DensityError(f"The choices at {show(path)} have an estimated density, and cannot be enumerated.")
+        return given.constraints
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Take or number."""
+        if given.constraints is not None:
+            return at.take(given.constraints)
+        flat = elementwise(law(at.distribution))
+        values = support(flat)
+        if values is None:
+            raise DensityError(
+                f"The latent choice at {show(at.path)} is a {type(at.distribution).__name__}, whose support is not "
+                "finite, so it cannot be enumerated. Write `importance(n)`, or keep it."
+            )
+        elements = tuple(getattr(flat, "batch_shape", ()))
+        numbers = jnp.zeros(elements, int) if given.previous is None else given.previous
+        value = values[numbers]
+        return Visit(
+            value, log_density(at.distribution, value, inside=True), None, jnp.zeros((*elements, values.shape[0]))
+        )
+
+
+class Joint(NamedTuple):
+    """The joint support of latent choices: for each path, the shape of its elements and the size of its support."""
+
+    sizes: dict[Path, tuple[tuple[int, ...], int]]
+
+    @property
+    def total(self) -> int:
+        """How many joint values there are."""
+        return math.prod(k ** math.prod(elements) for elements, k in self.sizes.values())
+
+    def numbers(self, index: Any) -> Choices:
+        """The numbers of the support points of joint value `index`, as nested choices: its digits, last one fastest."""
+        out, step = {}, self.total
+        for path, (elements, k) in self.sizes.items():
+            n = math.prod(elements)
+            step //= k**n
+            weights = np.array([k ** (n - 1 - i) for i in range(n)], dtype=int) * step
+            out[path] = (index // jnp.asarray(weights)) % k
+            out[path] = jnp.reshape(out[path], elements)
+        return nest(out)
+
+
+def joint_support(target: Target) -> Joint:
+    """The joint support of a target's latents, without drawing any."""
+    latents = jax.eval_shape(lambda key: target.visit(AtNumbers(), key).discarded, jax.random.key(0))
+    return Joint({p: (x.shape[:-1], x.shape[-1]) for p, x in paths(latents)})
+
+
+class Exact(Algorithm):
+    """See `exact`."""
+
+    chunk_size: int | None = eqx.field(static=True)
+    indices: ClassVar[tuple[str, ...]] = ("index",)
+
+    def estimate(self, key: Any, target: Target) -> Estimate:
+        """The sum itself; a draw is one of the joint values."""
+        joint = self._joint(target)
+        keys = None if key is None else jax.random.split(key, joint.total)
+
+        def value(at):
+            return _value(target, joint, *at)
+
+        log_gammas = each(lambda at: value(at)[0], (keys, jnp.arange(joint.total)), self.chunk_size)
+
+        def draw(key):
+            index = choose(key, log_gammas, target)
+            again = None if keys is None else keys[index]
+            return target.without_observed(value((again, index))[1]), log_gammas[index]
+
+        return Estimate(jax.nn.logsumexp(log_gammas), draw)
+
+    def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+        """The same sum; the retained value keeps its gamma, which may be an estimate."""
+        joint = self._joint(target)
+        keys = None if key is None else jax.random.split(key, joint.total)
+
+        def term(at):
+            log_gamma, choices = _value(target, joint, *at)
+            latents = target.without_observed(choices)
+            same = [jnp.all(x == lookup(retained.latents, p).astype(x.dtype)) for p, x in paths(latents)]
+            return jnp.where(jnp.all(jnp.stack(same)), retained.log_gamma, log_gamma)
+
+        return jax.nn.logsumexp(each(term, (keys, jnp.arange(joint.total)), self.chunk_size))
+
+    def _joint(self, target):
+        target.latents()
+        joint = joint_support(target)
+        if joint.total > LIMIT:
+            raise DensityError(
+                f"exact: the latent choices of {target.function.name} have {joint.total} joint values, over the limit "
+                f"of {LIMIT}. For a chain write `marginal(step.scan(), keep, forward_filter())`, for independent lanes "
+                "marginalise one lane and `vmap` that, else `importance(n)`."
+            )
+        return joint
+
+
+def _value(target: Target, joint: Joint, key: Any, index: Any) -> tuple[jax.Array, Choices]:
+    """Log gamma and the choices of one joint value."""
+    out = target.visit(AtNumbers(), key, previous=joint.numbers(index))
+    return out.logp, out.choices
+
+
+def exact(*, chunk_size: int | None = None) -> Exact:
+    """Sum over all joint values of finite latents: Ẑ = Z = sum_u gamma(u), to rounding error.
+
+    The density needs no key and has no variance, unless a density inside the program is itself an estimate. A draw of
+    `normalize` is an exact draw from the posterior, its joint value one sample at the address "index". The work is the
+    product of the supports: for a Markov chain use `forward_filter()`, and for independent lanes marginalise one lane
+    and `vmap` it.
+
+    Args:
+        chunk_size: run at most about this many joint values at a time; None runs all in one `vmap`.
+
+    Returns:
+        An algorithm for `marginal` and `normalize`.
+
+    Raises:
+        DensityError: on use, where a latent choice has no finite support, or there are more than 2**20 joint values.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> @tg.gen
+        ... def mixture():
+        ...     k = tg.sample("k", tg.dist.Categorical(probs=jax.numpy.array([0.5, 0.5])))
+        ...     tg.sample("x", tg.dist.Normal(4.0 * k, 1.0))
+        >>> logp, _ = tg.marginal(mixture, "x", tg.exact()).assess({"x": 0.0})
+        >>> f"{float(logp):.3f}"
+        '-1.612'
+    """
+    return Exact(chunk("exact", chunk_size))

@@ -1,0 +1,25 @@
+"""Automatic variational families: `auto.mean_field(target)` and its kin.
+
+Each is an object with `init(key)`, which gives parameters, and `guide`, a generative function of them over the latent
+addresses of the target, for every objective that takes one.
+
+What fits most posteriors: Laplace's approximation first, a family around it, a learning rate that decays to nothing,
+and k-hat to say whether to believe it:
+
+    normal = auto.laplace(target).init(key)
+    family = auto.flow(target, around=normal)       # or full_rank, with `sticking_the_landing` for `elbo`
+    bound = elbo(target.function, family.guide, target.observed)
+    def objective(key, params):
+        return jnp.mean(jax.vmap(lambda k: bound(k, target.args, params))(jax.random.split(key, 32)))
+    optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, 2000))
+    run = fit(objective, family.init(key), optimizer, key=key, steps=2000, maximize=True)
+    importance_sampling(target, family.guide, run.params, key=key, n=5000).k_hat      # below 0.7
+"""
+
+from ._family import Family as Family
+from ._flow import flow as flow
+from ._normal import full_rank as full_rank
+from ._normal import low_rank as low_rank
+from ._normal import mean_field as mean_field
+from ._point import delta as delta
+from ._point import laplace as laplace

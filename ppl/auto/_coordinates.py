@@ -1,0 +1,153 @@
+"""Coordinates of latent choices: operations that map each site to the real line and back, by numpyro's bijections."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpyro.distributions as dist
+from jax import numpy as jnp
+
+from .._errors import DensityError
+from ..core._addresses import Path, lookup, show
+from ..core._operations import At, Given, Operation, Visit, missing
+from ..core._target import Target
+from ..transforms import elementwise, law, support
+
+
+class Site(NamedTuple):
+    """The coordinates of a latent site: their shape and type; for a discrete one those of its logits."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    discrete: bool
+
+    @property
+    def size(self) -> int:
+        """The number of coordinates."""
+        return math.prod(self.shape)
+
+
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """Run code of other libraries, which promotes types and ranks as JAX does by default."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _is_discrete(distribution) -> bool:
+    return bool(getattr(getattr(distribution, "support", None), "is_discrete", False))
+
+
+def bijection_of(path, distribution):
+    constraint = getattr(distribution, "support", None)
+    try:
+        return dist.biject_to(constraint)
+    except (NotImplementedError, TypeError, AttributeError) as error:
+        raise DensityError(
+            f"The latent at {show(path)} ({type(distribution).__name__}) has the support {constraint}, for which "
+            "numpyro has no bijection from the real line. Sample it through another distribution, or observe it."
+        ) from error
+
+
+def _outcomes(path, distribution):
+    """The values that an element of a discrete site can take, shape (k,)."""
+    values = support(elementwise(law(distribution)))
+    if values is None or values.ndim != 1:
+        raise DensityError(
+            f"The discrete latent at {show(path)} ({type(distribution).__name__}) has no finite support, so there is "
+            "no categorical family for it. Marginalise it, or truncate it."
+        )
+    return values
+
+
+class _Latents(Operation):
+    """An operation that treats the latents of a target in its own way, and takes what is observed."""
+
+    exact = True
+
+    def __init__(self, target: Target):
+        self.observed = target.observed
+        self.depth = len(target.path)
+
+    def weighs(self, path: Path, *, drawn: bool) -> bool:
+        """No density adds to the weight, which is that of the map alone."""
+        return False
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Visit one site."""
+        path = at.path[self.depth :]
+        if lookup(self.observed, path) is not None:
+            return at.take(given.constraints)._replace(weight=None)
+        with lenient():
+            return self.latent(at, given.constraints)
+
+    def latent(self, at: At, value: Any) -> Visit:
+        """Visit a latent site; what is discarded holds its coordinates."""
+        raise NotImplementedError
+
+
+class Describe(_Latents):
+    """Draw every latent; a coordinate's prototype and a mark are discarded, and the weight counts the sites."""
+
+    exact = False
+
+    def __init__(self, target: Target):
+        super().__init__(target)
+        self.discrete: dict[Path, bool] = {}
+
+    def latent(self, at, value):
+        """Draw the site and note what it is."""
+        path = at.path[self.depth :]
+        visit = at.draw()
+        self.discrete[path] = _is_discrete(at.distribution)
+        if self.discrete[path]:
+            prototype = jnp.zeros((*jnp.shape(visit.value), len(_outcomes(path, at.distribution))), float)
+        else:
+            prototype = bijection_of(path, at.distribution).inv(visit.value)
+        return visit._replace(weight=jnp.ones((), float), discarded=(prototype, jnp.ones((), float)))
+
+
+class Constrain(_Latents):
+    """Take every latent from its coordinates; the weight is the log determinant of the map."""
+
+    def latent(self, at, value):
+        """Map the coordinates of one site to its value."""
+        if value is None:
+            raise missing(at.path, type(at.distribution).__name__)
+        # What is given is a coordinate, not a value that a support could be asked about.
+        at = at._replace(attitude=at.attitude._replace(known=None))
+        if _is_discrete(at.distribution):
+            return at.take(_outcomes(at.path, at.distribution)[value])._replace(weight=None)
+        bijection = bijection_of(at.path, at.distribution)
+        constrained = bijection(value)
+        return at.take(constrained)._replace(weight=bijection.log_abs_det_jacobian(value, constrained))
+
+
+class Unconstrain(_Latents):
+    """Take every latent as it is; coordinates are discarded, and the weight is the log determinant at them."""
+
+    def latent(self, at, value):
+        """Map the value of one site to its coordinates; the weight is infinite outside the support."""
+        if value is None:
+            raise missing(at.path, type(at.distribution).__name__)
+        visit = at.take(value)
+        if _is_discrete(at.distribution):
+            coordinates, log_det = _index(at, visit.value)
+        else:
+            bijection = bijection_of(at.path, at.distribution)
+            coordinates = bijection.inv(visit.value)
+            log_det = bijection.log_abs_det_jacobian(coordinates, visit.value)
+            inside = at.distribution.support(visit.value)
+            log_det = jnp.where(inside, log_det, jnp.inf)
+            spread = jnp.reshape(inside, inside.shape + (1,) * (coordinates.ndim - inside.ndim))
+            coordinates = jnp.where(spread, coordinates, jnp.zeros_like(coordinates))
+        return visit._replace(weight=log_det, discarded=coordinates)
+
+
+def _index(at, value):
+    equal = value[..., None] == _outcomes(at.path, at.distribution)
+    return jnp.argmax(equal, axis=-1), jnp.where(jnp.any(equal, axis=-1), 0.0, jnp.inf)

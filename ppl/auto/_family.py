@@ -1,0 +1,142 @@
+"""Automatic variational families: a density on the unconstrained space of a target, as a generative function.
+
+A family says how to draw a point of the space and how to weigh one; discrete latents of finite support get independent
+categoricals. The guide maps points to choices, so its density is that of the choices: with T the map from the space,
+q(T(u)) = q(u) / |det dT(u)|. A family of one's own is a subclass of `Family` with `start`, `draw` and `weigh`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import numpyro.distributions as dist
+from jax import numpy as jnp
+
+from .._errors import AddressError, DensityError
+from ..algorithms._base import Algorithm
+from ..core._addresses import Choices, Path, lookup, nest, show
+from ..core._bound_methods import Plain
+from ..core._overrides import draw_at
+from ..densities._estimated import Estimated
+from ..transforms import check_key, log_density
+from ._unconstrained import Unconstrained
+
+POINT = "unconstrained"
+"""The address, beside those of the latents, at which a guide draws the point: estimators are chosen for it there."""
+
+
+class Family(Plain):
+    """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them."""
+
+    space: Unconstrained
+
+    @abc.abstractmethod
+    def start(self, key: jax.Array) -> dict:
+        """Initial parameters of the point's density."""
+
+    @abc.abstractmethod
+    def draw(self, key: jax.Array, params: Mapping, path: Path) -> tuple[jax.Array, jax.Array]:
+        """A point, shape (d,), and its log density."""
+
+    @abc.abstractmethod
+    def weigh(self, params: Mapping, point: jax.Array) -> jax.Array:
+        """The log density of a point."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__.lower()
+
+    @property
+    def guide(self) -> Guide:
+        """The family as a generative function of its parameters over the latent addresses."""
+        return Guide(family=self, algorithm=_Exact())
+
+    def init(self, key: jax.Array) -> dict:
+        """Parameters to start a fit from: a dict of arrays, with the logits of discrete latents under "logits"."""
+        check_key(key, f"{self.name}.init")
+        logits = {p: jnp.zeros(site.shape, site.dtype) for p, site in self.space.sites if site.discrete}
+        return self.start(key) | ({"logits": nest(logits)} if logits else {})
+
+
+class _Exact(Algorithm):
+    """What `Estimated` asks of an algorithm, where the density needs none."""
+
+    indices: ClassVar[tuple[str, ...]] = (POINT,)
+
+    def estimate(self, key, target):
+        """Nothing is estimated."""
+        raise NotImplementedError
+
+    def estimate_given(self, key, target, retained):
+        """Nothing is estimated."""
+        raise NotImplementedError
+
+
+class Guide(Estimated):
+    """The generative function of a family: `guide.simulate(key, params)`, `guide.assess(choices, params)`."""
+
+    family: Family
+    algorithm: Algorithm
+
+    @property
+    def name(self) -> str:
+        """The name of the family and of the program."""
+        return f"{self.family.name}({self.family.space.target.function.name})"
+
+    @property
+    def origin(self) -> Any:
+        """The family, over the target's program."""
+        return type(self.family), self.family.space.target.function.origin
+
+    def draw(self, key, path, args, kwargs):
+        """Draw a point and indices, and map them to choices."""
+        params, space = self._params(args, kwargs), self.family.space
+        key, rest = jax.random.split(key)
+        point, logq = self.family.draw(key, params, path)
+        coordinates = dict(_flat(space, space.unravel(point)))
+        for i, (p, q) in enumerate(self._categoricals(params)):
+            at = (*path, *p)
+            site = jax.random.fold_in(rest, i)
+            coordinates[p] = draw_at(at, site, q)
+            logq = logq + jnp.sum(log_density(q, coordinates[p]))
+        choices, _, log_det = space.forward(nest(coordinates))
+        return choices, logq - log_det
+
+    def weigh(self, key, choices, path, args, kwargs):
+        """Map the choices to a point and indices, and weigh them."""
+        params, space = self._params(args, kwargs), self.family.space
+        coordinates, log_det = space.backward(choices)
+        logq = self.family.weigh(params, space.ravel(coordinates))
+        for p, q in self._categoricals(params):
+            logq = logq + jnp.sum(log_density(q, lookup(coordinates, p)))
+        return logq - log_det
+
+    def shapes(self, path, args, kwargs):
+        """The shapes of the latent choices."""
+        return self.family.space.target.latents()
+
+    def _categoricals(self, params):
+        sites = [p for p, site in self.family.space.sites if site.discrete]
+        return [(p, dist.CategoricalLogits(lookup(params["logits"], p))) for p in sites]
+
+    def _params(self, args, kwargs):
+        if len(args) != 1 or kwargs:
+            raise AddressError(
+                f"{self.name} takes one argument, the parameters that `init(key)` gives, and got {len(args)} arguments."
+            )
+        return args[0]
+
+    def _partial(self, path, have, lacking):
+        return DensityError(
+            f"{self.name} at {show(path)}: values are given at {', '.join(map(show, have))} and not at "
+            f"{', '.join(map(show, lacking))}. Its latents are drawn together, so give all (it is assessed) or none "
+            "(it is simulated)."
+        )
+
+
+def _flat(space: Unconstrained, coordinates: Choices):
+    return [(p, lookup(coordinates, p)) for p, site in space.sites if not site.discrete]

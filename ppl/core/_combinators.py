@@ -1,0 +1,304 @@
+"""Combinators: ways to visit a generative function many times, in a loop, by choice, or under a mask.
+
+Each is one method, `visit`, given the visit of what is combined; every operation of the interface follows from it.
+Choices of `vmap`, `scan` and `repeat` are stacked along a leading axis. Those of a branch are the union over the
+branches, with zeros at the addresses of the branches not taken.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from .._errors import AddressError, ChoiceError
+from ..transforms import Spec, flag, partition, whole
+from ._addresses import Path, nest, paths, show
+from ._operations import Given, Operation, Outcome, Regenerate, Update
+
+
+class Combinator(eqx.Module):
+    """How to visit a generative function; `inner(operation, key, given, path, args, kwargs)` visits it once."""
+
+    def visit(self, inner: Callable, operation: Operation, key: Any, given: Given, path: Path, args: tuple) -> Outcome:
+        """Visit as often as the combinator says."""
+        raise NotImplementedError
+
+
+def _total(x):
+    return jnp.sum(x, axis=0)
+
+
+def _split(key, n):
+    return None if key is None else jax.random.split(key, n)
+
+
+def _check_stacked(given: Given, path: Path, n: int) -> None:
+    for below, value in (entry for part in given for entry in paths(part or {})):
+        for shape in map(jnp.shape, jax.tree.leaves(value)):
+            if not shape or shape[0] != n:
+                raise ChoiceError(
+                    f"The choice at {show((*path, *below))} is stacked over {n} lanes or steps, so its leading axis "
+                    f"must be {n}; got the shape {list(shape)}."
+                )
+
+
+def _type_of(x) -> str:
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def _types_of(tree) -> str:
+    """The types of a pytree's leaves, in its structure, as messages print them."""
+    return str(jax.tree.map(_type_of, tree)).replace("'", "")
+
+
+def _same_structure(one: Any, other: Any) -> bool:
+    structure: Any = jax.tree.structure(one)
+    return structure == jax.tree.structure(other)
+
+
+def _freeze(in_axes: Any) -> Spec:
+    """Axes as a hashable: a trace that went through `jit` carries them."""
+    return partition(jax.tree.map(lambda x: whole("vmap", "in_axes", x, ChoiceError, least=None), in_axes))[1]
+
+
+def _length(what: str, name: str) -> Callable:
+    return lambda n: None if n is None else whole(what, name, n, ChoiceError, least=0)
+
+
+class Vmap(Combinator):
+    """Visit under `jax.vmap`: lanes are independent given the arguments."""
+
+    in_axes: Any = eqx.field(static=True, converter=_freeze)
+    axis_size: int | None = eqx.field(static=True, converter=_length("vmap", "axis_size"))
+
+    def visit(self, inner, operation, key, given, path, args):
+        """One visit in each lane, with a key of its own."""
+        axes = self._axes(args, path)
+        n = self._size(axes, args, path)
+        _check_stacked(given, path, n)
+
+        def lane(key, given, *args):
+            return inner(operation, key, given, path, args, {})
+
+        out = jax.vmap(lane, in_axes=(0, 0, *axes), axis_size=n)(_split(key, n), given, *args)
+        return out._replace(logp=_total(out.logp), weight=_total(out.weight))
+
+    def _axes(self, args, path):
+        """One entry of `in_axes` for each argument."""
+        axes = self.in_axes.combine(())
+        axes = tuple(axes) if isinstance(axes, tuple | list) else (axes,) * len(args)
+        if len(axes) != len(args):
+            raise ChoiceError(
+                f"vmap at {show(path)}: in_axes has {len(axes)} entries for {len(args)} arguments; give one for each."
+            )
+        return axes
+
+    def _size(self, axes, args, path):
+        sizes: dict[int, Any] = {} if self.axis_size is None else {self.axis_size: "axis_size"}
+
+        def note(i, axis, arg):
+            for x in () if axis is None else jax.tree.leaves(arg):
+                shape = getattr(x, "shape", ())
+                if not -len(shape) <= axis < len(shape):
+                    raise ChoiceError(
+                        f"vmap at {show(path)}: argument {i} is mapped along axis {axis}, and has a leaf without it, "
+                        f"{_type_of(x) if shape else repr(x)}. Write None for it in in_axes."
+                    )
+                sizes.setdefault(shape[axis], f"argument {i}")
+
+        for i, (axis, arg) in enumerate(zip(axes, args, strict=True)):
+            jax.tree.map(functools.partial(note, i), axis, arg, is_leaf=lambda a: a is None)
+        if len(sizes) != 1:
+            came = ", ".join(f"{n} ({whose})" for n, whose in sizes.items()) or "no mapped argument"
+            raise ChoiceError(
+                f"vmap at {show(path)} needs mapped arguments of one size, and got {came}. Say which are mapped with "
+                "in_axes, or write `repeat(n)` for independent copies."
+            )
+        return next(iter(sizes))
+
+
+class Scan(Combinator):
+    """Visit in `jax.lax.scan`: `(carry, x) -> (carry, y)`."""
+
+    length: int | None = eqx.field(static=True, converter=_length("scan", "length"))
+    reverse: bool = eqx.field(static=True, converter=lambda x: flag("scan", "reverse", x, ChoiceError))
+    unroll: int = eqx.field(static=True, converter=lambda x: whole("scan", "unroll", x, ChoiceError))
+
+    def visit(self, inner, operation, key, given, path, args):
+        """One visit for each step, with a key of its own."""
+        if len(args) not in (1, 2):
+            raise ChoiceError(f"scan at {show(path)} takes (init, xs), and got {len(args)} arguments.")
+        init, xs = (*args, None)[:2]
+        n = self._length(xs, path)
+        _check_stacked(given, path, n)
+
+        def body(carry, step):
+            key, given, x = step
+            out = inner(operation, key, given, path, (carry, x), {})
+            if not (isinstance(out.retval, tuple) and len(out.retval) == 2):
+                came = f"a tuple of {len(out.retval)}" if isinstance(out.retval, tuple) else "one value"
+                raise ChoiceError(
+                    f"scan at {show(path)}: the step must return a pair (carry, output), and returned {came}. Write "
+                    "`return carry, None` where there is no output."
+                )
+            carry, y = out.retval
+            return carry, out._replace(retval=y)
+
+        steps = (_split(key, n), given, xs)
+        init = _settle(body, init, steps, path)
+        carry, out = lax.scan(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
+        return out._replace(retval=(carry, out.retval), logp=_total(out.logp), weight=_total(out.weight))
+
+    def _length(self, xs, path):
+        shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]
+        if () in shapes:
+            raise ChoiceError(
+                f"scan at {show(path)}: xs holds a scalar, which has no axis to step along. Give arrays with one entry "
+                "for each step; what is the same at every step goes into the carry or a closure."
+            )
+        sizes = {shape[0] for shape in shapes} | ({self.length} if self.length is not None else set())
+        if len(sizes) != 1:
+            raise ChoiceError(
+                f"scan at {show(path)} needs one length, from `length` or the leading axis of xs, and got "
+                f"{sorted(sizes) or 'none'}."
+            )
+        return sizes.pop()
+
+
+def _settle(body, init, steps, path):
+    """Promote the initial carry to the type that the step returns (False to an integer, say), where that is wider."""
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.asarray(x).dtype), steps)
+    init = jax.tree.map(jnp.asarray, init)
+    out = jax.eval_shape(lambda c, s: body(c, s)[0], init, first)
+    if _same_structure(out, init):
+        init = jax.tree.map(_promote, init, out)
+        if all(jax.tree.leaves(jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), init, out))):
+            return init
+    raise ChoiceError(
+        f"scan at {show(path)}: the carry comes in as {_types_of(init)} and goes out as {_types_of(out)}. Return a "
+        "carry of the structure, shapes and types of the initial one."
+    )
+
+
+def _promote(x, y):
+    if not (_number(x) and _number(y)):
+        return x
+    with jax.numpy_dtype_promotion("standard"):
+        wider = jnp.result_type(x, y.dtype)
+    return x.astype(wider) if wider == y.dtype else x
+
+
+def _number(x):
+    return jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool
+
+
+class Repeat(Combinator):
+    """Visit independently with the same arguments."""
+
+    n: int = eqx.field(static=True)
+
+    def visit(self, inner, operation, key, given, path, args):
+        """One visit for each copy."""
+        return Vmap(None, self.n).visit(inner, operation, key, given, path, args)
+
+
+class Masked(Combinator):
+    """Visit, and count the choices only where the first argument, a flag, is true.
+
+    Where it is not, a given choice may be anything, NaN too: the program goes on with another value in its place.
+    """
+
+    def visit(self, inner, operation, key, given, path, args):
+        """The visit, its densities switched by the flag."""
+        flag, *rest = args
+        if jnp.shape(flag) != ():
+            raise ChoiceError(
+                f"mask at {show(path)} takes one flag as its first argument, and got the shape "
+                f"{list(jnp.shape(flag))}. For a flag in each lane write `f.mask().vmap()(flags, xs)`."
+            )
+        live = operation.attitude.live if _holds(flag) else jnp.asarray(flag, bool) & operation.attitude.live
+        out = inner(operation.but(live=live), key, given, path, tuple(rest), {})
+        return out._replace(logp=jnp.where(flag, out.logp, 0.0), weight=jnp.where(flag, out.weight, 0.0))
+
+
+def _holds(flag) -> bool:
+    """Whether a flag is known to be true."""
+    return not isinstance(flag, jax.core.Tracer) and bool(flag)
+
+
+def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any, given: Given, path: Path, args: tuple):
+    """Visit one of several generative functions."""
+    arrays, spec = partition(args)
+
+    def visit(inner):
+        return lambda key, given, *arrays: inner(operation, key, given, path, spec.combine(arrays), {})
+
+    def taken(inner):
+        def run(*operands):
+            out = visit(inner)(*operands)
+            return out._replace(choices=_widen(out.choices, union), discarded=_widen(out.discarded, dropped))
+
+        return run
+
+    # Each branch sees of what is given only its own addresses, so a first look finds out what they are.
+    views = [jax.eval_shape(visit(inner), key, given, *arrays) for inner in inners]
+    union, dropped = _union([v.choices for v in views], path), _union([v.discarded for v in views], path)
+    _check_alike([v.retval for v in views], path)
+    names = [{p for p, _ in paths(v.choices)} for v in views]
+    if isinstance(operation, Update | Regenerate) and given.previous is not None and any(n != names[0] for n in names):
+        raise AddressError(
+            f"update and regenerate at {show(path)}: the branches sample at different addresses, and a trace does not "
+            "say which was taken. Give both branches the same addresses, or simulate anew."
+        )
+    return lax.switch(index, [taken(inner) for inner in inners], key, given, *arrays)
+
+
+def _check_alike(retvals, path):
+    """Refuse branches whose return values differ in structure, shape or type."""
+
+    def alike(x, y):
+        return x.shape == y.shape and (x.dtype == y.dtype or x.weak_type or y.weak_type)
+
+    for i, retval in enumerate(retvals):
+        same = _same_structure(retval, retvals[0])
+        if not (same and all(jax.tree.leaves(jax.tree.map(alike, retvals[0], retval)))):
+            raise ChoiceError(
+                f"The branches at {show(path)} return different values: branch 0 {_types_of(retvals[0])}, branch {i} "
+                f"{_types_of(retval)} (of a cond, branch 0 is the false one). Return the same structure, shapes and "
+                "types from each."
+            )
+
+
+def _union(trees, path):
+    flat: dict = {}
+    for tree in trees:
+        for below, leaf in paths(tree):
+            other = flat.setdefault(below, leaf)
+            if _types_of(other) != _types_of(leaf):
+                raise AddressError(
+                    f"The branches at {show(path)} share the address {show(below)} with different values: "
+                    f"{_types_of(other)} and {_types_of(leaf)}. Rename one of them."
+                )
+    for below in flat:
+        for above in (below[:n] for n in range(1, len(below))):
+            if above in flat:
+                raise AddressError(
+                    f"The branches at {show(path)} share the address {show(above)}, which is one value in one of them "
+                    f"and holds {show(below)} in another. Rename one of them."
+                )
+    return flat
+
+
+def _widen(choices, union):
+    have = dict(paths(choices))
+
+    def zeros(value):
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), value)
+
+    return nest({p: have[p] if p in have else zeros(value) for p, value in union.items()})

@@ -1,0 +1,348 @@
+"""`gen` and `sample`: a Python function as a generative function.
+
+A visit runs the function with a frame on a context variable; `sample` finds the frame and asks the operation what to
+do. The key of a site is folded from the visit's key and the site's address, so what is drawn at one address does not
+depend on which other addresses there are.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import importlib
+import operator
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+
+from .._errors import AddressError, ChoiceError
+from ..transforms import Estimator, EstimatorError, RandomKeyError, suspended, trace_state
+from ..transforms import function as check_function
+from ._addresses import WILDCARDS, Choices, Path, show
+from ._generative import Call, GenerativeFunction
+from ._operations import At, Given, Operation, Outcome
+from ._overrides import chosen
+from ._refused_distributions import check_parameters, refused_distribution
+
+
+class Frame:
+    """The state of one visit of one function body."""
+
+    def __init__(self, name: str, operation: Operation, key: Any, given: Given, path: Path):
+        self.name = name
+        self.operation = operation
+        self.key = key
+        self.given = given
+        self.path = path
+        self.choices: Choices = {}
+        self.discarded: Choices = {}
+        self.logps: list = []
+        self.weights: list = []
+        self.folds: dict[int, str] = {}
+        self.state = trace_state()
+
+    def visit(self, address: str, what: Any, estimator: Any) -> Any:
+        """Visit one address."""
+        self._check(address, what, estimator)
+        path, given = (*self.path, address), self.given.at(address)
+        if isinstance(what, Call):
+            return self._call(address, what, given, path)
+        at = At(path, what, chosen(path, estimator), lambda: self._key(address), self.operation.attitude)
+        if isinstance(given.previous, Mapping):
+            raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
+        visit = self.operation.site(at, given)
+        self.choices[address] = visit.value
+        logp = _total(visit.logp)
+        self._record(logp, logp if visit.weight is visit.logp else _total(visit.weight))
+        if visit.discarded is not None:
+            self.discarded[address] = visit.discarded
+        return visit.goes_on_with
+
+    def _call(self, address, call, given, path):
+        for part in given:
+            if part is not None and not isinstance(part, Mapping):
+                raise ChoiceError(
+                    f"The choice at {show(path)} is that of a generative function ({call.function.name}), so it is a "
+                    f"dict of its addresses, and got {type(part).__name__}."
+                )
+        key = None if self.key is None else self._key(address)
+        out = call.function.visit(self.operation, key, given, path, call.args, call.kwargs)
+        if out.choices:
+            self.choices[address] = out.choices
+        self._record(out.logp, out.weight)
+        if out.discarded:
+            self.discarded[address] = out.discarded
+        return out.retval
+
+    def _record(self, logp, weight):
+        self.logps.append(logp)
+        if weight is not None:
+            self.weights.append(weight)
+
+    def _check(self, address, what, estimator):
+        if not isinstance(address, str) or not address or "/" in address or address in WILDCARDS:
+            raise AddressError(
+                f"An address is a non-empty string without '/', other than the '*' and '**' of patterns, and "
+                f"{self.name} gave {address!r}."
+            )
+        if self.state != trace_state():
+            raise AddressError(
+                f"sample({address!r}, ...) in {self.name} is inside a JAX transformation (jit, vmap, grad, scan, cond, "
+                "...) of its own. Make what is inside a generative function, and sample it through a combinator: "
+                "`sample('steps', step.scan()(init, xs))`, `sample('points', point.vmap()(xs))`, "
+                "`sample('branch', cond(p, f, g)(x))`."
+            )
+        number = self._number(address)
+        if number in self.folds:
+            raise AddressError(
+                f"The address {show((*self.path, address))} is sampled twice in {self.name}. Give each sample its own "
+                "address, or sample repeated ones through `.vmap()`, `.scan()` or `.repeat(n)`."
+            )
+        self.folds[number] = address
+        if isinstance(what, GenerativeFunction):
+            raise AddressError(
+                f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its "
+                f"arguments: write sample({address!r}, {what.name}(...))."
+            )
+        if isinstance(what, type) or not isinstance(what, Call) and not _is_distribution(what):
+            got = f"the class {what.__name__}" if isinstance(what, type) else type(what).__name__
+            raise AddressError(
+                f"sample({address!r}, ...) in {self.name} takes a distribution (an object with `sample(key)` and "
+                f"`log_prob(value)`) or a call of a generative function, and got {got}."
+            )
+        check_parameters(what, (*self.path, address))
+        if estimator is not None and (isinstance(what, Call) or not isinstance(estimator, Estimator)):
+            raise EstimatorError(
+                f"sample({address!r}, ...) in {self.name}: `estimator` belongs to a distribution and is one like "
+                f"`mvd()`, and got {estimator!r}. For a call write `f.with_estimators({{...}})`."
+            )
+
+    def _number(self, address):
+        """A number for the address, the next free one where two addresses have the same checksum."""
+        number = zlib.crc32(address.encode())
+        while number in self.folds and self.folds[number] != address:
+            number = (number + 1) % 2**32
+        return number
+
+    def _key(self, address):
+        if self.key is None:
+            raise RandomKeyError(
+                f"The density at {show((*self.path, address))} is estimated, so this operation needs a key: "
+                "`assess(choices, ..., key=key)`."
+            )
+        return jax.random.fold_in(self.key, self._number(address))
+
+
+_frame: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("frame", default=None)
+
+
+class Function(GenerativeFunction):
+    """A Python function as a generative function; see `gen`."""
+
+    function: Callable = eqx.field(static=True)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__name__", repr(self.function))
+
+    @property
+    def origin(self) -> Any:
+        """The code of the function; of a partial one that of the function beneath, of an object its class."""
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        return getattr(getattr(function, "__func__", function), "__code__", type(function))
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Run the function with a frame of its own."""
+        frame = Frame(self.name, operation, key, given, path)
+        outermost, token = _frame.get() is None, _frame.set(frame)
+        try:
+            retval = self.function(*args, **kwargs)
+        except RecursionError as error:
+            deep = _too_deep(self.name, error) if outermost else None
+            if deep is None:
+                raise
+            raise deep from None
+        except Exception as error:
+            refused = refused_distribution(error, self.name, path, frame.choices)
+            if refused is None:
+                raise
+            raise refused from error
+        finally:
+            _frame.reset(token)
+        _check_run(self.name, retval)
+        return Outcome(retval, frame.choices, _sum(frame.logps), _sum(frame.weights), frame.discarded)
+
+    def inline(self, *args, **kwargs) -> Any:
+        """Run the function as a part of the calling one: its addresses become the caller's own.
+
+        Returns:
+            What the function returns.
+        """
+        if _frame.get() is None:
+            raise AddressError(f"{self.name}.inline(...) was called outside a generative function.")
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else Method(instance, self)
+
+    def __reduce__(self):
+        """By name where a module has this one under the name of its function; else with its function."""
+        module, name = (str(getattr(self.function, key, "")) for key in ("__module__", "__qualname__"))
+        importable = module in sys.modules and module != "__main__"
+        if importable and getattr(_find(module, name), "function", None) is self.function:
+            return _find, (module, name)
+        return Function, (self.function,)
+
+
+def _is_distribution(what):
+    return hasattr(what, "sample") and hasattr(what, "log_prob")
+
+
+def _find(module: str, name: str) -> Any:
+    """What a module has under a dotted name; None where it has nothing."""
+    try:
+        return operator.attrgetter(name)(importlib.import_module(module))
+    except AttributeError:
+        return None
+
+
+class Method(GenerativeFunction):
+    """A generative function that was defined as a method, with its instance."""
+
+    instance: Any
+    function: Function
+
+    @property
+    def name(self) -> str:
+        """The name of the method."""
+        return self.function.name
+
+    @property
+    def origin(self) -> Any:
+        """That of the method, whatever the instance."""
+        return self.function.origin
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with the instance in front."""
+        return self.function.visit(operation, key, given, path, (self.instance, *args), kwargs)
+
+    def inline(self, *args, **kwargs) -> Any:
+        """Run the method as a part of the calling function; see `Function.inline`."""
+        return self.function.inline(self.instance, *args, **kwargs)
+
+
+def _check_run(name, retval):
+    """Refuse what was returned without having run, and a call that was not sampled: the trace would lack them."""
+    word = suspended(retval)
+    if word:
+        raise AddressError(
+            f"{name} returned {word}, so nothing in it has run. Make it a function that returns, without `yield` and "
+            "`async`."
+        )
+    if isinstance(retval, Call):
+        raise AddressError(
+            f"{name} returned {retval.function.name}(...), which it did not sample. Write "
+            f"`return sample(address, {retval.function.name}(...))`, or `{retval.function.name}.inline(...)`."
+        )
+
+
+DEEP = 20
+"""Nested calls from which on it is they, and not a recursion of the user's, that use up Python's stack."""
+
+
+def _too_deep(name, error):
+    """The text for calls nested deeper than Python's stack; None where it is not they that fill it."""
+    frames, visit = (frame for frame, _ in traceback.walk_tb(error.__traceback__)), Function.visit.__code__
+    depth = len({frame for frame in frames if frame.f_code is visit})
+    if depth < DEEP:
+        return None
+    return AddressError(
+        f"{name}: calls of generative functions are nested {depth} deep, and Python's stack is used up. Where each "
+        "call does the same, make it a loop: `sample('steps', step.scan(n)(init))`, or `.repeat(n)` where the copies "
+        "do not depend on each other; or raise `sys.setrecursionlimit`."
+    )
+
+
+def _total(logp):
+    """The log density of a site over its batch; None, and what is a scalar already, as they are."""
+    return logp if logp is None or jnp.ndim(logp) == 0 else jnp.sum(logp)
+
+
+def _sum(terms):
+    return sum(terms[1:], terms[0]) if terms else jnp.zeros((), float)
+
+
+def gen(function: Callable) -> GenerativeFunction:
+    """Make a Python function a generative function.
+
+    Inside it, `sample(address, distribution)` draws, and `sample(address, f(args))` calls another generative function.
+    Arguments and return values are any pytrees.
+
+    Args:
+        function: a function of any arguments; it may return anything. A generative function is returned as it is.
+
+    Returns:
+        A generative function; see `GenerativeFunction` for its operations and combinators.
+
+    Raises:
+        AddressError: what is given is no function that runs to its end when called (a generator or async function, a
+            class); while it runs, where an address is duplicate or misplaced.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> @tg.gen
+        ... def line(x):
+        ...     slope = tg.sample("slope", tg.dist.Normal(0.0, 1.0))
+        ...     return tg.sample("y", tg.dist.Normal(slope * x, 0.1))
+        >>> trace, log_weight = line.generate(jax.random.key(0), {"y": 1.0}, 2.0)
+        >>> sorted(trace.choices)
+        ['slope', 'y']
+    """
+    if isinstance(function, GenerativeFunction):
+        return function
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        raise AddressError(f"gen takes a function, and got a {kind}. Write `@{kind}` above `@gen`, not beneath it.")
+    return Function(check_function("gen", "a function", function, AddressError))
+
+
+def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> Any:
+    """Sample at an address of the generative function that is running.
+
+    Args:
+        address: a string, one of its kind in this function.
+        what: a distribution (any object with `sample(key)` and `log_prob(value)`; `dist` has about a hundred), or a
+            call of a generative function, `f(args)`.
+        estimator: how the gradient of an expectation treats this site; by default reparameterised where the
+            distribution can be, else score function.
+
+    Returns:
+        The value drawn or given (shape: batch shape then event shape), or what the called function returns.
+
+    Raises:
+        AddressError: outside a generative function; an address used twice; something that cannot be sampled.
+        DistributionError: parameters that numpyro refuses; a draw from a distribution without a sampler.
+        EstimatorError: an estimator that does not fit the distribution.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> two = tg.gen(lambda: tg.sample("b", tg.dist.Bernoulli(0.5), estimator=tg.mvd()))
+        >>> list(two.simulate(jax.random.key(0)).choices)
+        ['b']
+    """
+    frame = _frame.get()
+    if frame is None:
+        raise AddressError(
+            f"sample({address!r}, ...) was called outside a generative function. Decorate the function around it with "
+            "`gen` and run it through `simulate`, `assess` or `generate`."
+        )
+    return frame.visit(address, what, estimator)

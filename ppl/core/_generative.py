@@ -1,0 +1,329 @@
+"""The generative function interface: one class, seven operations, and the combinators that keep it.
+
+A generative function denotes a distribution over choices (nested dicts with string addresses) and a return value. Let
+p(t; args) be the density of choices t. Every operation is one visit of the program (see `_operations`).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from .._errors import AddressError, DensityError
+from ..transforms import ArgumentError, RandomKeyError, as_array, check_key, whole
+from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, paths
+from ._bound_methods import Plain
+from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
+from ._operations import Assess, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
+from ._overrides import Overrides, isolated, override
+from ._trace import Trace
+
+
+def arguments(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Arguments with columns of tables as arrays; see `as_array`."""
+    if all(as_array(x) is x for x in jax.tree.leaves((args, kwargs))):
+        return args, kwargs
+    return jax.tree.map(as_array, (args, kwargs))
+
+
+class Call(eqx.Module):
+    """A generative function with its arguments, ready to be sampled at an address."""
+
+    function: GenerativeFunction
+    args: tuple
+    kwargs: dict
+
+
+class GenerativeFunction(Plain):
+    """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address."""
+
+    @abc.abstractmethod
+    def visit(self, operation: Operation, key: Any, given: Given, path: Path, args: tuple, kwargs: dict) -> Outcome:
+        """Run the program once under an operation: the one method of a generative function."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__.lower()
+
+    def __call__(self, *args, **kwargs) -> Call:
+        """The function with its arguments, for `sample(address, f(args))`."""
+        return Call(self, *arguments(args, kwargs))
+
+    @property
+    def origin(self) -> Any:
+        """What tells programs apart where a trace of one is given to another: the code, not the data that it holds.
+
+        Functions that are made anew, by `vmap()` or in a closure, have the origin of the old ones, and so has the same
+        program with other estimators.
+        """
+        return type(self)
+
+    # ---- operations ----
+
+    def simulate(self, key: jax.Array, *args, **kwargs) -> Trace:
+        """Draw choices t ~ p(.; args).
+
+        Args:
+            key: one typed key.
+            *args: arguments, any pytrees.
+            **kwargs: keyword arguments.
+
+        Returns:
+            A `Trace`.
+
+        Example:
+            >>> import jax, tracegrad as tg
+            >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
+            >>> tr = coin.simulate(jax.random.key(0), 0.5)
+            >>> sorted(tr.choices), tr.logp.shape
+            (['heads'], ())
+        """
+        check_key(key, f"{self.name}.simulate")
+        return self._trace(self._visit(Simulate(), key, None, None, args, kwargs, "choices"), args, kwargs)
+
+    def propose(self, key: jax.Array, *args, **kwargs) -> tuple[Choices, jax.Array, Any]:
+        """Draw choices t ~ p(.; args), and return (t, log p(t; args), retval)."""
+        tr = self.simulate(key, *args, **kwargs)
+        return tr.choices, tr.logp, tr.retval
+
+    def assess(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> tuple[jax.Array, Any]:
+        """The log density of full choices, log p(choices; args), and the return value.
+
+        Args:
+            choices: a value for every sampled address.
+            *args: arguments.
+            key: needed where the density is itself estimated; then E[exp(logp)] = p(choices; args).
+            **kwargs: keyword arguments.
+
+        Returns:
+            (logp, retval): a float scalar in nats, and what the program returns at these choices.
+
+        Raises:
+            AddressError: an address is missing or unknown.
+            ChoiceError: a value has the wrong shape, type or support.
+        """
+        out = self._visit(Assess(), key, choices, None, args, kwargs, "choices")
+        return out.logp, out.retval
+
+    def generate(self, key: jax.Array, constraints: Mapping, *args, **kwargs) -> tuple[Trace, jax.Array]:
+        """Draw a trace that agrees with constraints; the rest is drawn as the program says.
+
+        Returns:
+            (trace, log_weight): the weight is p(t; args) / q(t), with q the density of what was drawn, so the log
+            density of the constrained sites; its exponential averages to the marginal likelihood of the constraints.
+        """
+        check_key(key, f"{self.name}.generate")
+        out = self._visit(Generate(), key, constraints, None, args, kwargs, "constraints")
+        return self._trace(out, args, kwargs), out.weight
+
+    def update(self, key: jax.Array, trace: Trace, constraints: Mapping, *args, **kwargs):
+        """Change choices and arguments of a trace, keeping what is neither changed nor gone.
+
+        Args:
+            key: one typed key, for choices at addresses that the old trace lacks.
+            trace: a trace of this function: of the same code, with any estimators and arguments.
+            constraints: new values at some addresses.
+            *args: new arguments.
+            **kwargs: new keyword arguments.
+
+        Returns:
+            (trace, log_weight, discarded): the weight is p(t'; args') / (p(t; args) q(fresh)); discarded are the old
+            choices that were replaced or are gone.
+
+        Raises:
+            AddressError: an address that the function does not have; a trace of another function.
+        """
+        check_key(key, f"{self.name}.update")
+        self._check_own("update", trace)
+        out = self._visit(Update(), key, constraints, trace.choices, args, kwargs, "constraints")
+        gone = difference(trace.choices, out.choices)
+        return self._trace(out, args, kwargs), out.weight - trace.logp, {**out.discarded, **gone}
+
+    def regenerate(self, key: jax.Array, trace: Trace, selection: Any, *args, **kwargs):
+        """Draw the selected choices of a trace again, as the program says, keeping the rest.
+
+        Args:
+            key: one typed key.
+            trace: a trace of this function.
+            selection: a `select(...)`, or a pattern.
+            *args: new arguments.
+            **kwargs: new keyword arguments.
+
+        Returns:
+            (trace, log_weight, discarded): the weight is p(t'; args') q(old selected) / (p(t; args) q(new selected)),
+            so what the kept choices gained; discarded are the old choices that were replaced or are gone.
+
+        Raises:
+            AddressError: a pattern that matches no address, of the old trace or the new; a trace of another function.
+            DensityError: a density among the kept choices is an estimate.
+        """
+        check_key(key, f"{self.name}.regenerate")
+        self._check_own("regenerate", trace)
+        selection = as_selection(selection)
+        out = self._visit(Regenerate(selection), key, None, trace.choices, args, kwargs, "the trace")
+        selection.check(_addresses(trace.choices, out.choices), f"{self.name}.regenerate")
+        gone = difference(trace.choices, out.choices)
+        try:
+            kept = self._project(trace, ~selection)
+        except RandomKeyError as error:
+            raise DensityError(
+                f"{self.name}.regenerate: a density among the choices that are kept is itself an estimate, and the "
+                "trace holds one of its whole density, none of that part. Select those choices too, or draw new values "
+                f"and write `update(key, trace, values, ...)`, which weighs by the trace's own estimate. ({error})"
+            ) from error
+        return self._trace(out, args, kwargs), out.weight - kept, {**out.discarded, **gone}
+
+    def project(self, trace: Trace, selection: Any, *, key: jax.Array | None = None) -> jax.Array:
+        """The log density of the selected choices of a trace, each given what came before it: a scalar in nats.
+
+        With a key, densities among them may be estimates; then the exponential's expectation is the density.
+
+        Raises:
+            AddressError: a pattern that matches no address of the trace; a trace of another function.
+        """
+        self._check_own("project", trace)
+        selection = as_selection(selection)
+        selection.check(_addresses(trace.choices), f"{self.name}.project")
+        return self._project(trace, selection, key)
+
+    def _project(self, trace, selection, key=None):
+        operation = Project(selection)
+        return self._visit(operation, key, trace.choices, None, trace.args, trace.kwargs, "the trace").weight
+
+    def _check_own(self, operation, trace):
+        """Refuse all but a trace of this program."""
+        if not isinstance(trace, Trace):
+            raise ArgumentError(
+                f"{self.name}.{operation} takes a trace, as `simulate` and `generate` return it, and got "
+                f"{type(trace).__name__}."
+            )
+        if trace.function.origin != self.origin:
+            raise AddressError(
+                f"{self.name}.{operation} takes a trace of {self.name}, and got one of {trace.function.name}, which is "
+                "another program. To carry its choices over write "
+                f"`{self.name}.generate(key, trace.choices, ...)`."
+            )
+
+    def _visit(self, operation, key, constraints, previous, args, kwargs, what):
+        if constraints is not None and not isinstance(constraints, Mapping):
+            raise AddressError(
+                f"{what} for {self.name} must be a dict from addresses to values, and got "
+                f"{type(constraints).__name__}. Write {{'z': value}}."
+            )
+        args, kwargs = arguments(args, kwargs)
+        if key is not None:
+            check_key(key, self.name)
+        given = Given(None if constraints is None else as_arrays(constraints), previous)
+        operation = operation.but(known=constraints)
+        with isolated():
+            out = self.visit(operation, key, given, (), args, kwargs)
+        check_known(constraints or {}, out.choices, self.name, what)
+        return out
+
+    def _trace(self, out, args, kwargs):
+        return Trace(self, args, kwargs, out.choices, out.retval, out.logp)
+
+    # ---- combinators ----
+
+    def vmap(self, in_axes: Any = 0, *, axis_size: int | None = None) -> GenerativeFunction:
+        """Independent lanes under `jax.vmap`; choices are stacked along a leading axis.
+
+        Args:
+            in_axes: as for `jax.vmap`, over the positional arguments.
+            axis_size: the number of lanes, where no argument is mapped.
+        """
+        return Combined(self, Vmap(in_axes, axis_size))
+
+    def scan(self, length: int | None = None, *, reverse: bool = False, unroll: int = 1) -> GenerativeFunction:
+        """A loop `f(carry, x) -> (carry, y)` as in `jax.lax.scan`, called as `f.scan()(init, xs)`.
+
+        Choices are stacked along a leading axis, one entry for each step. An initial carry of a narrower type than
+        the step returns (a bool for an integer, say) is promoted.
+        """
+        return Combined(self, Scan(length, reverse, unroll))
+
+    def repeat(self, n: int) -> GenerativeFunction:
+        """`n` independent copies with the same arguments; choices are stacked along a leading axis."""
+        n = whole(f"{self.name}.repeat", "n, the number of copies,", n, AddressError, least=0)
+        return Combined(self, Repeat(n))
+
+    def mask(self) -> GenerativeFunction:
+        """The function with a flag as its first argument; where it is false the choices have no density.
+
+        The choices and the return value are there either way; use them only where the flag is true. Where it is
+        false a given choice may be anything, NaN too: missing data are given as they are.
+        """
+        return Combined(self, Masked())
+
+    def with_estimators(self, estimators: Mapping) -> GenerativeFunction:
+        """The same program with other gradient estimators, chosen by address.
+
+        Args:
+            estimators: from address patterns ('z', 'steps/z', ('steps', 'z'), '*', '**/z') to estimators. The most
+                specific pattern wins, and a choice from further outside wins over one from inside.
+
+        Raises:
+            AddressError: a pattern that matches no sample.
+
+        Example:
+            >>> import tracegrad as tg
+            >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
+            >>> better = coin.with_estimators({"heads": tg.mvd()})
+        """
+        return Overridden(self, Overrides(estimators))
+
+
+def _addresses(*choices):
+    return {path for each in choices for path, _ in paths(each)}
+
+
+class Combined(GenerativeFunction):
+    """A generative function under a combinator."""
+
+    function: GenerativeFunction
+    combinator: Combinator
+
+    @property
+    def name(self) -> str:
+        """The name of what is combined."""
+        return f"{self.function.name}.{type(self.combinator).__name__.lower()}"
+
+    @property
+    def origin(self) -> Any:
+        """That of the function, under such a combinator."""
+        return type(self.combinator), self.function.origin
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit through the combinator."""
+        if kwargs:
+            raise AddressError(f"{self.name} takes positional arguments only, and got {sorted(kwargs)}.")
+        return self.combinator.visit(self.function.visit, operation, key, given, path, args)
+
+
+class Overridden(GenerativeFunction):
+    """A generative function with estimators chosen from outside."""
+
+    function: GenerativeFunction
+    overrides: Overrides
+
+    @property
+    def name(self) -> str:
+        """The name of what is overridden."""
+        return self.function.name
+
+    @property
+    def origin(self) -> Any:
+        """That of the function."""
+        return self.function.origin
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with the overrides in force."""
+        with override(self.overrides, path) as rules:
+            out = self.function.visit(operation, key, given, path, args, kwargs)
+            rules.check_used(self.name, out.choices)
+            return out

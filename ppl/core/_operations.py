@@ -1,0 +1,202 @@
+"""What each operation of the generative function interface does at one sample site.
+
+Every operation is one visit of the program; it differs from the others only in where the value of a site comes from
+and in what the site adds to the weight. Let p(site) be the density of the value at that site.
+
+| operation | value | adds to the weight |
+|---|---|---|
+| simulate, propose | drawn | nothing |
+| assess | given | log p(site) |
+| generate | given, else drawn | log p(site) where given |
+| update | given, else kept, else drawn | log p(site) unless drawn |
+| regenerate | drawn where selected or new, else kept | log p(site) where kept |
+| project | given | log p(site) where selected |
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import jax
+
+from .._errors import AddressError, DistributionError
+from ..distributions._supports import usable
+from ..transforms import TracegradError, log_density, sample, site_scope
+from ._addresses import Choices, Path, Selection, show
+from ._given_values import Attitude, conform, kind
+
+
+class Given(NamedTuple):
+    """The choices that an operation brings to an address: constraints, and those of a previous trace."""
+
+    constraints: Any = None
+    previous: Any = None
+
+    def at(self, address: str) -> Given:
+        """What is given at an address below."""
+        return Given(_below(self.constraints, address), _below(self.previous, address))
+
+
+def _below(choices, address):
+    return choices.get(address) if isinstance(choices, Mapping) else None
+
+
+class Outcome(NamedTuple):
+    """What a visit gives back: the return value, the choices, their log density, the weight, and what was discarded."""
+
+    retval: Any
+    choices: Choices
+    logp: Any
+    weight: Any
+    discarded: Choices
+
+
+class Visit(NamedTuple):
+    """What a visit of one site gives back; the program goes on with the value, or with another where it is masked."""
+
+    value: Any
+    logp: Any
+    weight: Any = None
+    discarded: Any = None
+    masked: Any = None
+
+    @property
+    def goes_on_with(self) -> Any:
+        """The value that the program sees."""
+        return self.value if self.masked is None else self.masked
+
+
+class At(NamedTuple):
+    """A site as an operation sees it: where it is, its distribution, its estimator, and a key when it asks for one."""
+
+    path: Path
+    distribution: Any
+    estimator: Any
+    key: Callable[[], jax.Array]
+    attitude: Attitude = Attitude()
+
+    def draw(self) -> Visit:
+        """Draw a value."""
+        try:
+            value = sample(self.key(), self.distribution, estimator=self.estimator, label=self.path)
+        except NotImplementedError as error:
+            if isinstance(error, TracegradError):
+                raise
+            raise _without_sampler(self.path, self.distribution) from error
+        if self.attitude.drawn is not None:
+            self.attitude.drawn.note(self.path, self.distribution)
+        return Visit(value, log_density(self.distribution, value, inside=True))
+
+    def take(self, value: Any) -> Visit:
+        """Take a given value, after checking that the distribution could have made it; its density is the weight."""
+        value = conform(self.path, self.distribution, value, self.attitude)
+        if self.attitude.weighed is not None:
+            self.attitude.weighed.compare(self.path, self.distribution)
+        counted = usable(self.distribution, self.attitude.live, value)
+        logp = log_density(self.distribution, counted)
+        return Visit(value, logp, logp, masked=counted)
+
+
+class Operation:
+    """What to do at a site: one row of the table above, as the answers to two questions."""
+
+    exact: bool = False
+    """Whether every value is given, so that no key is needed."""
+
+    attitude = Attitude()
+
+    def but(self, **attitude: Any) -> Self:
+        """The same operation with another attitude."""
+        other = copy.copy(self)
+        other.attitude = self.attitude._replace(**attitude)
+        return other
+
+    def taken(self, path: Path, given: Given) -> Any:
+        """The value that is taken at a path, or None where one is drawn."""
+        return given.constraints
+
+    def weighs(self, path: Path, *, drawn: bool) -> bool:
+        """Whether the log density at a path adds to the weight."""
+        return not drawn
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Visit one site."""
+        value = self.taken(at.path, given)
+        if value is None and self.exact:
+            raise missing(at.path, kind(at.distribution))
+        with site_scope(at.path):
+            visit = at.draw() if value is None else at.take(value)
+        replaced = given.previous is not None and value is not given.previous
+        return visit._replace(
+            weight=visit.logp if self.weighs(at.path, drawn=value is None) else None,
+            discarded=given.previous if replaced else None,
+        )
+
+
+def missing(path: Path, kind: str) -> AddressError:
+    """The error for a choice that an operation must be given."""
+    return AddressError(
+        f"assess: the choice at {show(path)} is missing ({kind}). Every sampled address needs a value; to leave some "
+        "to be drawn use `generate`."
+    )
+
+
+def _without_sampler(path: Path, distribution: Any) -> DistributionError:
+    """The error for a draw from a distribution that has none."""
+    return DistributionError(
+        f"The choice at {show(path)} cannot be drawn: {kind(distribution)} has a density and no sampler. Give its "
+        f"value (`assess`, or `generate` with a choice at {show(path)}), or sample it from a distribution that can be "
+        "drawn."
+    )
+
+
+class Simulate(Operation):
+    """Draw every value."""
+
+    def taken(self, path: Path, given: Given) -> Any:
+        """Nothing."""
+        return None
+
+
+class Assess(Operation):
+    """Take every value."""
+
+    exact = True
+
+
+class Generate(Operation):
+    """Take what is given, draw the rest."""
+
+
+class Update(Operation):
+    """Change some values of a trace, keep the rest."""
+
+    def taken(self, path: Path, given: Given) -> Any:
+        """The new value, else the old."""
+        return given.previous if given.constraints is None else given.constraints
+
+
+class Regenerate(Operation):
+    """Draw the selected values of a trace again, keep the rest."""
+
+    def __init__(self, selection: Selection):
+        self.selection = selection
+
+    def taken(self, path: Path, given: Given) -> Any:
+        """The old value, unless it is selected."""
+        return None if path in self.selection else given.previous
+
+
+class Project(Operation):
+    """The log density of the selected values of a trace."""
+
+    exact = True
+
+    def __init__(self, selection: Selection):
+        self.selection = selection
+
+    def weighs(self, path: Path, *, drawn: bool) -> bool:
+        """Where selected."""
+        return path in self.selection

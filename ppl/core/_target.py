@@ -1,0 +1,127 @@
+"""`Target`: a generative function with some of its choices observed, an unnormalised density over the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from .._errors import AddressError
+from ..transforms import ArgumentError, TracegradError, check_key
+from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths
+from ._arguments import generative, observations
+from ._bound_methods import Plain
+from ._generative import GenerativeFunction, arguments
+from ._operations import Assess, Generate, Given, Operation, Outcome
+from ._overrides import isolated
+
+
+def splat(args: Any) -> tuple:
+    """Arguments as a tuple; one that is not a tuple is the only argument."""
+    return args if type(args) is tuple else (args,)
+
+
+def checked_target(what: str, target: Any, error: type[TracegradError] = ArgumentError) -> Target:
+    """A target, and nothing else."""
+    if not isinstance(target, Target):
+        got = type(target).__name__
+        raise error(f"{what} takes a Target, and got {got}. Write `Target(function, args, observed)`.")
+    return target
+
+
+class Target(Plain):
+    """gamma(z) = p(z, observed; args), the density of a posterior up to its integral Z = p(observed; args).
+
+    Args:
+        function: a generative function over the latent and the observed addresses.
+        args: its arguments, a tuple; what is not a tuple is taken as the only argument.
+        observed: values at the observed addresses, a nested dict.
+
+    Raises:
+        AddressError: `observed` is not a dict; on use, it has an address that the function does not have.
+
+    Example:
+        >>> import tracegrad as tg
+        >>> @tg.gen
+        ... def model(scale):
+        ...     z = tg.sample("z", tg.dist.Normal(0.0, scale))
+        ...     tg.sample("x", tg.dist.Normal(z, 1.0))
+        >>> target = tg.Target(model, args=(2.0,), observed={"x": 1.5})
+        >>> float(target.log_prob({"z": 1.0})) < 0.0
+        True
+    """
+
+    function: GenerativeFunction
+    args: tuple
+    observed: Choices
+    kwargs: dict
+    path: Path = eqx.field(static=True)
+
+    def __init__(
+        self,
+        function: Any,
+        args: Any = (),
+        observed: Mapping | None = None,
+        kwargs: Mapping | None = None,
+        path: Path = (),
+    ):
+        self.function = generative("Target", function, error=AddressError)
+        self.observed = observations("Target", {} if observed is None else observed)
+        self.args, self.kwargs = arguments(splat(args), {} if kwargs is None else dict(kwargs))
+        self.path = path
+
+    def log_prob(self, latents: Mapping, *, key: jax.Array | None = None) -> jax.Array:
+        """Log gamma(latents): a float scalar in nats; with a key, an estimate where the function's density is one."""
+        if key is not None:
+            check_key(key, "Target.log_prob")
+        with isolated():
+            return self.visit(Assess(), key, latents).logp
+
+    def latents(self) -> Choices:
+        """The latent choices as `jax.ShapeDtypeStruct`s, without drawing any.
+
+        Raises:
+            AddressError: an observed address that the function does not have.
+            ChoiceError: an observed value of the wrong shape, type or support.
+        """
+        out = jax.eval_shape(lambda key: self.visit(Generate(), key).choices, jax.random.key(0))
+        return self.without_observed(out)
+
+    def draw(self, key: jax.Array) -> tuple[Choices, jax.Array, jax.Array]:
+        """Draw latents as the program does, each given what came before it.
+
+        Returns:
+            (latents, log_weight, log_gamma): the weight is the density of the observed, the factors of gamma that the
+            draw left out.
+        """
+        check_key(key, "Target.draw")
+        out = self.visit(Generate(), key)
+        return self.without_observed(out.choices), out.weight, out.logp
+
+    def visit(
+        self,
+        operation: Operation,
+        key: Any,
+        latents: Mapping | None = None,
+        *,
+        previous: Mapping | None = None,
+        what: str = "the latents",
+    ) -> Outcome:
+        """Run the program once under an operation, at the observed choices and these latents.
+
+        Raises:
+            AddressError: one of them is at an address that the program does not have: it would count for nothing.
+        """
+        latents = {} if latents is None else latents
+        constraints = merge(self.observed, latents)
+        operation = operation.but(known=nest({(*self.path, *p): x for p, x in paths(constraints)}))
+        out = self.function.visit(operation, key, Given(constraints, previous), self.path, self.args, self.kwargs)
+        check_known(self.observed, out.choices, self.function.name, "observed")
+        check_known(latents, out.choices, self.function.name, what)
+        return out
+
+    def without_observed(self, choices: Mapping) -> Choices:
+        """The choices at the latent addresses."""
+        return nest({p: x for p, x in paths(merge(choices)) if lookup(self.observed, p) is None})

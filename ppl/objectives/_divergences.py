@@ -1,0 +1,263 @@
+"""Divergences between the posterior and the guide, and losses that vanish where they agree.
+
+Let w = p(z, observed) / q(z). Those whose gradient is taken at given samples draw from the guide at stopped
+parameters and keep the derivatives of both densities at the draws; they need no estimator for the guide's sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+from jax import numpy as jnp
+from jax.scipy.special import xlogy
+
+from .._errors import DensityError
+from ..core._arguments import particles, posterior
+from ..core._generative import GenerativeFunction
+from ..transforms import expectation, finite_real, is_numeric
+from ..transforms import function as check_function
+from ._pair import Fixed, log_mean, pair
+
+
+def _cross(draws: Fixed) -> jax.Array:
+    """E_p[log p(z, observed) - log q(z)], self-normalised over the draws."""
+    return jnp.dot(jax.nn.softmax(draws.log_weights), draws.logp - draws.logq)
+
+
+def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+    """The inclusive divergence KL(p(z | observed) || q) = E_p[log w] - log p(observed) >= 0.
+
+    Estimated by self-normalised importance sampling over n draws z_i from the guide at stopped parameters: with W_i ~
+    p(z_i, observed) / q(z_i), it is sum_i W_i (log p(z_i, observed) - log q(z_i)) - log 1/n sum_i w_i, and its
+    derivative in the guide -sum_i W_i d log q(z_i). Both are biased by O(1/n), the value towards zero (it is zero at
+    n = 1); with the exact posterior as the guide both are exact.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        n: the number of draws.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be minimised.
+
+    Source: Bornschein and Bengio, Reweighted Wake-Sleep, 2015.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
+        >>> tg.forward_kl(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+    observed, n = posterior("forward_kl", model, guide, observed), particles("forward_kl", n)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
+        return _cross(draws) - log_mean(draws.log_weights)
+
+    return objective
+
+
+def symmetric_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+    """The symmetric divergence KL(q || p) + KL(p || q) = E_p[log w] - E_q[log w] >= 0; log p(observed) cancels.
+
+    The first term is self-normalised as in `forward_kl`, biased by O(1/n) downwards; the second is minus the ELBO over
+    n fresh draws, unbiased, through the estimators of the guide's sites.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        n: the number of draws for each term.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be minimised.
+
+    Source: Jeffreys, An Invariant Form for the Prior Probability in Estimation Problems, 1946.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
+        >>> tg.symmetric_kl(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+    observed, n = posterior("symmetric_kl", model, guide, observed), particles("symmetric_kl", n)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        both = pair(model, guide, observed, model_args, guide_args)
+        forward, reverse = jax.random.split(key)
+        return _cross(both.fixed_draws(forward, n)) - jnp.mean(both.log_weights(reverse, n))
+
+    return objective
+
+
+def f_divergence(
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    f: Callable,
+    n: int = 10,
+    log_z: float | jax.Array | None = None,
+) -> Callable:
+    """The f-divergence D_f(p || q) = E_q[f(w / Z)], Z = p(observed), for a convex f with f(1) = 0.
+
+    With `log_z` the mean of f over n draws is unbiased, value and derivative. Without it Z is the mean weight of the
+    same draws, and the estimate is biased downwards by O(1/n); its expectation is what is differentiated.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        f: a function of the ratio p / q, elementwise: `lambda r: -jnp.log(r)` is KL(q || p), `xlogy(r, r)` KL(p || q),
+            `(r - 1) ** 2` chi squared, `(jnp.sqrt(r) - 1) ** 2` squared Hellinger.
+        n: the number of draws; at least 2 without `log_z`.
+        log_z: log p(observed) in nats, where it is known.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, to be minimised.
+
+    Raises:
+        DensityError: one draw and no `log_z`: the estimate would be f(1) whatever the guide.
+
+    Source: Ali and Silvey, 1966; Wan, Li and Hovakimyan, f-Divergence Variational Inference, 2020.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
+        >>> hellinger = tg.f_divergence(model, guide, {"x": 2.0}, f=lambda r: (jnp.sqrt(r) - 1.0) ** 2, n=20)
+        >>> hellinger(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+    observed = posterior("f_divergence", model, guide, observed)
+    n = particles("f_divergence", n, least=2 if log_z is None else 1)
+    check_function("f_divergence", "as f a function of the ratio", f, DensityError)
+    if log_z is not None:
+        finite_real("f_divergence", "log_z", log_z, DensityError)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        log_w = pair(model, guide, observed, model_args, guide_args).log_weights(key, n)
+        values = f(jnp.exp(log_w - (log_mean(log_w) if log_z is None else log_z)))
+        if not is_numeric(values):
+            raise DensityError(f"f_divergence: f must return real numbers, and returned {values!r}.")
+        return jnp.mean(values)
+
+    return objective
+
+
+def jensen_shannon(
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    n: int = 10,
+    log_z: float | jax.Array | None = None,
+) -> Callable:
+    """The Jensen-Shannon divergence, half of KL(p || m) + KL(q || m) with m = (p + q) / 2, between 0 and log 2.
+
+    An f-divergence with f(r) = 1/2 (r log r - (1 + r) log((1 + r) / 2)); bias and derivative as in `f_divergence`.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        n: the number of draws; at least 2 without `log_z`.
+        log_z: log p(observed) in nats, where it is known.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be minimised.
+
+    Source: Lin, Divergence Measures Based on the Shannon Entropy, 1991.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
+        >>> tg.jensen_shannon(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+
+    def f(r):
+        return 0.5 * (xlogy(r, r) - (1.0 + r) * jnp.log(0.5 * (1.0 + r)))
+
+    return f_divergence(model, guide, observed, f=f, n=n, log_z=log_z)
+
+
+def trajectory_balance(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1
+) -> Callable:
+    """Trajectory balance on policy: 1/2 E_q[(log Z + log q(z) - log p(z, observed))^2], zero where q is the posterior.
+
+    The draws are at stopped parameters, and only the square is differentiated: in the guide that gives minus the
+    gradient of the ELBO in expectation, for any constant log Z (which acts as a baseline); the best log Z is the ELBO.
+    Unbiased at every n.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        n: the number of draws.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=(), log_z=0.0) -> scalar`, in squared nats, to be minimised; log_z
+        is a float scalar, to be learned or held.
+
+    Source: Malkin et al., Trajectory Balance, 2022, and GFlowNets and Variational Inference, 2023.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
+        >>> tg.trajectory_balance(model, guide, {"x": 2.0})(jax.random.key(0), (), (1.0,), -2.5).shape
+        ()
+    """
+    observed, n = posterior("trajectory_balance", model, guide, observed), particles("trajectory_balance", n)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=(), log_z=0.0):
+        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
+        return 0.5 * jnp.mean((log_z + draws.logq - draws.logp) ** 2)
+
+    return objective
+
+
+def log_variance(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+    """The log-variance loss, 1/2 Var_q[log q(z) - log p(z, observed)], zero where q is the posterior.
+
+    The variance over n draws at stopped parameters is unbiased (n - 1 in the denominator), and only the densities are
+    differentiated: in the guide that gives minus the gradient of the ELBO with a leave-one-out baseline, draw by
+    draw.
+
+    Args:
+        model: a generative function over the latent and the observed addresses.
+        guide: one over the latent addresses.
+        observed: values at the observed addresses.
+        n: the number of draws, at least 2.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in squared nats, to be minimised.
+
+    Source: Richter et al., VarGrad: A Low-Variance Gradient Estimator for Variational Inference, 2020.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
+        >>> tg.log_variance(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
+        ()
+    """
+    observed, n = posterior("log_variance", model, guide, observed), particles("log_variance", n, least=2)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
+        return 0.5 * jnp.var(draws.logq - draws.logp, ddof=1)
+
+    return objective

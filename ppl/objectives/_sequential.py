@@ -1,0 +1,195 @@
+"""Objectives over sequences: bounds by sequential Monte Carlo, and inference nested through a path of targets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from jax import numpy as jnp
+
+from .._errors import DensityError
+from ..algorithms._smc import smc
+from ..core._addresses import paths
+from ..core._arguments import generative, generatives, listed, observations, particles, posterior
+from ..core._generative import GenerativeFunction
+from ..core._target import Target, splat
+from ..densities._marginal_and_normalize import marginal, normalize
+from ..transforms import ArgumentError, expectation, held
+from ..transforms import function as check_function
+from ._pair import as_data, fixed
+
+
+def smc_bound(
+    model: GenerativeFunction,
+    guide: GenerativeFunction | None,
+    observed: Mapping,
+    *,
+    n: int,
+    resampling: str = "multinomial",
+) -> Callable:
+    """The bound of a particle filter, E[log Ẑ] <= log p(observed), Ẑ = prod_t 1/n sum_k w_t^k (FIVO, AESMC, VSMC).
+
+    It tends to log p(observed) as n grows; at n = 1 it is the ELBO of the guide run step by step. The ancestors' score
+    terms are in the derivative, which is unbiased for that of the bound at every n (leaving them out, as is common, is
+    not); they are samples at the address "ancestor", and other estimators can be chosen for them.
+
+    Args:
+        model: a scan, `step.scan()`, over the latent and the observed addresses of its steps.
+        guide: a proposal for one step, called as `guide(observed, carry, x, *guide_args)`; None proposes by the model.
+        observed: values at the observed addresses, stacked over the steps.
+        n: the number of particles.
+        resampling: "multinomial" or "systematic".
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised; model_args is
+        (init, xs).
+
+    Source: Maddison et al., Filtering Variational Objectives, 2017; Le et al., Auto-Encoding SMC, 2018; Naesseth et
+    al., Variational SMC, 2018.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, tracegrad as tg
+        >>> @tg.gen
+        ... def step(z, x):
+        ...     z = tg.sample("z", tg.dist.Normal(z, 1.0))
+        ...     tg.sample("y", tg.dist.Normal(z, 1.0))
+        ...     return z, None
+        >>> guide = tg.gen(lambda observed, z, x, a: tg.sample("z", tg.dist.Normal(z + a * (observed["y"] - z), 0.7)))
+        >>> objective = tg.smc_bound(step.scan(length=3), guide, {"y": jnp.array([0.0, 1.0, 2.0])}, n=10)
+        >>> objective(jax.random.key(0), (0.0,), (0.5,)).shape
+        ()
+    """
+    observed, n = observations("smc_bound", observed), particles("smc_bound", n)
+    generative("smc_bound", model, role=" as its model")
+    smc(n, guide, resampling=resampling)  # The arguments of the guide are not known yet; what is wrong now is said now.
+    keep = [path for path, _ in paths(observed)]
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        filtered = marginal(model, keep, smc(n, guide, splat(guide_args), resampling=resampling))
+        return filtered.assess(observed, *splat(model_args), key=key)[0]
+
+    return objective
+
+
+def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Callable:
+    """Neural adaptive SMC: E[log q(z)] over paths z of a particle filter, held fixed.
+
+    Maximising it minimises KL(p(z | observed) || q) up to the filter's error, which is O(1/n): `wake_phi` with the
+    weights of a filter. The filter runs at stopped parameters; only log q of its path, step by step, is differentiated.
+
+    Args:
+        model: a scan, `step.scan()`, over the latent and the observed addresses of its steps.
+        guide: a proposal for one step, called as `guide(observed, carry, x, *guide_args)`.
+        observed: values at the observed addresses, stacked over the steps.
+        n: the number of particles.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised in the guide.
+
+    Source: Gu, Ghahramani and Turner, Neural Adaptive Sequential Monte Carlo, 2015.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, tracegrad as tg
+        >>> @tg.gen
+        ... def step(z, x):
+        ...     z = tg.sample("z", tg.dist.Normal(z, 1.0))
+        ...     tg.sample("y", tg.dist.Normal(z, 1.0))
+        ...     return z, None
+        >>> guide = tg.gen(lambda observed, z, x, a: tg.sample("z", tg.dist.Normal(z + a * (observed["y"] - z), 0.7)))
+        >>> objective = tg.smc_wake_phi(step.scan(length=3), guide, {"y": jnp.array([0.0, 1.0, 2.0])}, n=10)
+        >>> objective(jax.random.key(0), (0.0,), (0.5,)).shape
+        ()
+    """
+    observed, n = posterior("smc_wake_phi", model, guide, observed), particles("smc_wake_phi", n)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        draw, density = jax.random.split(key)
+        target = Target(model, fixed(splat(model_args)), observed)
+        path, _ = as_data(normalize(target, smc(n, guide, splat(guide_args))).simulate, draw)
+        # What one particle follows is the guide itself.
+        return normalize(target, smc(1, guide, splat(guide_args))).assess(path, key=density)[0]
+
+    return objective
+
+
+def nested_vi(
+    log_gammas: Sequence[Callable],
+    forwards: Sequence[GenerativeFunction],
+    reverses: Sequence[GenerativeFunction],
+    *,
+    n: int,
+) -> Callable:
+    """Nested variational inference: sum_k KL(pi_{k-1}(z) q_k(z' | z) || pi_k(z') r_k(z | z')) over a path of targets.
+
+    pi_k ~ gamma_k. Level k takes n draws z of level k - 1, moves them by q_k, and weighs them by v = gamma_k(z')
+    r_k(z | z') / (gamma_{k-1}(z) q_k(z' | z)); its term is -sum_i W_i log v_i, with W_i the normalised weights so far,
+    plus log Ẑ_k / Ẑ_{k-1}. It is differentiated in the kernels (guide_args): the densities, log Ẑ and what comes from
+    the level before are held fixed, so each level is drawn twice, once to be differentiated and once, at stopped
+    parameters, to be passed on. Self-normalised: biased by O(1/n) from the second level on, exact at the first.
+
+    Args:
+        log_gammas: K functions `log_gamma(choices, *model_args)`, the unnormalised log densities of the path.
+        forwards: K generative functions: the first called as `q(*guide_args)`, the others as `q(choices, *guide_args)`.
+        reverses: K - 1 generative functions, called as `r(choices, *guide_args)` with the later choices, over the
+            addresses of the earlier ones.
+        n: the number of draws.
+
+    Returns:
+        An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be minimised.
+
+    Source: Zimmermann et al., Nested Variational Inference, 2021.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> hot = lambda z: -0.25 * z["z"] ** 2
+        >>> cold = lambda z: -((z["z"] - 1.0) ** 2)
+        >>> start = tg.gen(lambda a: tg.sample("z", tg.dist.Normal(0.0, 1.4)))
+        >>> move = tg.gen(lambda z, a: tg.sample("z", tg.dist.Normal(a * z["z"], 0.7)))
+        >>> back = tg.gen(lambda z, a: tg.sample("z", tg.dist.Normal(a * z["z"], 1.0)))
+        >>> objective = tg.nested_vi([hot, cold], [start, move], [back], n=10)
+        >>> objective(jax.random.key(0), (), (0.5,)).shape
+        ()
+    """
+    n = particles("nested_vi", n)
+    for density in listed("nested_vi", log_gammas, " of log densities"):
+        check_function("nested_vi", "as a log density a function of choices", density, ArgumentError)
+    forwards = generatives("nested_vi", forwards, role=" of forward kernels")
+    reverses = generatives("nested_vi", reverses, role=" of reverse kernels")
+    if not len(log_gammas) == len(forwards) == len(reverses) + 1:
+        raise DensityError(
+            f"nested_vi: K densities need K forward kernels and K - 1 reverse ones, and got {len(log_gammas)}, "
+            f"{len(forwards)} and {len(reverses)}."
+        )
+
+    def level(k, kernels, key, before, model_args, guide_args):
+        """Draws of level k from those before, and their log v."""
+        forward, back = kernels
+
+        def move(key, *before):
+            after = forward[k].simulate(key, *before, *guide_args)
+            log_v = log_gammas[k](after.choices, *model_args) - after.logp
+            for z in before:
+                log_v += back[k - 1].assess(z, after.choices, *guide_args)[0] - log_gammas[k - 1](z, *model_args)
+            return after.choices, log_v
+
+        return jax.vmap(move)(jax.random.split(key, n), *before)
+
+    @expectation
+    def objective(key, model_args=(), guide_args=()):
+        densities, live = fixed(splat(model_args)), (forwards, reverses)
+        loss, log_w = jnp.zeros(()), jnp.zeros((n,))
+        before: tuple = ()
+        for k in range(len(forwards)):
+            here, onward = jax.random.split(jax.random.fold_in(key, k))
+            _, log_v = level(k, live, here, before, densities, splat(guide_args))
+            again = functools.partial(level, k, live, before=before, model_args=densities, guide_args=splat(guide_args))
+            choices, still = fixed(held(again)(onward))
+            log_z = jax.nn.logsumexp(log_w + still) - jax.nn.logsumexp(log_w)
+            loss += log_z - jnp.dot(jax.nn.softmax(log_w), log_v)
+            log_w, before = log_w + still, (choices,)
+        return loss
+
+    return objective

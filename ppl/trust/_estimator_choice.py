@@ -1,0 +1,90 @@
+"""Choosing gradient estimators on a whole objective, and describing those that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from .._errors import AddressError
+from ..core._addresses import Path, name_them, show
+from ..core._overrides import Overrides
+from ..transforms import Description, check_key, choose_estimators, describe_sites, objective_function
+
+
+def _path(label: Any) -> Path:
+    return label if isinstance(label, tuple) and label else (str(label),)
+
+
+def with_estimators(objective: Callable, estimators: Mapping) -> Callable:
+    """The same objective with other gradient estimators, chosen by address.
+
+    Args:
+        objective: `objective(key, *args)`: an `expectation`, or any function that calls one.
+        estimators: from address patterns ('z', 'steps/z', ('steps', 'z'), '*', '**/z') to estimators; the most
+            specific pattern wins. Here a choice wins over those at the sites and in the generative functions.
+
+    Returns:
+        An objective of the same arguments.
+
+    Raises:
+        AddressError: a pattern that matches no sample of the objective.
+        EstimatorError: an estimator that does not fit its site.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p)))
+        >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)
+        >>> float(jax.grad(tg.with_estimators(f, {"b": tg.mvd()}), argnums=1)(jax.random.key(0), 0.25))
+        4.0
+    """
+    objective_function("with_estimators", objective)
+    overrides = Overrides(estimators)
+
+    def chosen(*args, **kwargs):
+        seen: set[Path] = set()
+        used: set[int] = set()
+
+        def choose(label, present):
+            seen.add(_path(label))
+            i = overrides.find(_path(label))
+            if i is None:
+                return None
+            used.add(i)
+            return overrides.estimators[i]
+
+        out = choose_estimators(objective, choose)(*args, **kwargs)
+        for i, pattern in enumerate(overrides.patterns):
+            if i not in used and not any(overrides.matches(i, path) for path in seen):
+                have = name_them(seen, pattern)
+                raise AddressError(f"with_estimators: {show(pattern)} matches no sample. The objective has: {have}.")
+        return out
+
+    return chosen
+
+
+def describe_estimators(objective: Callable, key: jax.Array, *args, **kwargs) -> Description:
+    """What each sample site of an objective uses, why, and what its gradient costs in further runs.
+
+    Args:
+        objective: `objective(key, *args)`.
+        key: one typed key; nothing is drawn.
+        *args: arguments, for their shapes.
+        **kwargs: keyword arguments.
+
+    Returns:
+        A tuple of `SiteReport`s (label, distribution, estimator, reason, where, draws, runs, jumps); printed, it is a
+        table, with a line below for each discontinuity that a path derivative misses.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p), estimator=tg.mvd()))
+        >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)
+        >>> print(tg.describe_estimators(f, jax.random.key(0), 0.25))
+        address  distribution    estimator  why     where  draws  runs
+        -------  --------------  ---------  ------  -----  -----  ----
+        b        BernoulliProbs  mvd()      chosen  -      1      1
+    """
+    check_key(key, "describe_estimators")
+    return describe_sites(objective, key, *args, **kwargs)

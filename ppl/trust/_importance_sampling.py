@@ -1,0 +1,181 @@
+"""Importance sampling of a target: weighted draws, the evidence, and diagnostics that say whether to believe them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._errors import AddressError
+from .._extras import require
+from ..algorithms._base import at_index, each, effective_size, log_mean_exp
+from ..algorithms._importance import checked_proposal
+from ..core._addresses import Choices, merge, name_them, paths
+from ..core._arguments import chunk, count
+from ..core._bound_methods import Plain
+from ..core._generative import GenerativeFunction
+from ..core._target import Target, checked_target, splat
+from ..transforms import ArgumentError, check_key, function, is_boolean, is_numeric
+
+EVEN = 1e-3
+"""A range of log weights, in nats, below which they have no tail to fit but rounding."""
+
+
+class WeightedDraws(Plain):
+    """Draws with their importance weights.
+
+    Attributes:
+        choices: the latent choices, each stacked to (n, ...).
+        log_weights: log gamma(z) / q(z) of each, shape (n,), in nats.
+    """
+
+    choices: Choices
+    log_weights: jax.Array
+
+    @property
+    def log_evidence(self) -> jax.Array:
+        """The log of the mean weight: exp of it is unbiased for Z, itself it is a lower bound in expectation."""
+        return log_mean_exp(self.log_weights)
+
+    @property
+    def ess(self) -> jax.Array:
+        """The effective sample size of Kong, (sum w)^2 / sum w^2, between 1 and n."""
+        return effective_size(self.log_weights)
+
+    def psis(self) -> tuple[jax.Array, float]:
+        """Pareto smoothed log weights, normalised, shape (n,), and the shape k-hat of the tail.
+
+        Below 0.7 the estimates can be relied on; above it the proposal misses a part of the target, and neither the
+        weights nor the evidence mean much. An ELBO's gap is not such a sign. It is minus infinity where the weights are
+        all the same, to a thousandth: the proposal is the posterior.
+
+        Raises:
+            ImportError: arviz is missing.
+
+        Source: Vehtari et al., Pareto Smoothed Importance Sampling, 2024; Yao et al., Yes, but Did It Work?, 2018.
+        """
+        log_weights = np.array(self.log_weights, np.float64)
+        if np.ptp(log_weights) < EVEN:
+            return self.log_weights - jax.nn.logsumexp(self.log_weights), -np.inf
+        smoothed, k_hat = _psislw(log_weights)
+        return jnp.asarray(np.asarray(smoothed), self.log_weights.dtype), float(k_hat)
+
+    @property
+    def k_hat(self) -> float:
+        """The k-hat of `psis`."""
+        return self.psis()[1]
+
+    def mean(self, fn: Any = None) -> Any:
+        """The self-normalised estimate of E[fn(choices)] under the posterior; of the choices where fn is None."""
+        values = self.choices if fn is None else jax.vmap(_summary(fn))(self.choices)
+        weights = jax.nn.softmax(self.log_weights)
+        return jax.tree.map(lambda x: jnp.tensordot(weights, x.astype(weights.dtype), axes=1), values)
+
+    def resample(self, key: jax.Array, n: int) -> Choices:
+        """Draw n of the choices by weight, with replacement: sampling importance resampling. Each is (n, ...)."""
+        check_key(key, "resample")
+        index = jax.random.categorical(key, self.log_weights, shape=(count("resample", "n", n),))
+        return at_index(self.choices, index)
+
+
+def _summary(fn):
+    """A function of the choices that returns numbers."""
+    if isinstance(fn, GenerativeFunction):
+        raise ArgumentError("mean: fn is a function of the choices, and got a generative function, which draws others.")
+    function("mean", "a function fn of the choices", fn, ArgumentError)
+
+    def checked(choices):
+        out = fn(choices)
+        for leaf in jax.tree.leaves(out, is_leaf=lambda x: x is None):
+            if not (is_numeric(leaf) or is_boolean(leaf)):
+                raise ArgumentError(f"mean: fn must return real numbers, and returned {type(leaf).__name__}.")
+        return jax.tree.map(jnp.asarray, out)
+
+    return checked
+
+
+def _psislw(log_weights):
+    """ArviZ's Pareto smoothing: before its version 1 of log weights, from then on of log likelihoods, minus those."""
+    arviz = require("arviz", "plots", "PSIS k-hat")
+    if hasattr(arviz, "psislw"):
+        return arviz.psislw(log_weights)
+    return require("arviz_stats.base", "plots", "PSIS k-hat").array_stats.psislw(-log_weights)
+
+
+def importance_sampling(
+    target: Target,
+    proposal: GenerativeFunction | None = None,
+    proposal_args: Any = (),
+    *,
+    key: jax.Array,
+    n: int = 1000,
+    chunk_size: int | None = None,
+) -> WeightedDraws:
+    """Draw from a proposal and weigh by the target: w = gamma(z) / q(z), so that E[w] = Z.
+
+    With a fitted variational family as the proposal, k-hat says whether the fit covers the posterior, and the weights
+    correct what is left. (As a generative function with a density, use `normalize(target, sir(n, proposal))`.)
+
+    Args:
+        target: a `Target`.
+        proposal: a generative function over all latent addresses; None draws as the program itself does.
+        proposal_args: its arguments, a tuple; what is not a tuple is the only argument.
+        key: one typed key.
+        n: the number of draws.
+        chunk_size: run at most about this many at a time; None runs all in one `vmap`.
+
+    Returns:
+        `WeightedDraws`: choices (n, ...), log_weights (n,), and `log_evidence`, `ess`, `k_hat`, `psis()`, `mean(fn)`,
+        `resample(key, n)`.
+
+    Raises:
+        AddressError: the proposal's addresses are not those of the latents.
+
+    Source: Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988; Kong, A Note on Importance
+    Sampling Using Standardized Weights, 1992.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.8)))
+        >>> found = tg.importance_sampling(tg.Target(model, observed={"x": 2.0}), guide, 1.0, key=jax.random.key(0))
+        >>> exact = tg.dist.Normal(0.0, 2.0**0.5).log_prob(2.0)
+        >>> bool(abs(found.log_evidence - exact) < 0.05), bool(found.ess > 800.0)
+        (True, True)
+    """
+    check_key(key, "importance_sampling")
+    checked_target("importance_sampling", target)
+    n, chunk_size = count("importance_sampling", "n", n), chunk("importance_sampling", chunk_size)
+    checked_proposal("importance_sampling", proposal)
+    if proposal is not None:
+        _check_addresses(target, proposal, splat(proposal_args), key)
+
+    def one(key):
+        if proposal is None:
+            latents, log_weight, _ = target.draw(key)
+            return latents, log_weight
+        draw, density = jax.random.split(key)
+        made = proposal.simulate(draw, *splat(proposal_args))
+        logp, _ = target.function.assess(
+            merge(target.observed, made.choices), *target.args, key=density, **target.kwargs
+        )
+        return made.choices, logp - made.logp
+
+    run = jax.jit(lambda keys: each(one, keys, chunk_size))
+    return WeightedDraws(*run(jax.random.split(key, n)))
+
+
+def _names(first, every):
+    return name_them(every, min(first, default=()))
+
+
+def _check_addresses(target, proposal, args, key):
+    made = jax.eval_shape(lambda key: proposal.simulate(key, *args).choices, key)
+    have, want = {p for p, _ in paths(made)}, {p for p, _ in paths(target.latents())}
+    if have != want:
+        raise AddressError(
+            f"importance_sampling: the proposal {proposal.name} samples at {_names(have - want, have)}, and "
+            f"the latents of the target are {_names(want - have, want)}. Give it the same addresses."
+        )

@@ -1,0 +1,133 @@
+"""What an objective does at each of its sites: the report behind `describe_estimators`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from ._arguments import objective_function
+from ._errors import name_of
+from ._estimator import Enumerate, Estimator, Path
+from ._jax import is_inexact_aval, lane_shape, open_jaxpr, scan_parts, without_lanes
+from ._pytree import size
+from ._sample import default_estimator
+from .analysis._discontinuities import jumps_of
+from .program._interpreter import width
+from .program._plan import Step, plan_of
+from .program._trace_call import trace_call
+
+
+class SiteReport(NamedTuple):
+    """One sample site of an objective.
+
+    Attributes:
+        label: its label, a path of addresses.
+        distribution: the name of its family.
+        estimator: the estimator in use.
+        reason: the default rule, or chosen.
+        where: the loops and branches around it.
+        draws: how many draws it makes: lanes times loop steps.
+        runs: how many further runs of what follows its gradient costs: forks, or values enumerated.
+        jumps: where its path derivative, if it has one, meets a discontinuity that reaches the objective, and is
+            biased by it: the operation and its source line.
+    """
+
+    label: Any
+    distribution: str
+    estimator: Estimator
+    reason: str
+    where: str
+    draws: int
+    runs: int
+    jumps: tuple[str, ...] = ()
+
+
+class Description(tuple[SiteReport, ...]):
+    """The sites of an objective in the order of the program; prints as a table."""
+
+    def __str__(self):
+        head = ("address", "distribution", "estimator", "why", "where", "draws", "runs")
+        rows = [(name_of(r.label).strip("'"), *map(str, r[1:7])) for r in self]
+        jumps = dict.fromkeys((row[0], jump) for row, r in zip(rows, self, strict=True) for jump in r.jumps)
+        notes = [f"{site}: its path derivative misses a discontinuity, {jump}" for site, jump in jumps]
+        return "\n".join([table(head, rows), *notes])
+
+
+def table(head: tuple[str, ...], rows: list) -> str:
+    """Rows of text in aligned columns under a head."""
+    rows = [head, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def describe_sites(fun: Callable, *args, **kwargs) -> Description:
+    """The sample sites of an objective at these arguments, without running it; see `describe_estimators`."""
+    objective_function("describe_estimators", fun)
+    # A float given by position is a parameter, as it is for `jax.grad`.
+    args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, args)
+    traced = trace_call(fun, args, kwargs)
+    varied = [is_inexact_aval(v.aval) for v in (*traced.jaxpr.constvars, *traced.jaxpr.invars)]
+    jumps: dict[Any, list[str]] = {}
+    for jump in jumps_of(traced.jaxpr, varied, len(traced.jaxpr.outvars)):
+        jumps.setdefault(jump.label, []).append(str(jump))
+    sites = _sites(traced.jaxpr, 1, ())
+    return Description(
+        r._replace(jumps=tuple(jumps.get(r.label, ())) if isinstance(r.estimator, Path) else ()) for r in sites
+    )
+
+
+def _sites(jaxpr, times: int, where: tuple[str, ...]) -> Iterator[SiteReport]:
+    for step in plan_of(open_jaxpr(jaxpr)).steps:
+        if not isinstance(step, Step):
+            continue
+        params = step.eqn.params
+        if step.name == "sample":
+            if params["site"].estimator is not None:
+                yield _report(step, times, where)
+        elif step.name == "scan":
+            scan = scan_parts(step.eqn)
+            yield from _sites(scan.body, times * scan.length, (*where, f"scan {scan.length}"))
+        elif step.name == "cond":
+            for i, branch in enumerate(params["branches"]):
+                yield from _sites(branch, times, (*where, f"branch {i}"))
+        elif step.name == "while":
+            yield from _sites(params["body_jaxpr"], times, (*where, "while"))
+        elif "jaxpr" in params:
+            yield from _sites(params["jaxpr"], times, (*where, "checkpoint"))
+
+
+def _report(step, times, where):
+    site, lanes = step.eqn.params["site"], step.eqn.params["lanes"]
+    avals = without_lanes([v.aval for v in step.eqn.invars], lanes)
+    found: list = []
+
+    def look(_, *arrays):
+        distribution, estimator = site.restore(arrays)
+        values = estimator.enumerate(distribution)[1].shape[0] if isinstance(estimator, Enumerate) else 0
+        found.extend((distribution, default_estimator(distribution), values))
+        return 0
+
+    jax.eval_shape(look, *avals)
+    distribution, default, values = found
+    kind = site.prototype()
+    plates = [f"vmap {n}" for n in lane_shape(lanes)]
+    return SiteReport(
+        site.label,
+        _family(distribution),
+        kind,
+        "default" if isinstance(kind, type(default)) else "chosen",
+        ", ".join([*where, *plates]) or "-",
+        times * size(lane_shape(lanes)),
+        times * width(step) or values,
+    )
+
+
+def _family(distribution) -> str:
+    base = getattr(distribution, "base_dist", None)
+    name = type(distribution).__name__
+    return name if base is None else f"{name}({_family(base)})"

@@ -1,0 +1,114 @@
+"""Where a number that is not finite comes from: the operation, the sample site, and the line of the program.
+
+A program is run operation by operation, and from an output that is not finite the trail is followed back through
+operands that are not either, to the operation that made it of finite ones. Values that a `where` leaves out are not on
+the trail. Loops are entered at the first step that goes wrong, branches where they were taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._jax import (
+    Literal,
+    closed_consts,
+    evaluate,
+    evaluate_with,
+    is_key,
+    open_jaxpr,
+    scan_parts,
+    scopes_of,
+    segment,
+    source_line,
+    trace,
+    vmapped,
+)
+
+SCOPE = "site "
+"""What the name scope of a sample site starts with."""
+
+
+def site_scope(label: Any) -> Any:
+    """A context in which operations are marked as those of a sample site."""
+    return jax.named_scope(SCOPE + "/".join(map(str, label)).replace("(", "[").replace(")", "]"))
+
+
+def nonfinite(fun: Callable, *args: Any) -> str | None:
+    """Say where the first output of `fun(*args)` that is not finite comes from; None where all are finite."""
+    traced = trace(fun, *args)
+    eqn = _search(traced.jaxpr, [*traced.consts, *jax.tree.leaves(args)])
+    if eqn is None:
+        return None
+    site, line = _site(eqn), source_line(eqn)
+    parts = [f"`{eqn.primitive.name}`", f"at the site {site!r}" if site else "", f"({line})" if line else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _is_bad(x):
+    inexact = jnp.issubdtype(jnp.result_type(x), jnp.inexact) if not is_key(x) else False
+    return inexact and not np.all(np.isfinite(np.asarray(x)))
+
+
+def _first_bad(atoms, env):
+    return next((a for a in atoms if not isinstance(a, Literal) and _is_bad(env[a])), None)
+
+
+def _search(jaxpr, inputs):
+    """The equation that made the first output that is not finite, of operands that are; None where there is none."""
+    env, made = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True)), {}
+    for eqn in jaxpr.eqns:
+        reads = list(dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal)))
+        outs = evaluate(segment(jaxpr, [eqn], reads, eqn.outvars), *[env[v] for v in reads])
+        env.update(zip(eqn.outvars, outs, strict=True))
+        made.update(dict.fromkeys(eqn.outvars, eqn))
+    at, eqn = _first_bad(jaxpr.outvars, env), None
+    while at in made:
+        eqn = made[at]
+        at = _first_bad(eqn.invars, env)
+    if eqn is None:
+        return None
+    operands = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
+    inner = _inside(eqn, operands)
+    return eqn if inner is None or (_site(eqn) and not _site(inner)) else inner
+
+
+def _inside(eqn, operands):
+    """The equation within a loop, a branch or a call."""
+    if eqn.primitive.name == "scan":
+        return _inside_scan(scan_parts(eqn), operands)
+    if eqn.primitive.name == "cond":
+        branches = eqn.params["branches"]
+        taken = branches[int(np.clip(operands[0], 0, len(branches) - 1))]
+        return _search(open_jaxpr(taken), [*closed_consts(taken), *operands[1:]])
+    if eqn.primitive.name == "expectation":
+        traced = trace(vmapped(eqn.params["program"].values, eqn.params["lanes"]), *operands)
+        return _search(traced.jaxpr, [*traced.consts, *operands])
+    called = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    if called is None or len(open_jaxpr(called).invars) != len(operands):
+        return None
+    return _search(open_jaxpr(called), [*closed_consts(called), *operands])
+
+
+def _inside_scan(scan, operands):
+    body, n, m = open_jaxpr(scan.body), scan.num_consts, scan.num_carry
+    consts, carry, xs = [*closed_consts(scan.body), *operands[:n]], operands[n : n + m], operands[n + m :]
+    step = jax.jit(lambda *xs: evaluate_with(body, xs))
+    for t in reversed(range(scan.length)) if scan.reverse else range(scan.length):
+        inputs = [*consts, *carry, *(x[t] for x in xs)]
+        outs = step(*inputs)
+        if any(map(_is_bad, outs)):
+            return _search(body, inputs)
+        carry = outs[:m]
+    return None
+
+
+def _site(eqn):
+    """The label of the sample site that an equation belongs to, or None."""
+    found = re.findall(re.escape(SCOPE) + r"([^()]*)", scopes_of(eqn))
+    return found[-1] if found else None

@@ -1,0 +1,92 @@
+"""A `while_loop` under `vmap` whose condition differs from lane to lane: which draws are those of lanes still running.
+
+JAX runs the body in all lanes while any of them goes on, and keeps the state of those that are done. What is drawn in
+a lane that is done is thrown away, so its score must not count either: its key may be drawn with again after the loop,
+and at a state past the end a density need not be defined. Which axis of a draw is which axis of the condition is read
+off the data flow from the state to the key of the draw.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from .._errors import NoRuleError, name_of
+from .._jax import inner_jaxprs, open_jaxpr, scan_parts
+from ..program._plan import samples_in
+from . import _dependence as dep
+from ._dependence import NOTHING, Axes, Dependence
+
+
+class Running(NamedTuple):
+    """The lanes of a loop that go on.
+
+    Attributes:
+        lanes: true where a lane does; its axes are the leading ones of the state.
+        axes: for each draw inside, by the identity of its equation, the axes of its lanes that these are.
+    """
+
+    lanes: jax.Array
+    axes: dict[int, Axes]
+
+    def keep(self, term: Any, eqn: Any) -> Any:
+        """A term of a draw, lanes in front, where its lane goes on; zero elsewhere."""
+        axes = self.axes.get(id(eqn), ())
+        if term is None or not axes:
+            return term
+        if None in axes:
+            raise NoRuleError(
+                f"The sample at {name_of(eqn.params['site'].label)} is in a `while_loop` under a `vmap` in which lanes "
+                "end apart, and its key mixes the lanes, so that it is not known which are still drawing. Derive its "
+                "key from the lane's own state, or write the bounded loop: `lax.scan` with the steps past the end "
+                "masked."
+            )
+        return jnp.where(along(self.lanes, axes, term.ndim), term, 0.0)
+
+
+def along(mask: jax.Array, axes: Axes, rank: int) -> jax.Array:
+    """A mask laid along these axes, in order, of an array of this rank."""
+    lengths = dict(zip(axes, mask.shape, strict=True))
+    return jnp.reshape(mask, [lengths.get(a, 1) for a in range(rank)])
+
+
+def running(lanes: jax.Array, loop: Any) -> Running:
+    """The lanes that go on, for the draws in the body of a loop, an equation."""
+    consts = loop.params["body_nconsts"]
+    jaxpr, source = open_jaxpr(loop.params["body_jaxpr"]), dep.source(0, lanes.shape)
+    states = [source] * (len(jaxpr.invars) - consts)
+    return Running(lanes, dict(_follow(jaxpr, [*[NOTHING] * (len(jaxpr.constvars) + consts), *states])))
+
+
+def _follow(jaxpr, inputs: list[Dependence]):
+    """The axes of each draw in a jaxpr, at any depth."""
+    env = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
+    for eqn in jaxpr.eqns:
+        given = dep.look(env, eqn.invars)
+        outs = dep.after(eqn, given)
+        env.update(zip(eqn.outvars, outs, strict=True))
+        if eqn.primitive.name == "sample":
+            for _, axes in given[0]:
+                yield id(eqn), axes
+        elif samples_in(eqn):
+            for inner, operands in _inside(eqn, given, outs):
+                consts = [NOTHING] * (len(inner.constvars) + len(inner.invars) - len(operands))
+                yield from _follow(inner, [*consts, *operands])
+
+
+def _inside(eqn, given, outs):
+    """The jaxprs with draws of an equation, and what their operands depend on."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "scan":
+        scan = scan_parts(eqn)
+        n, m = scan.num_consts, scan.num_carry
+        xs = [dep.move(d, lambda a: a - 1 if a else None) for d in given[n + m :]]
+        return [(open_jaxpr(scan.body), [*given[:n], *outs[:m], *xs])]
+    if name == "cond":
+        return [(open_jaxpr(branch), given[1:]) for branch in params["branches"]]
+    if name == "while":
+        n, m = params["cond_nconsts"], params["body_nconsts"]
+        return [(open_jaxpr(params["body_jaxpr"]), [*given[n : n + m], *outs])]
+    return [(inner, given) for inner in inner_jaxprs(eqn)]

@@ -1,0 +1,130 @@
+"""Building blocks of objectives that state their own gradient.
+
+They are scores laid open, draws without derivative, functions at held parameters, and surrogates of the gradient.
+Each takes a function that may sample and returns one that does not: what is left of its draws is noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from .._errors import EstimatorError, name_of
+from .._estimator import Direct
+from .._jax import evaluate_with
+from .._pytree import stop_gradient
+from ..analysis._key_reuse import refuse_reuse
+from ..forks._first_order_sum import fork_sum
+from ..forks._replay import Options, Replaying
+from ..program._interpreter import walk
+from ..program._plan import plan_of, sites_in
+from ..program._trace_call import trace_call
+from ._estimate import Estimating
+from ._stated import stated
+
+
+class Scored(NamedTuple):
+    """What a function returned, and what its draws contribute.
+
+    `score` is the sum of their score terms, whose derivative is d log q; `control` that of their own control variates,
+    zero in value. Both are float scalars.
+    """
+
+    value: Any
+    score: jax.Array
+    control: jax.Array
+
+
+def _traced(fun, args, kwargs):
+    """The jaxpr of a call, its operands, and the structure of what it returns."""
+    traced = trace_call(fun, args, kwargs)
+    refuse_reuse(traced.jaxpr)
+    return traced.jaxpr, traced.operands, jax.tree.structure(traced.out)
+
+
+def _run(jaxpr, operands, mode):
+    plan = plan_of(jaxpr)
+    return walk(plan, dict(zip(plan.inputs, operands, strict=True)), mode)
+
+
+def scored(fun: Callable, what: str = "scored") -> Callable:
+    """The function `(key, *args) -> Scored`: its value with the path derivative of its draws, their scores apart.
+
+    Raises:
+        EstimatorError: a site's estimator is neither a score function nor a path (mvd, enum, ...).
+    """
+
+    def run(key, *args, **kwargs):
+        jaxpr, operands, tree = _traced(fun, (key, *args), kwargs)
+        for site in sites_in(jaxpr.eqns):
+            if not isinstance(site.prototype(), Direct):
+                raise EstimatorError(
+                    f"{what}: the sample at {name_of(site.label)} has the estimator {site.prototype()}, which compares "
+                    "whole objectives; here each draw is credited by its score. Write `reinforce()` or `reparam()` at "
+                    "that site."
+                )
+        outs, ledger = _run(jaxpr, operands, Estimating(Options(tree.num_leaves), key, []))
+        zero = jnp.zeros((), float)
+        score = zero if ledger.score is None else ledger.score
+        return Scored(tree.unflatten(outs), score, zero if ledger.control is None else ledger.control)
+
+    return run
+
+
+class _Detaching(Replaying):
+    """Draws without derivative, whatever the estimator."""
+
+    def draw(self, site, operands, lanes, cursor):
+        return super().draw(site, stop_gradient(operands), lanes, None)
+
+    def enumerates(self, site):
+        return False
+
+
+def detached(fun: Callable) -> Callable:
+    """The same function with draws that carry no derivative, neither of a path nor of a score.
+
+    What is left is the derivative of what it computes with the draws: by itself no derivative of an expectation.
+    """
+
+    def run(*args, **kwargs):
+        jaxpr, operands, tree = _traced(fun, args, kwargs)
+        return tree.unflatten(_run(jaxpr, operands, _Detaching(Options(tree.num_leaves)))[0])
+
+    return run
+
+
+def held(fun: Callable) -> Callable:
+    """The same function with a derivative in its arguments only: whatever it closes over is held fixed."""
+
+    def run(*args):
+        jaxpr, operands, tree = _traced(fun, args, {})
+        n = len(jaxpr.constvars)
+        return tree.unflatten(evaluate_with(jaxpr, [*map(stop_gradient, operands[:n]), *operands[n:]]))
+
+    return run
+
+
+def check_pathwise(what: str, fun: Callable, *args: Any) -> None:
+    """Refuse a function with a draw that is not reparameterised."""
+    for site in sites_in(_traced(fun, args, {})[0].eqns):
+        if not site.prototype().pathwise:
+            raise EstimatorError(
+                f"{what}: the sample at {name_of(site.label)} has the estimator {site.prototype()}, and the gradient "
+                "is one of paths only. Write `reparam()` where the distribution can; for other guides `vimco(...)` or "
+                "`leave_one_out(...)`."
+            )
+
+
+def with_surrogate(value: jax.Array, surrogate: jax.Array) -> jax.Array:
+    """The value, with the derivative of the surrogate, which has itself no derivative (asking is an error)."""
+    surrogate = jnp.asarray(surrogate, dtype=value.dtype)
+    who = (
+        "the surrogate of an objective that states its own gradient (dreg, vargrad, sticking_the_landing, ...), which "
+        "has first derivatives only. For higher orders write the objective as it is, `elbo` or `iwelbo`."
+    )
+    return stated(lax.stop_gradient(value) + fork_sum(jnp.ones((1,), value.dtype), surrogate[None], [surrogate], who))

@@ -1,0 +1,260 @@
+"""The exact expectation of an estimator: its own noise replaced by all outcomes of that noise, with their weights.
+
+What an `expectation` computes is itself a program that draws, and its draws are `noise` (see `_site`). So its
+mean needs no statistics: find every key that is drawn from, run the program once for each combination of outcomes,
+and sum.
+
+    finite support   inverse CDF at the middle of each part of (0, 1) on which no draw changes
+    normal           location + scale * node of Gauss-Hermite quadrature
+    uniform          low + (high - low) * node of Gauss-Legendre quadrature
+    exponential      node of Gauss-Laguerre quadrature / rate
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._arguments import objective_function, whole
+from .._errors import EstimatorError, ObjectiveError
+from .._jax import inner_jaxprs, trace
+from .._pytree import stop_gradient
+from ..program._interpreter import Mode, walk
+from ..program._plan import Plan, plan_of, samples_in
+from ..program._site import check_key
+from ..program._trace_call import TracedCall, trace_call
+from ._outcomes import LAWS, Collecting, Dissolving, Nodes, Outcomes, Table, draw_from_noise, make_nodes
+
+RAW = {"random_bits", "random_gamma", "random_unwrap", "threefry2x32"}
+CHUNK = 1 << 15
+FEW = 1 << 8
+
+
+def _refuse_unknown(jaxpr, what):
+    """Refuse what cannot be enumerated."""
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name in RAW:
+            raise EstimatorError(
+                f"{what}: the program makes random numbers of its own (JAX primitive '{name}'), which "
+                "cannot be enumerated. Draw through `sample` in a program, through `noise` in an estimator."
+            )
+        if name == "while" and samples_in(eqn):
+            raise EstimatorError(
+                f"{what}: a draw is inside a `while_loop`, whose number of draws is not known. Use "
+                "`lax.scan` or `lax.fori_loop` with a fixed number of steps, or test by statistics."
+            )
+        for inner in inner_jaxprs(eqn):
+            _refuse_unknown(inner, what)
+
+
+def rewrite(call: TracedCall, mode: Mode, what: str, *, nested: bool) -> tuple[Plan, list]:
+    """The plan of a call as a mode runs it, and its operands; `nested` is as for `plan_of`."""
+    plan = plan_of(call.jaxpr, nested=nested)
+    written = trace(lambda *xs: walk(plan, dict(zip(plan.inputs, xs, strict=True)), mode)[0], *call.operands)
+    _refuse_unknown(written.jaxpr, what)
+    return plan_of(written.jaxpr), [*written.consts, *call.operands]
+
+
+def known(x: Any) -> np.ndarray:
+    """An array that is not traced."""
+    try:
+        return np.asarray(x)
+    except jax.errors.JAXTypeError as error:
+        raise ObjectiveError(
+            "exact_expectation runs on known values: call it outside `jit` and `vmap`. `jax.grad`, `jacfwd`, `jacrev` "
+            "and `hessian` of it work."
+        ) from error
+
+
+def _tabulate(plan, operands):
+    """The table of keys, and the law of each noise variable."""
+
+    @jax.jit
+    def collect(*xs):
+        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(draw_from_noise, float))[1]
+
+    record = collect(*map(stop_gradient, operands))
+    if record is None:
+        return Table(np.zeros((1, 1), np.uint32), np.zeros(1, int)), []
+    words, about = map(known, record)
+    words, where = np.unique(words, axis=0, return_inverse=True)
+    laws, counts = np.zeros(len(words), int), np.zeros(len(words), int)
+    for i, (count, law) in zip(where.ravel(), about, strict=True):
+        if counts[i] and laws[i] != law:
+            raise EstimatorError(
+                f"exact_expectation: one key is drawn from twice, for {LAWS[laws[i]]} and for {LAWS[law]} noise, whose "
+                "outcomes cannot be matched. Give each draw a key of its own."
+            )
+        laws[i], counts[i] = law, max(counts[i], count)
+    return Table(words, np.cumsum(counts) - counts), np.repeat(laws, counts)
+
+
+class _Boxes(NamedTuple):
+    """Boxes of noise, the bounds of each along each variable, and the weight of what is not uniform noise in it."""
+
+    low: np.ndarray
+    high: np.ndarray
+    weight: np.ndarray
+
+    def take(self, rows) -> _Boxes:
+        """Some of them."""
+        return _Boxes(*(x[rows] for x in self))
+
+    def join(self, *others) -> _Boxes:
+        """These and others."""
+        return _Boxes(*map(np.concatenate, zip(self, *others, strict=True)))
+
+
+def _start(laws, nodes, limit):
+    """Each combination of the nodes of quadratures, and the whole of all uniform noise that finite draws stand on."""
+    here = [nodes[LAWS[law]] if law else Nodes(np.zeros(1), np.ones(1)) for law in laws]
+    _check_limit(len(laws), math.prod(len(node.points) for node in here), limit)
+    boxes = _Boxes(np.zeros((1, 0)), np.zeros((1, 0)), np.ones(1))
+    for law, node in zip(laws, here, strict=True):
+        rows, codes = (x.ravel() for x in np.indices((len(boxes.low), len(node.points))))
+        low, high, weight = boxes.take(rows)
+        point = node.points[codes][:, None]
+        boxes = _Boxes(np.hstack([low, point]), np.hstack([high, point + (law == 0)]), weight * node.weights[codes])
+    return boxes
+
+
+def _check_limit(variables, total, limit):
+    if total > limit:
+        raise EstimatorError(
+            f"exact_expectation: {variables} noise variables have {total} combinations of outcomes or more, over the "
+            f"limit of {limit}. Make the program smaller, lower `nodes`, or raise `limit`."
+        )
+
+
+def _split(boxes, cuts, limit, done):
+    """Both sides of every cut."""
+    for variable in range(cuts.shape[1]):
+        rows = np.isfinite(cuts[:, variable])
+        upper = boxes.take(rows)
+        upper.low[:, variable] = boxes.high[rows, variable] = cuts[rows, variable]
+        boxes, cuts = boxes.join(upper), np.concatenate([cuts, cuts[rows]])
+        _check_limit(cuts.shape[1], done + len(cuts), limit)
+    return boxes
+
+
+def _mean(visit, boxes, limit):
+    """The sum over boxes in which no draw changes: split wherever the run at their middle meets a cut."""
+    sums, done = None, 0
+    while len(boxes.low):
+        here, cuts = visit(boxes)
+        sums = here if sums is None else jax.tree.map(jnp.add, sums, here)
+        if np.any(cuts == -np.inf):
+            raise EstimatorError(
+                "exact_expectation: a key depends on what was drawn, so the draws are not known beforehand. Derive "
+                "keys from the key alone, by `jax.random.split` and `fold_in`."
+            )
+        if np.any(np.isnan(cuts)):
+            raise EstimatorError("exact_expectation: a draw of finite support has probabilities that are nan.")
+        whole = np.all(cuts == np.inf, axis=1)
+        done += np.sum(whole)
+        boxes = _split(boxes.take(~whole), cuts[~whole], limit, done)
+    return sums
+
+
+def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, cells: int | None = None) -> Callable:
+    """The exact expectation of what an estimator computes: a test of unbiasedness without statistics.
+
+    For `g = expectation(f)`, `exact_expectation(g)(key, *args)` is the sum over all outcomes of the randomness that `g`
+    uses, of `g`'s output times the probability of the outcomes; and `jax.grad` of it in the arguments is the same sum
+    over the gradient estimates of `g`. If the estimator is unbiased both agree with the truth to rounding error: a
+    bias of one part in a million shows at once, for which a z-test would need some 1e12 draws.
+
+        sum_noise P(noise) g(noise, *args),        sum_noise P(noise) dg(noise, *args)
+
+    Draws of finite support are enumerated with their own probabilities: runs that share a key share its uniform noise,
+    and the unit interval is cut wherever a draw of any of them changes. Normal, uniform and exponential noise becomes
+    the nodes of a quadrature, exact for polynomials up to degree 2 nodes - 1 and, for smooth functions, up to an error
+    that falls geometrically in `nodes`. Use double precision (`jax.enable_x64`) for errors near 1e-12.
+
+    Args:
+        fun: `g(key, *args)`, an `expectation` or any function with some inside (through `jit`, `vmap`, `scan`, `cond`;
+            gradients of discrete estimators, too). Its outputs are arrays, in any units.
+        nodes: quadrature nodes for each element of a continuous draw.
+        limit: the largest number of combinations of outcomes to run.
+        cells: of no effect; older versions needed probabilities on a grid of so many parts.
+
+    Returns:
+        A function of the same arguments, whose outputs are the expectations (floats) of those of `fun`. The key says
+        nothing about the result. It runs on known values: not inside `jit` or `vmap`; `grad`, `jacfwd`, `jacrev` and
+        `hessian` of it work.
+
+    Raises:
+        EstimatorError: a draw cannot be enumerated: another family, a `while_loop`, too many combinations,
+            probabilities that are nan, `jax.random` called directly.
+        ObjectiveError: a sample is outside every `expectation`.
+        RandomKeyError: the first argument is not one typed key.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import exact_expectation, expectation, reinforce, sample
+        >>> g = expectation(lambda key, p: 3.0 * sample(key, dist.Bernoulli(p), estimator=reinforce()) ** 2)
+        >>> mean = exact_expectation(g)
+        >>> round(float(mean(jax.random.key(0), 0.25)), 5), round(float(jax.grad(mean, 1)(jax.random.key(0), 0.25)), 5)
+        (0.75, 3.0)
+    """
+    objective_function("exact_expectation", fun)
+    for name, given in (("nodes", nodes), ("limit", limit), ("cells", cells)):
+        if given is not None or name != "cells":
+            whole("exact_expectation", name, given, EstimatorError)
+    known_nodes = make_nodes(nodes)
+
+    @functools.wraps(fun)
+    def mean_of(key, *args, **kwargs):
+        check_key(key, "exact_expectation")
+        call = trace_call(fun, (key, *args), kwargs)
+        plan, operands = rewrite(call, Dissolving(), "exact_expectation", nested=True)
+        table, laws = _tabulate(plan, operands)
+        sums = _mean(_visitor(plan, table, laws, operands), _start(laws, known_nodes, limit), limit)
+        return jax.tree.unflatten(jax.tree.structure(call.out), sums)
+
+    return mean_of
+
+
+def _visitor(plan, table, laws, operands):
+    """The function from boxes to the sum over those that no cut goes through, and the cuts through all of them.
+
+    The run at the middle of a box is one of the program's whatever goes through the box, so that the sum and the cuts
+    are found by one compiled program.
+    """
+
+    @jax.jit
+    def run(low, high, weights, *xs):
+        def at(low, high):
+            return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Outcomes(table, low, high))
+
+        outs, cuts = jax.vmap(at)(low, high)
+        weights = jnp.where(jnp.all(cuts == jnp.inf, axis=1), weights, 0.0)
+        return [_weighted(weights, y) for y in outs], cuts
+
+    def part(boxes, size):
+        n = len(boxes.low)
+        widths = np.where(np.asarray(laws) == 0, boxes.high - boxes.low, 1.0)
+        weights = np.pad(boxes.weight * np.prod(widths, axis=1), (0, size - n))
+        low, high = (np.pad(x, ((0, size - n), (0, 0)), mode="edge") for x in (boxes.low, boxes.high))
+        sums, cuts = run(*(jnp.asarray(x, dtype=float) for x in (low, high, weights)), *operands)
+        return sums, known(stop_gradient(cuts))[:n].astype(float)
+
+    def visit(boxes):
+        size = FEW if len(boxes.low) <= 16 * FEW else CHUNK  # two sizes, so that few are compiled
+        parts = [part(boxes.take(slice(i, i + size)), size) for i in range(0, len(boxes.low), size)]
+        sums, cuts = zip(*parts, strict=True)
+        return [sum(ys[1:], ys[0]) for ys in zip(*sums, strict=True)], np.concatenate(cuts)
+
+    return visit
+
+
+def _weighted(weights, y):
+    y = y if jnp.issubdtype(y.dtype, jnp.floating) else y.astype(float)
+    return jnp.tensordot(weights.astype(y.dtype), y, axes=1)

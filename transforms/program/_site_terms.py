@@ -1,0 +1,162 @@
+"""What one site contributes, by the kind of its estimator: computed in one lane, then mapped over the site's lanes.
+
+Each function here is traced once per kind of site, not once per site.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from .._distribution import held
+from .._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
+from .._pytree import size, stop_gradient
+from ._site import Site, auxiliary, noise
+
+
+def magic_box(score: jax.Array) -> jax.Array:
+    """exp(score - stop_gradient(score)): one in value, the score function in derivative, to every order (DiCE)."""
+    return jnp.exp(score - lax.stop_gradient(score))
+
+
+@functools.lru_cache(maxsize=4096)
+def _direct(site: Site):
+    @jax.jit
+    def run(key, *arrays):
+        distribution, estimator = site.restore(arrays)
+        drawn = estimator.draw(key, distribution)
+        score = None if drawn.score is None else jnp.asarray(drawn.score, dtype=float)
+        control = None if drawn.control is None else jnp.asarray(drawn.control, dtype=float)
+        if drawn.baseline is None or score is None:
+            return jax.tree.leaves(drawn.value), score, None, control
+        baseline = jnp.broadcast_to(jnp.asarray(drawn.baseline, dtype=float), score.shape)
+        return jax.tree.leaves(drawn.value), score, baseline, control
+
+    return run
+
+
+@functools.lru_cache(maxsize=4096)
+def _fork(site: Site):
+    @jax.jit
+    def run(key, *arrays):
+        distribution, estimator = site.restore(arrays)
+        value = stop_gradient(noise(key, held(distribution)))
+        alternatives, coefficients = estimator.fork(auxiliary(key), distribution, value)
+        coefficients = jnp.asarray(coefficients, dtype=float)
+        leaves = jax.tree.leaves(stop_gradient(alternatives))
+        return jax.tree.leaves(value), leaves, coefficients - lax.stop_gradient(coefficients)
+
+    return run
+
+
+@functools.lru_cache(maxsize=4096)
+def _enumerated(site: Site):
+    @jax.jit
+    def run(key, *arrays):
+        distribution, estimator = site.restore(arrays)
+        values, probabilities = estimator.enumerate(distribution)
+        return jax.tree.leaves(values), probabilities
+
+    return run
+
+
+def _anonymous(site: Site) -> Site:
+    return site._replace(label=())
+
+
+def _spread(values, operands):
+    """Values that vary along the mesh axes that the operands vary along, as those of the primitive do."""
+    return vary(values, varying_axes(operands))
+
+
+def direct(site: Site, operands, lanes):
+    """Values, scores, baselines and controls (None where there are none) of a direct site, with its lanes in front."""
+    values, *rest = vmapped(_direct(_anonymous(site)), lanes)(*operands)
+    return (_spread(values, operands), *rest)
+
+
+@functools.lru_cache(maxsize=4096)
+def _score_shape(site: Site, avals):
+    shapes = [jax.ShapeDtypeStruct(s, d) for s, d in avals]
+    score = jax.eval_shape(_direct(site), *shapes)[1]
+    return None if score is None else score.shape
+
+
+def score_shape(site: Site, avals, lanes) -> tuple[int, ...] | None:
+    """The shape of a direct site's score, lanes in front; None where it has none."""
+    avals = without_lanes(avals, lanes)
+    shape = _score_shape(_anonymous(site), tuple((a.shape, a.dtype) for a in avals))
+    return None if shape is None else (*lane_shape(lanes), *shape)
+
+
+def fork(site: Site, operands, lanes):
+    """Values, alternatives and zero-valued coefficients of a forking site; lanes come after the alternatives' axis."""
+    values, *rest = vmapped(_fork(_anonymous(site)), lanes, out_axes=(0, 1, 1))(*operands)
+    return (_spread(values, operands), *rest)
+
+
+def enumerated(site: Site, operands):
+    """The support of an enumerated site, and its probabilities."""
+    values, probabilities = _enumerated(_anonymous(site))(*operands)
+    return _spread(values, operands), probabilities
+
+
+class ForkShape(NamedTuple):
+    """How many alternatives each element has, and the elements: lanes, then independent elements of the value."""
+
+    alternatives: int
+    elements: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many alternatives the site names in all."""
+        return self.alternatives * size(self.elements)
+
+
+@functools.lru_cache(maxsize=4096)
+def _fork_shape(site: Site, avals):
+    shapes = [jax.ShapeDtypeStruct(s, d) for s, d in avals]
+    return jax.eval_shape(_fork(site), *shapes)[2].shape
+
+
+def fork_shape(site: Site, avals, lanes) -> ForkShape:
+    """The shape of a forking site, from the shapes of its operands with lanes."""
+    avals = without_lanes(avals, lanes)
+    m, *elements = _fork_shape(_anonymous(site), tuple((a.shape, a.dtype) for a in avals))
+    return ForkShape(m, (*lane_shape(lanes), *elements))
+
+
+def replace_one(values, alternatives, shape: ForkShape, number: Any) -> list:
+    """The values with alternative `number` in its place, or as they are where it is none of this site's."""
+    n = size(shape.elements)
+    which = jnp.clip(number // n, 0, shape.alternatives - 1)
+    here = (jnp.arange(n) == number % n).reshape(shape.elements) & (number >= 0) & (number < shape.size)
+
+    def one(value, alternative):
+        chosen = lax.dynamic_index_in_dim(alternative, which, axis=0, keepdims=False)
+        mask = jnp.reshape(here, here.shape + (1,) * (value.ndim - here.ndim))
+        return jnp.where(mask, chosen, value)
+
+    return [one(v, a) for v, a in zip(values, alternatives, strict=True)]
+
+
+def replace_lanes(values, alternatives, shape: ForkShape, axis: int, number: Any, on: jax.Array) -> list:
+    """The values with an alternative in place in every lane along `axis` that is `on`.
+
+    `number` counts the alternatives of one lane; the values are as they are where it is none of this site's.
+    """
+    others = [1 if i == axis else n for i, n in enumerate(shape.elements)]
+    n = size(others)
+    which = jnp.clip(number // n, 0, shape.alternatives - 1)
+    here = (jnp.arange(n) == number % n).reshape(others) & (number >= 0) & (number < n * shape.alternatives)
+    here = here & on.reshape([-1 if i == axis else 1 for i in range(len(others))])
+
+    def one(value, alternative):
+        chosen = lax.dynamic_index_in_dim(alternative, which, axis=0, keepdims=False)
+        return jnp.where(here.reshape(here.shape + (1,) * (value.ndim - here.ndim)), chosen, value)
+
+    return [one(v, a) for v, a in zip(values, alternatives, strict=True)]
