@@ -83,7 +83,7 @@ MIXED = {
 def claims(function):
     """The axis of each output along which it depends on the first axis of the input index by index, or None."""
     jaxpr = open_jaxpr(jax.make_jaxpr(function)(X))
-    outs = dep.through(jaxpr, [dep.NOTHING] * len(jaxpr.constvars), [dep.source(0, (N,), (0,))])
+    outs = dep.through(jaxpr, [dep.source(0, (N,), (0,))])
     return [next((axes[0] for _, axes in d), None) for d in outs]
 
 

@@ -11,13 +11,14 @@ from jax import numpy as jnp
 from ._arguments import objective_function
 from ._errors import name_of
 from ._estimator import Enumerate, Estimator, Path
-from ._jax import is_inexact_aval, lane_shape, open_jaxpr, scan_parts, without_lanes
+from ._jax import is_inexact_aval, lane_shape, without_lanes
 from ._pytree import size
 from ._sample import default_estimator
 from .analysis._discontinuities import jumps_of
-from .program._interpreter import width
-from .program._plan import Step, plan_of
+from .program._plan import plan_of
 from .program._trace_call import trace_call
+from .program._width import width
+from .program.control import control_of
 
 
 class SiteReport(NamedTuple):
@@ -82,23 +83,14 @@ def describe_sites(fun: Callable, *args, **kwargs) -> Description:
 
 
 def _sites(jaxpr, times: int, where: tuple[str, ...]) -> Iterator[SiteReport]:
-    for step in plan_of(open_jaxpr(jaxpr)).steps:
-        if not isinstance(step, Step):
-            continue
-        params = step.eqn.params
+    for step in plan_of(jaxpr).draws:
         if step.name == "sample":
-            if params["site"].estimator is not None:
+            if step.eqn.params["site"].estimator is not None:
                 yield _report(step, times, where)
-        elif step.name == "scan":
-            scan = scan_parts(step.eqn)
-            yield from _sites(scan.body, times * scan.length, (*where, f"scan {scan.length}"))
-        elif step.name == "cond":
-            for i, branch in enumerate(params["branches"]):
-                yield from _sites(branch, times, (*where, f"branch {i}"))
-        elif step.name == "while":
-            yield from _sites(params["body_jaxpr"], times, (*where, "while"))
-        elif "jaxpr" in params:
-            yield from _sites(params["jaxpr"], times, (*where, "checkpoint"))
+            continue
+        control = control_of(step.eqn)
+        for body in [] if control is None else control.bodies(step.eqn):
+            yield from _sites(body.jaxpr, times * body.times, (*where, body.where))
 
 
 def _report(step, times, where):

@@ -13,6 +13,7 @@ from ._arguments import flag, objective_function, whole
 from ._errors import ObjectiveError, RandomKeyError
 from ._jax import lane_shape, make_primitive, vmapped
 from ._pytree import is_inexact
+from ._samples_in import samples
 from .analysis._discontinuities import warn_of_jumps
 from .analysis._key_reuse import refuse_reuse
 from .estimate._credit_plan import credit_plan
@@ -21,7 +22,7 @@ from .estimate._estimate import Estimating, estimate
 from .estimate._stated import check_stated
 from .forks._replay import Options, Replaying
 from .program._interpreter import walk
-from .program._plan import plan_of, samples
+from .program._plan import plan_of
 from .program._site import check_key
 from .program._trace_call import trace_call
 

@@ -314,28 +314,6 @@ def scopes_of(eqn: Any) -> str:
     return str(eqn.source_info.name_stack)
 
 
-class Scan(NamedTuple):
-    """The parts of a `scan` equation: its body, options, and how many operands are constants and carries."""
-
-    body: Any
-    length: int
-    reverse: bool
-    unroll: Any
-    num_consts: int
-    num_carry: int
-
-
-def scan_parts(eqn: Any) -> Scan:
-    """Read a `scan` equation."""
-    p = eqn.params
-    if "num_consts" in p:
-        num_consts, num_carry = p["num_consts"], p["num_carry"]
-    else:
-        groups = p["ft_in"].update(range(len(eqn.invars))).unpack()
-        num_consts, num_carry, _ = (len(list(group)) for group in groups)
-    return Scan(p["jaxpr"], p["length"], p["reverse"], p["unroll"], num_consts, num_carry)
-
-
 def bits_of_key(key: jax.Array) -> jax.Array:
     """The words of a typed key, as integers along a trailing axis."""
     return jax.random.key_data(key)

@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .._jax import Literal, closed_consts, inner_jaxprs, open_jaxpr, scan_parts
+from .._jax import Literal, inner_jaxprs
 from .._pytree import size
+from ..program._flow import Domain
+from ..program.control import control_of
 
 Axes = tuple[int | None, ...]
 Dependence = dict[tuple[tuple[int, ...], Axes], int]
@@ -115,41 +117,68 @@ REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_a
 CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 
 
+class _Dependences(Domain[Dependence]):
+    """Which draws a value depends on."""
+
+    nothing = NOTHING
+
+    def join(self, a, b):
+        """On what either depends on."""
+        return union([a, b])
+
+    def choose(self, which, ways, axes=0):
+        """Entries depend on the choice that is made for them."""
+        return union([move(which, lambda a: a if a < axes else None), *ways])
+
+    def one_step(self, state):
+        """Entries along the leading axis are told apart no more."""
+        return move(state, lambda a: a - 1 if a else None)
+
+    def all_steps(self, state):
+        """One axis more in front."""
+        return move(state, lambda a: a + 1)
+
+    def operation(self, eqn, states):
+        """By its rule; without one, everything depends on everything."""
+        rule = RULES.get(eqn.primitive.name, _elementwise if eqn.primitive.name in ELEMENTWISE else _unknown)
+        out = rule(eqn, states)
+        return out if isinstance(out, list) else [out] * len(eqn.outvars)
+
+    def after(self, eqn, states):
+        """Calls are looked into only where there are axes to be kept apart."""
+        if not any(states):
+            return [NOTHING] * len(eqn.outvars)
+        control = control_of(eqn)
+        if control is not None and control.plain and not any(map(has_axes, states)):
+            return [mixed(union(states))] * len(eqn.outvars)
+        return super().after(eqn, states)
+
+
 def after(eqn: Any, inputs: Sequence[Dependence]) -> list[Dependence]:
     """The dependence of each output of an equation without samples."""
-    n = len(eqn.outvars)
-    if not any(inputs):
-        return [NOTHING] * n
-    rule = RULES.get(eqn.primitive.name)
-    if rule is None and eqn.primitive.name in ELEMENTWISE:
-        rule = _elementwise
-    if rule is not None:
-        out = rule(eqn, inputs)
-        return out if isinstance(out, list) else [out] * n
-    if len(inner := list(inner_jaxprs(eqn))) == 1 and eqn.primitive.name in CALLS and any(map(has_axes, inputs)):
-        return through(inner[0], [NOTHING] * len(_consts(eqn)), inputs)
-    return [mixed(union(inputs))] * n
+    return _DEPENDENCES.after(eqn, inputs)
 
 
-CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"}
+def inside(eqn: Any, inputs: Sequence[Dependence], outputs: Sequence[Dependence]) -> list[tuple[Any, list[Dependence]]]:
+    """The jaxprs inside an equation, each with what its inputs depend on, constants left out."""
+    control = control_of(eqn)
+    if control is None:
+        return [(inner, list(inputs)) for inner in inner_jaxprs(eqn)]
+    return control.inside(eqn, inputs, outputs, _DEPENDENCES)
 
 
-def _consts(eqn):
-    jaxpr = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    return closed_consts(jaxpr)
-
-
-def through(jaxpr: Any, consts: Sequence[Dependence], inputs: Sequence[Dependence]) -> list[Dependence]:
-    """The dependence of the outputs of a jaxpr without samples."""
-    env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
-    for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, after(eqn, look(env, eqn.invars)), strict=True))
-    return look(env, jaxpr.outvars)
+def through(jaxpr: Any, inputs: Sequence[Dependence]) -> list[Dependence]:
+    """The dependence of the outputs of a jaxpr without samples, closed or open, constants left out."""
+    return _DEPENDENCES.through(jaxpr, inputs)
 
 
 def look(env: dict, atoms: Sequence[Any]) -> list[Dependence]:
     """The dependences of variables; literals have none."""
     return [NOTHING if isinstance(a, Literal) else env.get(a, NOTHING) for a in atoms]
+
+
+def _unknown(eqn, inputs):
+    return mixed(union(inputs))
 
 
 def _shape(atom):
@@ -290,43 +319,6 @@ def _convolution(eqn, inputs):
     return union([move(inputs[0], batch.get), mixed(inputs[1])])
 
 
-def _scan(eqn, inputs):
-    scan = scan_parts(eqn)
-    body = open_jaxpr(scan.body)
-    consts = [NOTHING] * len(closed_consts(scan.body))
-    n, m = scan.num_consts, scan.num_carry
-    xs = [move(d, lambda a: a - 1 if a else None) for d in inputs[n + m :]]
-    carry = list(inputs[n : n + m])
-    while True:
-        outs = through(body, consts, [*inputs[:n], *carry, *xs])
-        wider = [union([c, o]) for c, o in zip(carry, outs[:m], strict=True)]
-        if wider == carry:
-            break
-        carry = wider
-    return [*carry, *[move(d, lambda a: a + 1) for d in outs[m:]]]
-
-
-def _while(eqn, inputs):
-    """The axes of the condition are the leading ones of the state: each of its lanes goes on by itself."""
-    params = eqn.params
-    n, m = params["cond_nconsts"], params["body_nconsts"]
-    test, body = params["cond_jaxpr"], params["body_jaxpr"]
-    lanes, state = len(open_jaxpr(test).outvars[0].aval.shape), list(inputs[n + m :])
-    while True:
-        outs = through(open_jaxpr(body), [NOTHING] * len(closed_consts(body)), [*inputs[n : n + m], *state])
-        (going,) = through(open_jaxpr(test), [NOTHING] * len(closed_consts(test)), [*inputs[:n], *state])
-        going = move(going, lambda a: a if a < lanes else None)
-        wider = [union([s, o, going]) for s, o in zip(state, outs, strict=True)]
-        if wider == state:
-            return state
-        state = wider
-
-
-def _cond(eqn, inputs):
-    branches = [through(open_jaxpr(b), [NOTHING] * len(closed_consts(b)), inputs[1:]) for b in eqn.params["branches"]]
-    return [union([mixed(inputs[0]), *outs]) for outs in zip(*branches, strict=True)]
-
-
 def _draw(eqn, inputs):
     """A draw depends on its operands lane by lane."""
     lanes, parts = list(reversed(eqn.params["lanes"])), []
@@ -357,8 +349,7 @@ RULES: dict[str, Callable] = {
     "sort": _sort,
     "dynamic_update_slice": _update_slice,
     "conv_general_dilated": _convolution,
-    "scan": _scan,
-    "while": _while,
-    "cond": _cond,
     "sample": _draw,
 }
+
+_DEPENDENCES = _Dependences()

@@ -22,8 +22,10 @@ import jax
 from jax import numpy as jnp
 
 from .._estimator import Path
-from .._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, scan_parts, source_line, trace, without_lanes
+from .._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, source_line, trace, without_lanes
+from ..program._flow import settle
 from ..program._plan import Inlined, Step, inline
+from ..program.control import loop_of
 from ._continuity import BODIES, CONTINUOUS, FOLDS, POLES, continuous_outputs, is_opaque, is_theirs
 from ._continuous_selects import COMPARISONS, TESTS, Branches, State, union
 from ._dependence import bits
@@ -241,31 +243,29 @@ class _Analysis:
         self.always |= union(self.run(self.relaxed[id(eqn)], [(path, 0), *states[1:]], eqn))[1]
 
     def _scan(self, eqn, states):
-        scan = scan_parts(eqn)
-        n, m = scan.num_consts, scan.num_carry
-        carry = list(states[n : n + m])
-        while True:
-            outs = self.run(scan.body, [*states[:n], *carry, *states[n + m :]], eqn)
-            wider = [union(pair) for pair in zip(carry, outs[:m], strict=True)]
-            if wider == carry:
-                return [*carry, *outs[m:]]
-            carry = wider
+        loop: Any = loop_of(eqn)
+        consts, carry, xs = loop.split(states)
+        carry, outs = settle(lambda c: self.run(loop.jaxpr, [*consts, *c, *xs], eqn), carry, _either)
+        return [*carry, *loop.results(outs)[1]]
 
     def _while(self, eqn, states):
         params = eqn.params
         n, m = params["cond_nconsts"], params["body_nconsts"]
-        carry = list(states[n + m :])
-        while True:
+
+        def turn(carry):
             ends = self.run(params["cond_jaxpr"], [*states[:n], *carry], eqn)[0][1]
             outs = self.run(params["body_jaxpr"], [*states[n : n + m], *carry], eqn)
-            wider = [union([c, o, (0, ends)]) for c, o in zip(carry, outs, strict=True)]
-            if wider == carry:
-                return carry
-            carry = wider
+            return [union([out, (0, ends)]) for out in outs]
+
+        return settle(turn, list(states[n + m :]), _either)[0]
 
     def _cond(self, eqn, states):
         outs = [self.run(branch, states[1:], eqn) for branch in eqn.params["branches"]]
         return [union([(0, states[0][1]), *ways]) for ways in zip(*outs, strict=True)]
+
+
+def _either(a: State, b: State) -> State:
+    return union([a, b])
 
 
 RULES = {"sample": _Analysis._sample, "scan": _Analysis._scan, "while": _Analysis._while, "cond": _Analysis._cond}

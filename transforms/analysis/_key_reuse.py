@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._errors import RandomKeyError, name_of
-from .._jax import Literal, inner_jaxprs, open_jaxpr, scan_parts, source_line
-from ..program._plan import CALLS, samples, samples_in
+from .._jax import Literal, inner_jaxprs, open_jaxpr, source_line
+from .._samples_in import samples, samples_in
+from ..program.control import Call, Checkpoint, loop_of
 from ._key_numbers import Fact, Numbers, is_key, numbered, union
 
 GENERATORS = {"random_bits", "random_gamma"}
@@ -148,11 +149,11 @@ class _Walk(Numbers):
         return [self.fresh(f.loops) for f in outs]
 
     def _scan(self, eqn, facts):
-        scan, before = scan_parts(eqn), self.around
-        bit = self._enter(scan.length, f"a loop of {scan.length} steps")
-        n, m = scan.num_consts, scan.num_consts + scan.num_carry
-        carry = self._carried(scan.body, n, facts[n:m], union(facts) | bit)
-        self._inside(eqn, scan.body, [*facts[:n], *carry, *(self.each(f, bit) for f in facts[m:])])
+        loop: Any = loop_of(eqn)
+        before, bit = self.around, self._enter(loop.length, f"a loop of {loop.length} steps")
+        consts, init, xs = loop.split(facts)
+        carry = self._carried(loop.jaxpr, loop.num_consts, init, union(facts) | bit)
+        self._inside(eqn, loop.jaxpr, [*consts, *carry, *(self.each(f, bit) for f in xs)])
         self.around = before
         return [self.fresh(union(facts)) for _ in eqn.outvars]
 
@@ -198,7 +199,7 @@ class _Walk(Numbers):
 
 
 RULES = {
-    **dict.fromkeys([*CALLS, "checkpoint", "remat", "remat2"], _Walk._call),
+    **dict.fromkeys([*Call.names, *Checkpoint.names], _Walk._call),
     "sample": _Walk._sample,
     "expectation": _Walk._expectation,
     "scan": _Walk._scan,

@@ -15,20 +15,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from .._jax import (
-    Literal,
-    closed_consts,
-    evaluate,
-    evaluate_with,
-    is_key,
-    open_jaxpr,
-    scan_parts,
-    scopes_of,
-    segment,
-    source_line,
-    trace,
-    vmapped,
-)
+from .._jax import Literal, evaluate, is_key, scopes_of, segment, source_line, trace, vmapped
+from ..program.control import control_of
 
 SCOPE = "site "
 """What the name scope of a sample site starts with."""
@@ -80,32 +68,12 @@ def _search(jaxpr, inputs):
 
 def _inside(eqn, operands):
     """The equation within a loop, a branch or a call."""
-    if eqn.primitive.name == "scan":
-        return _inside_scan(scan_parts(eqn), operands)
-    if eqn.primitive.name == "cond":
-        branches = eqn.params["branches"]
-        taken = branches[int(np.clip(operands[0], 0, len(branches) - 1))]
-        return _search(open_jaxpr(taken), [*closed_consts(taken), *operands[1:]])
     if eqn.primitive.name == "expectation":
         traced = trace(vmapped(eqn.params["program"].values, eqn.params["lanes"]), *operands)
         return _search(traced.jaxpr, [*traced.consts, *operands])
-    called = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    if called is None or len(open_jaxpr(called).invars) != len(operands):
-        return None
-    return _search(open_jaxpr(called), [*closed_consts(called), *operands])
-
-
-def _inside_scan(scan, operands):
-    body, n, m = open_jaxpr(scan.body), scan.num_consts, scan.num_carry
-    consts, carry, xs = [*closed_consts(scan.body), *operands[:n]], operands[n : n + m], operands[n + m :]
-    step = jax.jit(lambda *xs: evaluate_with(body, xs))
-    for t in reversed(range(scan.length)) if scan.reverse else range(scan.length):
-        inputs = [*consts, *carry, *(x[t] for x in xs)]
-        outs = step(*inputs)
-        if any(map(_is_bad, outs)):
-            return _search(body, inputs)
-        carry = outs[:m]
-    return None
+    control = control_of(eqn)
+    entered = None if control is None else control.enter(eqn, operands, _is_bad)
+    return None if entered is None else _search(*entered)
 
 
 def _site(eqn):

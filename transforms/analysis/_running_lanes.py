@@ -14,8 +14,8 @@ import jax
 from jax import numpy as jnp
 
 from .._errors import NoRuleError, name_of
-from .._jax import inner_jaxprs, open_jaxpr, scan_parts
-from ..program._plan import samples_in
+from .._jax import open_jaxpr
+from .._samples_in import samples_in
 from . import _dependence as dep
 from ._dependence import NOTHING, Axes, Dependence
 
@@ -71,22 +71,6 @@ def _follow(jaxpr, inputs: list[Dependence]):
             for _, axes in given[0]:
                 yield id(eqn), axes
         elif samples_in(eqn):
-            for inner, operands in _inside(eqn, given, outs):
+            for inner, operands in dep.inside(eqn, given, outs):
                 consts = [NOTHING] * (len(inner.constvars) + len(inner.invars) - len(operands))
                 yield from _follow(inner, [*consts, *operands])
-
-
-def _inside(eqn, given, outs):
-    """The jaxprs with draws of an equation, and what their operands depend on."""
-    name, params = eqn.primitive.name, eqn.params
-    if name == "scan":
-        scan = scan_parts(eqn)
-        n, m = scan.num_consts, scan.num_carry
-        xs = [dep.move(d, lambda a: a - 1 if a else None) for d in given[n + m :]]
-        return [(open_jaxpr(scan.body), [*given[:n], *outs[:m], *xs])]
-    if name == "cond":
-        return [(open_jaxpr(branch), given[1:]) for branch in params["branches"]]
-    if name == "while":
-        n, m = params["cond_nconsts"], params["body_nconsts"]
-        return [(open_jaxpr(params["body_jaxpr"]), [*given[n : n + m], *outs])]
-    return [(inner, given) for inner in inner_jaxprs(eqn)]

@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._estimator import Direct
-from .._jax import Literal, closed_consts, is_inexact_aval, open_jaxpr, scan_parts
+from .._jax import Literal, closed_consts, is_inexact_aval, open_jaxpr
 from ..analysis import _dependence as dep
 from ..analysis._dependence import NOTHING, Dependence
+from ..program._flow import settle
 from ..program._plan import Inlined, Plan, Step, gather, inline
 from ..program._site_terms import score_shape
+from ..program.control import loop_of
 from ._linear_tail import Splitting
 
 OPAQUE = {"site_log_density", "site_draw"}
@@ -112,7 +114,7 @@ class Analysis:
     def _step(self, step, inputs):
         if step.name == "sample":
             return self._sample(step, inputs)
-        if step.name == "scan":
+        if loop_of(step.eqn) is not None:
             body = self.scans[id(step)] = _Body(step, inputs)
             return body.outputs([self._new((body.scan.length, *shape)) for shape in body.shapes])
         if step.name in NODES:
@@ -203,9 +205,9 @@ class _Body:
     """
 
     def __init__(self, step: Step, inputs: Sequence[Dependence]):
-        self.scan = scan_parts(step.eqn)
+        self.scan: Any = loop_of(step.eqn)
         self.writes = step.writes
-        body, n, m = open_jaxpr(self.scan.body), self.scan.num_consts, self.scan.num_carry
+        body, n, m = self.scan.body, self.scan.num_consts, self.scan.num_carry
         free = [NOTHING] * (len(body.constvars) + len(body.invars))
         self.shapes = Analysis(body, free, ()).shapes
         self.outer: list[Dependence] = []
@@ -216,14 +218,12 @@ class _Body:
         given = [shape for d in self.outer for shape, _ in d] + self.shapes
         consts = [NOTHING] * len(body.constvars)
         xs = [dep.move(d, lambda a: a - 1 if a else None) for d in operands[n + m :]]
-        self.carry = operands[n : n + m]
-        while True:
-            self.analysis = Analysis(body, [*consts, *operands[:n], *self.carry, *xs], given)
-            self.outs = self.analysis.dependences(self.analysis.flat.outputs)
-            wider = [dep.union([c, self._earlier(o)]) for c, o in zip(self.carry, self.outs[:m], strict=True)]
-            if wider == self.carry:
-                break
-            self.carry = wider
+
+        def step_of(carry):
+            self.analysis = Analysis(body, [*consts, *operands[:n], *carry, *xs], given)
+            return self.analysis.dependences(self.analysis.flat.outputs)
+
+        self.carry, self.outs = settle(step_of, operands[n : n + m], lambda c, o: dep.union([c, self._earlier(o)]))
 
     def _from_outside(self, dependence, numbers):
         """Name what an operand depends on as sources of the body: one for each group that varies in one way."""
@@ -267,7 +267,7 @@ class _Body:
     def credit(self, wanted: set) -> ScanCredit:
         """The plan of the body, boxing what is wanted of it and the carries that this takes."""
         n, m = self.scan.num_consts, self.scan.num_carry
-        first = len(self.analysis.flat.inputs) - len(open_jaxpr(self.scan.body).invars) + n
+        first = len(self.analysis.flat.inputs) - len(self.scan.body.invars) + n
         carries = self.analysis.flat.inputs[first : first + m]
         boxed = [v in wanted for v in self.writes]
         while True:
@@ -292,9 +292,9 @@ def _has_elements(item: Any) -> bool:
     """Whether a draw has scores for elements of its value, besides those of its lanes."""
     if not isinstance(item, Step):
         return False
-    if item.name == "scan":
-        inner = inline(open_jaxpr(item.eqn.params["jaxpr"]), opaque=OPAQUE)
-        return any(map(_has_elements, inner.items))
+    loop = loop_of(item.eqn)
+    if loop is not None:
+        return any(map(_has_elements, inline(loop.body, opaque=OPAQUE).items))
     return item.name == "sample" and len(score_of(item) or ()) > len(item.eqn.params["lanes"])
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from jax import lax
 from jax import numpy as jnp
 
-from .._jax import Literal, closed_consts, scan_parts, vary, varying_axes
+from .._jax import Literal, vary, varying_axes
 from ..analysis import _dependence as dep
 from ..analysis._dependence import Dependence
 from ..forks._replay import Options
-from ..program._interpreter import RULES, walk
+from ..program._interpreter import walk
 from ..program._plan import read
 from ..program._site_terms import magic_box
+from ..program.control import loop_of
 from ._credit_plan import CreditPlan
 from ._estimate import Estimating, estimate
 
@@ -38,11 +38,14 @@ class Crediting(Estimating):
         rest = Crediting(self.options, self.key, self.witness, self.plan, self.sources, self.boxed)
         return estimate(plan, env, start, rest)
 
-    def rule(self, name):
-        """Scans are credited inside; any other control flow is one node with one score."""
-        if name == "sample" or name not in RULES:
-            return super().rule(name)
-        return self._scan if name == "scan" else self._node
+    def control(self, step, operands, cursor):
+        """Loops are credited inside; any other control flow is one node with one score."""
+        loop = loop_of(step.eqn)
+        if loop is not None:
+            return self._loop(step, operands, loop)
+        values, record = Estimating(self.options, self.key, self.witness).control(step, operands, cursor)
+        self.sources.append(jnp.zeros((), float) if record.score is None else record.score)
+        return values, record._replace(score=None)
 
     def draw(self, site, operands, lanes, cursor):
         """Draw, and keep the score apart."""
@@ -50,12 +53,6 @@ class Crediting(Estimating):
         if score is not None:
             self.sources.append(score)
         return values, record
-
-    def _node(self, step, operands, _, cursor):
-        whole = Estimating(self.options, self.key, self.witness)
-        values, record = RULES[step.name](step, operands, whole, cursor)
-        self.sources.append(jnp.zeros((), float) if record.score is None else record.score)
-        return values, record._replace(score=None)
 
     def complete(self, plan, env):
         """The outputs, those of the tail from boxed values."""
@@ -113,10 +110,9 @@ class Crediting(Estimating):
         known = not isinstance(variable, Literal) and variable in self.boxed
         return self.boxed[variable] if known else self.box(jnp.asarray(value), dependence)
 
-    def _scan(self, step, operands, _, cursor):
-        scan, credit = scan_parts(step.eqn), self.plan.scans[id(step)]
-        n, m = scan.num_consts, scan.num_carry
-        consts, init, xs = operands[:n], operands[n : n + m], operands[n + m :]
+    def _loop(self, step, operands, loop):
+        credit, n, m = self.plan.scans[id(step)], loop.num_consts, loop.num_carry
+        consts, init, xs = loop.split(operands)
         body, is_boxed = credit.body, credit.body.boxed
         outer = [self.total(dep.mask_of(d)) for d in credit.outer]
         carries = body.inputs[len(body.inputs) - len(operands) + n :][:m]
@@ -129,16 +125,14 @@ class Crediting(Estimating):
             raw, past, boxed = carry
             given = dict(zip([carries[i] for i in linked], boxed, strict=True))
             mode = _Body(self.options, self.key, self.witness, body, [*outer, *past], given)
-            env = dict(zip(body.inputs, [*closed_consts(scan.body), *consts, *raw, *xs], strict=True))
+            env = dict(zip(body.inputs, [*loop.closed, *consts, *raw, *xs], strict=True))
             (outs, tail), record = walk(body, env, mode, top=False)
             now = mode.sources[len(outer) + len(past) :]
             late = len(linked)
             past = [p + s for p, s in zip(past, now, strict=True)]
             return (outs[:m], *vary((past, tail[:late]), axes)), (outs[m:], tail[late:], now, record)
 
-        state, (ys, tail_ys, now, record) = lax.scan(
-            run, (init, *vary((past, start), axes)), xs, scan.length, reverse=scan.reverse, unroll=scan.unroll
-        )
+        state, (ys, tail_ys, now, record) = loop.scan(run, (init, *vary((past, start), axes)), xs)
         self.sources.extend(now)
         outs = [*state[0], *ys]
         for v, b, y in zip(step.writes, is_boxed, _spread(is_boxed, [*state[2], *tail_ys]), strict=True):

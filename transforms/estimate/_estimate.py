@@ -54,11 +54,11 @@ class Estimating(Mode):
         inside.running = (*self.running, running(going, loop))
         return inside
 
-    def rule(self, name):
+    def sample(self, step, operands, cursor):
         """Inside such a loop it matters which draw this is."""
-        return self._draw_running if name == "sample" and self.running else super().rule(name)
+        if not self.running:
+            return super().sample(step, operands, cursor)
 
-    def _draw_running(self, step, operands, _, cursor):
         def keep(term):
             for lanes in self.running:
                 term = lanes.keep(term, step.eqn)

@@ -17,11 +17,12 @@ from .._errors import EstimatorError, name_of
 from .._estimator import Direct
 from .._jax import evaluate_with
 from .._pytree import stop_gradient
+from .._samples_in import sites_in
 from ..analysis._key_reuse import refuse_reuse
 from ..forks._first_order_sum import fork_sum
 from ..forks._replay import Options, Replaying
 from ..program._interpreter import walk
-from ..program._plan import plan_of, sites_in
+from ..program._plan import plan_of
 from ..program._trace_call import trace_call
 from ._estimate import Estimating
 from ._stated import stated

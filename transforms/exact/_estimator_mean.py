@@ -25,8 +25,9 @@ from .._arguments import objective_function, whole
 from .._errors import EstimatorError, ObjectiveError
 from .._jax import inner_jaxprs, trace
 from .._pytree import stop_gradient
+from .._samples_in import samples_in
 from ..program._interpreter import Mode, walk
-from ..program._plan import Plan, plan_of, samples_in
+from ..program._plan import Plan, plan_of
 from ..program._site import check_key
 from ..program._trace_call import TracedCall, trace_call
 from ._outcomes import LAWS, Collecting, Dissolving, Nodes, Outcomes, Table, draw_from_noise, make_nodes

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 
-from .._jax import DropVar, Literal, closed_consts, evaluate, open_jaxpr, scan_parts, segment, trace
+from .._jax import DropVar, Literal, evaluate, segment, trace
 from ..analysis import _dependence as dep
+from ..program._flow import settle
 from ..program._plan import inline
+from ..program.control import loop_of
 
 SAME, APART = -2, -1
 """How a value varies with the version: not at all; freely; or (an axis, 0 and up) index by index along that axis."""
@@ -132,7 +133,7 @@ def _sort(items, hows, lanes):
         elif APART not in (*given, *outs):
             alike.eqns.append(eqn)
             late.update(v for v, h in zip(eqn.outvars, outs, strict=True) if h == SAME)
-        elif eqn.primitive.name == "scan" and any(h >= 0 for h in given):
+        elif loop_of(eqn) is not None and any(h >= 0 for h in given):
             outs = _scan_hows(eqn, given, lanes)
             parts.append(_Part(_scan, [eqn]))
             new_round()
@@ -222,47 +223,39 @@ def _each(jaxpr, eqns, env, hows, lanes):
 # ---- loops in which lanes meet --------------------------------------------------------------------------------------
 
 
-def _split(scan, operands):
-    n, m = scan.num_consts, scan.num_carry
-    return operands[:n], operands[n : n + m], operands[n + m :]
-
-
 def _inside(how):
     """How one step of a stacked value varies; steps that are the lanes vary freely."""
     return how if how < 0 else how - 1 if how else APART
 
 
-def _body_hows(scan, hows, lanes):
+def _body_hows(loop, hows, lanes):
     """How the carries vary at any step, and how the outputs of the body do."""
-    body = open_jaxpr(scan.body)
-    flat = inline(body, opaque=set())
-    consts, carry, xs = _split(scan, hows)
+    flat = inline(loop.body, opaque=set())
+    consts, carry, xs = loop.split(hows)
     known = [SAME] * (len(flat.inputs) - len(hows))
-    while True:
+
+    def step(carry):
         inner = dict.fromkeys(flat.constants, SAME)
         inner.update(zip(flat.inputs, [*known, *consts, *carry, *map(_inside, xs)], strict=True))
         _sort([getattr(item, "eqn", item) for item in flat.items], inner, lanes)
-        outs = _look(inner, flat.outputs, lambda a: SAME)
-        wider = [_join(c, o) for c, o in zip(carry, outs[: len(carry)], strict=True)]
-        if wider == carry:
-            return carry, outs
-        carry = wider
+        return _look(inner, flat.outputs, lambda a: SAME)
+
+    return settle(step, carry, _join)
 
 
 def _scan_hows(eqn, hows, lanes):
-    scan = scan_parts(eqn)
-    carry, outs = _body_hows(scan, list(hows), lanes)
+    carry, outs = _body_hows(loop_of(eqn), list(hows), lanes)
     return [*carry, *[h if h < 0 else h + 1 for h in outs[len(carry) :]]]
 
 
 def _scan(jaxpr, eqns, env, hows, lanes):
     """A loop whose body has all its versions."""
     (eqn,) = eqns
-    scan = scan_parts(eqn)
+    loop: Any = loop_of(eqn)
     operands = _look(env, eqn.invars, lambda a: Value(SAME, jnp.asarray(a.val, a.aval.dtype)))
-    carried, _ = _body_hows(scan, [x.how for x in operands], lanes)
-    consts, init, xs = _split(scan, operands)
-    known = [Value(SAME, x) for x in closed_consts(scan.body)]
+    carried, _ = _body_hows(loop, [x.how for x in operands], lanes)
+    consts, init, xs = loop.split(operands)
+    known = [Value(SAME, x) for x in loop.closed]
     init = [_as(x, how, lanes) for x, how in zip(init, carried, strict=True)]
     xs = [_as(x, APART if x.how == 0 else x.how, lanes) for x in xs]
     kinds = [_inside(x.how) for x in xs]
@@ -271,13 +264,13 @@ def _scan(jaxpr, eqns, env, hows, lanes):
     def body(carry, x):
         carry = [Value(how, *pair) for how, pair in zip(carried, carry, strict=True)]
         x = [Value(how, *pair) for how, pair in zip(kinds, x, strict=True)]
-        outs = _run(open_jaxpr(scan.body), [*known, *consts, *carry, *x], lanes)
+        outs = _run(loop.body, [*known, *consts, *carry, *x], lanes)
         late = [_as(y, how, lanes) for y, how in zip(outs, carried, strict=False)]
         out_hows[:] = [y.how for y in outs[len(carried) :]]
         return _pairs(late), _pairs(outs[len(carried) :])
 
     stacked = [(x.base, jnp.moveaxis(x.varied, 1, 0) if x.how == APART else x.varied) for x in xs]
-    carry, ys = lax.scan(body, _pairs(init), stacked, scan.length, reverse=scan.reverse, unroll=scan.unroll)
+    carry, ys = loop.scan(body, _pairs(init), stacked)
     results = [Value(how, *pair) for how, pair in zip(carried, carry, strict=True)]
     for how, (base, varied) in zip(out_hows, ys, strict=True):
         if how == APART:

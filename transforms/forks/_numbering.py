@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .._estimator import Fork
-from .._jax import lane_shape, open_jaxpr, scan_parts
-from ..program._interpreter import width
-from ..program._plan import Step, plan_of, samples
+from .._jax import lane_shape
+from .._samples_in import samples
+from ..program._plan import Step, plan_of
 from ..program._site_terms import fork_shape
+from ..program._width import width
+from ..program.control import control_of
 
 Numbering = dict[int, np.ndarray]
 
@@ -30,16 +31,13 @@ def lane_axis(lanes: tuple[int, ...]) -> int | None:
 def numbering(step: Step) -> Numbering:
     """The alternatives of a step, from 0."""
     if step.numbering is None:
-        step.numbering = NUMBERINGS.get(step.name, _alone)(step)
+        step.numbering = _numbering(step) if width(step) else {}
     return step.numbering
 
 
 def numbering_of(jaxpr: Any) -> Numbering:
-    """The alternatives of a jaxpr."""
-    jaxpr = open_jaxpr(jaxpr)
-    if not samples(jaxpr):
-        return {}
-    return numbering_of_steps([step for step in plan_of(jaxpr).steps if isinstance(step, Step)])
+    """The alternatives of an open jaxpr."""
+    return numbering_of_steps(plan_of(jaxpr).draws) if samples(jaxpr) else {}
 
 
 def numbering_of_steps(steps: list[Step]) -> Numbering:
@@ -47,21 +45,29 @@ def numbering_of_steps(steps: list[Step]) -> Numbering:
     rows: dict[int, list] = {}
     past = 0
     for step in steps:
-        if width(step):
-            for length, numbers in numbering(step).items():
-                rows.setdefault(length, []).append(numbers + past)
-            past += width(step)
+        for length, numbers in numbering(step).items():
+            rows.setdefault(length, []).append(numbers + past)
+        past += width(step)
     return {length: np.concatenate(parts) for length, parts in rows.items()}
 
 
+def _numbering(step):
+    if step.name == "sample":
+        return _sample(step)
+    control: Any = control_of(step.eqn)
+    if not control.lanewise:
+        return _alone(step)
+    (body,) = control.bodies(step.eqn)
+    past = width(step) // body.times * np.arange(body.times)
+    return {length: np.concatenate([rows + t for t in past]) for length, rows in numbering_of(body.jaxpr).items()}
+
+
 def _alone(step):
-    return {1: np.arange(width(step))[:, None]} if width(step) else {}
+    return {1: np.arange(width(step))[:, None]}
 
 
 def _sample(step):
     params = step.eqn.params
-    if not isinstance(params["site"].prototype(), Fork):
-        return {}
     shape = fork_shape(params["site"], [v.aval for v in step.eqn.invars], params["lanes"])
     axis = lane_axis(lane_shape(params["lanes"]))
     if axis is None:
@@ -69,18 +75,3 @@ def _sample(step):
     numbers = np.arange(shape.size).reshape(shape.alternatives, *shape.elements)
     length = shape.elements[axis]
     return {length: np.moveaxis(numbers, 1 + axis, -1).reshape(-1, length)}
-
-
-def _scan(step):
-    if not width(step):
-        return {}
-    scan = scan_parts(step.eqn)
-    past = width(step) // scan.length * np.arange(scan.length)
-    return {length: np.concatenate([numbers + t for t in past]) for length, numbers in numbering_of(scan.body).items()}
-
-
-def _body(step):
-    return numbering_of(step.eqn.params["jaxpr"])
-
-
-NUMBERINGS = {"sample": _sample, "scan": _scan, "checkpoint": _body, "remat2": _body, "remat": _body}

@@ -16,6 +16,7 @@ from ..program._interpreter import Mode
 from ..program._share import share
 from ..program._site import rebind
 from ..program._site_terms import enumerated, fork, fork_shape, replace_lanes, replace_one
+from ..program.control import control_of
 from ._numbering import lane_axis, numbering, numbering_of
 
 
@@ -96,12 +97,11 @@ class ReplayingLanes(Replaying):
         """How many alternatives each lane has in a jaxpr."""
         return len(numbering_of(jaxpr).get(len(self.on), ()))
 
-    def rule(self, name):
-        """What is inside a branch is not forked lane by lane."""
-        rule = super().rule(name)
-        if name != "cond":
-            return rule
-        return lambda step, operands, mode, cursor: rule(step, operands, mode, None)
+    def control(self, step, operands, cursor):
+        """Where alternatives are not numbered lane by lane (inside a branch), none is in place."""
+        construct = control_of(step.eqn)
+        lanewise = construct is not None and construct.lanewise
+        return super().control(step, operands, cursor if lanewise else None)
 
     def replace(self, values, alternatives, shape, lanes, cursor):
         """Put an alternative in place in each lane that is on."""

@@ -19,9 +19,11 @@ from .._errors import name_of
 from .._estimator import Fork
 from .._jax import is_key
 from .._pytree import stop_gradient
-from ..program._interpreter import walk, width
-from ..program._plan import Plan, Step, sites_in
+from .._samples_in import sites_in
+from ..program._interpreter import walk
+from ..program._plan import Plan
 from ..program._site import again, auxiliary
+from ..program._width import width
 from ._first_order_sum import fork_sum
 from ._lanes import versions
 from ._numbering import numbering, numbering_of_steps
@@ -93,7 +95,7 @@ def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Arr
 
 def _who(plan):
     """The forking sites, for a second derivative to be refused by."""
-    eqns = [step.eqn for step in plan.steps if isinstance(step, Step)]
+    eqns = [step.eqn for step in plan.draws]
     sites = [site for site in sites_in(eqns) if isinstance(site.prototype(), Fork)]
     names = list(dict.fromkeys(f"{site.prototype()} at {name_of(site.label)}" for site in sites))
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

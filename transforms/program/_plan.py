@@ -8,25 +8,21 @@ made once per jaxpr, in one pass, so a program of n sites has O(n) steps.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._jax import (
     DropVar,
     Literal,
-    closed_consts,
     evaluate,
     evaluate_with,
     fresh,
-    inner_jaxprs,
-    open_jaxpr,
     segment,
     trace,
     vmapped,
 )
-
-CALLS = {"jit", "pjit", "closed_call", "core_call"}
+from .._samples_in import samples_in
+from .control import called, is_call
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,11 @@ class Plan:
     steps: list = field(default_factory=list)
     constants: dict = field(default_factory=dict)
 
+    @property
+    def draws(self) -> list[Step]:
+        """The steps that an interpreter must look at."""
+        return [step for step in self.steps if isinstance(step, Step)]
+
     def reads_from(self, start: int) -> set:
         """The variables that the steps from `start` on, and the outputs, take from before."""
         live = {v for v in self.outputs if not isinstance(v, Literal | Const)}
@@ -100,29 +101,7 @@ def read(env: dict, atoms: list) -> list:
     return [a.val if isinstance(a, Literal) else a.value if isinstance(a, Const) else env[a] for a in atoms]
 
 
-_sampling: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _plans: dict[bool, weakref.WeakKeyDictionary] = {False: weakref.WeakKeyDictionary(), True: weakref.WeakKeyDictionary()}
-
-
-def samples(jaxpr: Any) -> bool:
-    """Whether a jaxpr holds a sample, at any depth."""
-    if jaxpr not in _sampling:
-        _sampling[jaxpr] = any(map(samples_in, jaxpr.eqns))
-    return _sampling[jaxpr]
-
-
-def sites_in(eqns: Iterable[Any]) -> Iterator[Any]:
-    """The sites of equations that are samples with an estimator, or hold some, at any depth."""
-    for eqn in eqns:
-        if eqn.primitive.name == "sample" and eqn.params["site"].estimator is not None:
-            yield eqn.params["site"]
-        for inner in inner_jaxprs(eqn):
-            yield from sites_in(inner.eqns)
-
-
-def samples_in(eqn: Any) -> bool:
-    """Whether an equation is a sample or holds one."""
-    return eqn.primitive.name in ("sample", "expectation") or any(map(samples, inner_jaxprs(eqn)))
 
 
 def plan_of(jaxpr: Any, *, nested: bool = False) -> Plan:
@@ -156,11 +135,10 @@ def _flatten(jaxpr, nested):
 
 def _called(eqn, nested):
     """The jaxpr that an equation calls, and its constants; (None, ()) where it is not a call."""
-    name = eqn.primitive.name
-    if name in CALLS:
-        jaxpr = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-        return open_jaxpr(jaxpr), closed_consts(jaxpr)
-    if name == "expectation" and not nested:
+    if is_call(eqn):
+        inside = called(eqn)
+        return inside.jaxpr, inside.consts
+    if eqn.primitive.name == "expectation" and not nested:
         program, lanes = eqn.params["program"], eqn.params["lanes"]
         if not lanes:
             return program.jaxpr, ()
