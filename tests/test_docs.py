@@ -58,3 +58,13 @@ def test_the_variances_of_the_page_are_those_of_the_script(name):
         found = module.tg.compare_estimators(objective, *args, key=jax.random.key(0), sites=tried, draws=2000)
         assert found.rows[0]["variance"] == pytest.approx(float(row[n]), rel=0.1)
         assert float(row[n]) * float(row[n + 1]) == pytest.approx(float(row[n + 2]), rel=0.02)
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/expectation-in-150-lines.md"])
+def test_the_files_that_a_page_names_are_there(page):
+    """A path in code, with a folder in it, is one of the repository, of `transforms/` or of `ppl/`."""
+    named = re.findall(r"`([a-z.]+/(?:[\w-]+/)*(?:[\w-]+(?:\.\w+)?)?)`", (ROOT / page).read_text())
+    places = (ROOT, ROOT / "transforms", ROOT / "ppl")
+    assert len(named) > 5
+    missing = [n for n in named if not any((p / n).exists() or (p / f"{n}.py").exists() for p in places)]
+    assert missing == []

@@ -243,7 +243,7 @@ class _Analysis:
         self.always |= union(self.run(self.relaxed[id(eqn)], [(path, 0), *states[1:]], eqn))[1]
 
     def _scan(self, eqn, states):
-        loop: Any = loop_of(eqn)
+        loop = loop_of(eqn)
         consts, carry, xs = loop.split(states)
         carry, outs = settle(lambda c: self.run(loop.jaxpr, [*consts, *c, *xs], eqn), carry, _either)
         return [*carry, *loop.results(outs)[1]]

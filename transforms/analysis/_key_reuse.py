@@ -149,7 +149,7 @@ class _Walk(Numbers):
         return [self.fresh(f.loops) for f in outs]
 
     def _scan(self, eqn, facts):
-        loop: Any = loop_of(eqn)
+        loop = loop_of(eqn)
         before, bit = self.around, self._enter(loop.length, f"a loop of {loop.length} steps")
         consts, init, xs = loop.split(facts)
         carry = self._carried(loop.jaxpr, loop.num_consts, init, union(facts) | bit)

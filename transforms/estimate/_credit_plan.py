@@ -25,7 +25,7 @@ from ..analysis._dependence import NOTHING, Dependence
 from ..program._flow import settle
 from ..program._plan import Inlined, Plan, Step, gather, inline
 from ..program._site_terms import score_shape
-from ..program.control import loop_of
+from ..program.control import is_loop, loop_of
 from ._linear_tail import Splitting
 
 OPAQUE = {"site_log_density", "site_draw"}
@@ -114,7 +114,7 @@ class Analysis:
     def _step(self, step, inputs):
         if step.name == "sample":
             return self._sample(step, inputs)
-        if loop_of(step.eqn) is not None:
+        if is_loop(step.eqn):
             body = self.scans[id(step)] = _Body(step, inputs)
             return body.outputs([self._new((body.scan.length, *shape)) for shape in body.shapes])
         if step.name in NODES:
@@ -205,7 +205,7 @@ class _Body:
     """
 
     def __init__(self, step: Step, inputs: Sequence[Dependence]):
-        self.scan: Any = loop_of(step.eqn)
+        self.scan = loop_of(step.eqn)
         self.writes = step.writes
         body, n, m = self.scan.body, self.scan.num_consts, self.scan.num_carry
         free = [NOTHING] * (len(body.constvars) + len(body.invars))
@@ -292,9 +292,8 @@ def _has_elements(item: Any) -> bool:
     """Whether a draw has scores for elements of its value, besides those of its lanes."""
     if not isinstance(item, Step):
         return False
-    loop = loop_of(item.eqn)
-    if loop is not None:
-        return any(map(_has_elements, inline(loop.body, opaque=OPAQUE).items))
+    if is_loop(item.eqn):
+        return any(map(_has_elements, inline(loop_of(item.eqn).body, opaque=OPAQUE).items))
     return item.name == "sample" and len(score_of(item) or ()) > len(item.eqn.params["lanes"])
 
 

@@ -14,7 +14,7 @@ from ..forks._replay import Options
 from ..program._interpreter import walk
 from ..program._plan import read
 from ..program._site_terms import magic_box
-from ..program.control import loop_of
+from ..program.control import is_loop, loop_of
 from ._credit_plan import CreditPlan
 from ._estimate import Estimating, estimate
 
@@ -40,9 +40,8 @@ class Crediting(Estimating):
 
     def control(self, step, operands, cursor):
         """Loops are credited inside; any other control flow is one node with one score."""
-        loop = loop_of(step.eqn)
-        if loop is not None:
-            return self._loop(step, operands, loop)
+        if is_loop(step.eqn):
+            return self._loop(step, operands, loop_of(step.eqn))
         values, record = Estimating(self.options, self.key, self.witness).control(step, operands, cursor)
         self.sources.append(jnp.zeros((), float) if record.score is None else record.score)
         return values, record._replace(score=None)

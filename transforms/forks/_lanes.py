@@ -18,7 +18,7 @@ from .._jax import DropVar, Literal, evaluate, segment, trace
 from ..analysis import _dependence as dep
 from ..program._flow import settle
 from ..program._plan import inline
-from ..program.control import loop_of
+from ..program.control import is_loop, loop_of
 
 SAME, APART = -2, -1
 """How a value varies with the version: not at all; freely; or (an axis, 0 and up) index by index along that axis."""
@@ -133,7 +133,7 @@ def _sort(items, hows, lanes):
         elif APART not in (*given, *outs):
             alike.eqns.append(eqn)
             late.update(v for v, h in zip(eqn.outvars, outs, strict=True) if h == SAME)
-        elif loop_of(eqn) is not None and any(h >= 0 for h in given):
+        elif is_loop(eqn) and any(h >= 0 for h in given):
             outs = _scan_hows(eqn, given, lanes)
             parts.append(_Part(_scan, [eqn]))
             new_round()
@@ -251,7 +251,7 @@ def _scan_hows(eqn, hows, lanes):
 def _scan(jaxpr, eqns, env, hows, lanes):
     """A loop whose body has all its versions."""
     (eqn,) = eqns
-    loop: Any = loop_of(eqn)
+    loop = loop_of(eqn)
     operands = _look(env, eqn.invars, lambda a: Value(SAME, jnp.asarray(a.val, a.aval.dtype)))
     carried, _ = _body_hows(loop, [x.how for x in operands], lanes)
     consts, init, xs = loop.split(operands)

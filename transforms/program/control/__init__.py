@@ -20,4 +20,5 @@ from ._call import called as called
 from ._call import is_call as is_call
 from ._checkpoint import Checkpoint as Checkpoint
 from ._scan import Loop as Loop
+from ._scan import is_loop as is_loop
 from ._scan import loop_of as loop_of

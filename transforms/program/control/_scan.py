@@ -10,7 +10,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ..._jax import closed_consts, evaluate_with, open_jaxpr
-from ._base import Control, body
+from ._base import Control, body, control_of
 
 
 class Loop(NamedTuple):
@@ -56,10 +56,13 @@ class Loop(NamedTuple):
         return lax.scan(step, init, xs, self.length, reverse=self.reverse, unroll=self.unroll)
 
 
-def loop_of(eqn: Any) -> Loop | None:
-    """The parts of an equation that is a loop; None where it is none."""
-    if eqn.primitive.name != "scan":
-        return None
+def is_loop(eqn: Any) -> bool:
+    """Whether an equation is such a loop."""
+    return isinstance(control_of(eqn), Scan)
+
+
+def loop_of(eqn: Any) -> Loop:
+    """The parts of an equation that is a loop."""
     p = eqn.params
     if "num_consts" in p:
         num_consts, num_carry = p["num_consts"], p["num_carry"]
