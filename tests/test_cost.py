@@ -88,7 +88,8 @@ def test_a_chain_of_a_thousand_binary_sites_meets_no_recursion_limit(name):
 def test_enumerated_flips_do_not_copy_the_rest_of_the_program():
     counts = {n: chains.equations(chains.flips(n), *chains.arguments(n)) for n in (5, 10, 15)}
     assert counts[15] - counts[10] <= 1.2 * (counts[10] - counts[5])
-    assert counts[10] <= 1200
+    # Some 170 for a site: its sum, what stands for outcomes that cannot happen, and the derivatives of both.
+    assert counts[10] <= 1700
 
 
 def test_particles_are_a_vmap():

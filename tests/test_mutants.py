@@ -162,7 +162,7 @@ def forked(estimator, change):
     )
 
 
-MVD, LOCAL = "_mvd:Mvd", "_local_expectation:LocalExpectation"
+MVD, LOCAL = "estimators._mvd:Mvd", "estimators._local_expectation:LocalExpectation"
 
 
 def _slipped(original):

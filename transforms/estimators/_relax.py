@@ -17,7 +17,7 @@ from .._distribution import elementwise, held, log_density
 from .._errors import EstimatorError
 from .._estimator import Direct, Drawn, Path
 from .._jax import Tracer
-from .._pytree import is_array, is_inexact, stop_gradient
+from .._pytree import is_array, stop_gradient
 from ..program._site import auxiliary, noise
 from ..program._site_terms import magic_box
 from ._finite_support import Finite, count, elements, finite, refuse_infinite, take, uniform
@@ -88,7 +88,7 @@ def _scalar(control: Callable, z: jax.Array) -> jax.Array:
     """A control variate at a relaxed draw."""
     c = control(z)
     came = f"{c.dtype}{list(c.shape)}" if is_array(c) else f"a {type(c).__name__}"
-    if not isinstance(c, float) and not (is_inexact(c) and c.shape == ()):
+    if not isinstance(c, float) and not (is_array(c) and c.shape == () and jnp.issubdtype(c.dtype, jnp.floating)):
         raise EstimatorError(
             f"relax(control): the control variate must be a float scalar, and is {came} at a relaxed draw of shape "
             f"{list(z.shape)}. Sum over the elements of the site."

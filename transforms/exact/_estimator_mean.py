@@ -194,7 +194,7 @@ def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, c
     Raises:
         EstimatorError: a draw cannot be enumerated: another family, a `while_loop`, too many combinations,
             probabilities that are nan, `jax.random` called directly.
-        ObjectiveError: a sample is outside every `expectation`.
+        ObjectiveError: a sample is outside every `expectation`; the function returns nothing, or complex numbers.
         RandomKeyError: the first argument is not one typed key.
 
     Example:
@@ -215,6 +215,12 @@ def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, c
     def mean_of(key, *args, **kwargs):
         check_key(key, "exact_expectation")
         call = trace_call(fun, (key, *args), kwargs)
+        kinds = [x.dtype for x in jax.tree.leaves(call.out)]
+        if not kinds or any(jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds):
+            came = ", ".join(map(str, kinds)) or "nothing"
+            raise ObjectiveError(
+                f"exact_expectation takes a function that returns real arrays, and this returns {came}."
+            )
         plan, operands = rewrite(call, Dissolving(), "exact_expectation", nested=True)
         table, laws = _tabulate(plan, operands)
         sums = _mean(_visitor(plan, table, laws, operands), _start(laws, known_nodes, limit), limit)
