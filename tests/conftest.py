@@ -6,8 +6,10 @@ from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What XLA compiled is kept between runs, in processes that tests start too. An entry is found by the hash of the whole
-# program, so code that changed is compiled anew and no test loses its power. `make clean` removes it.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".cache" / "xla"))
+# program, so code that changed is compiled anew and no test loses its power. `make clean` removes it. A worker has a
+# folder of its own: an entry that another one is writing cannot be read.
+kept = Path(__file__).resolve().parent.parent / ".cache" / "xla" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(kept))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Most of a test's time is XLA's: programs here are small and run once, so they are compiled without optimisation, and

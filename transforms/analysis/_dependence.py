@@ -297,6 +297,11 @@ def _stack(eqn, inputs):
     return move(union(inputs), lambda a: a + (a >= axis))
 
 
+def _unstack(eqn, inputs):
+    axis = eqn.params["axis"]
+    return [move(inputs[0], lambda a: None if a == axis else a - (a > axis))] * len(eqn.outvars)
+
+
 def _split(eqn, inputs):
     axis = eqn.params["axis"]
     return [move(inputs[0], lambda a: None if a == axis else a)] * len(eqn.outvars)
@@ -346,6 +351,7 @@ RULES: dict[str, Callable] = {
     "random_fold_in": _elementwise,
     "stack": _stack,
     "split": _split,
+    "unstack": _unstack,
     "sort": _sort,
     "dynamic_update_slice": _update_slice,
     "conv_general_dilated": _convolution,
