@@ -32,6 +32,11 @@ REASONS: dict[str, str] = {
     "smc_bound(guide=none)": "without a guide the draws are the model's own",
     "with_estimators(objective=returns_none)": "it runs any program, whatever comes back",
     "with_estimators(objective=returns_complex)": "it runs any program, whatever comes back",
+    "with_estimators(estimators=unfit)": "the draw of this program is one that can be enumerated",
+    "describe_estimators(objective=returns_none)": "it looks at the sites, and there are none",
+    "describe_estimators(objective=returns_complex)": "it looks at the sites, and there are none",
+    "fit(params=nan)": "the text names the operation that was nan first, a subtraction outside of every site",
+    "fit(data=nan)": "the text names the operation that was nan first, a subtraction outside of every site",
     "baseline_loss(objective=size, baseline=size)": "both are changed alike",
     "baseline_loss(objective=rank, baseline=rank)": "both are changed alike",
     "GenerativeFunction.simulate(scale=inf)": "numpyro takes infinity for a positive number",
@@ -150,7 +155,8 @@ def outcome(case):
     try:
         out, warned = run(case.arguments(), call)
     except tg.TracegradError as error:
-        return ("refused" if case.good else "clear" if case.named_by(str(error)) else "unnamed"), str(error)
+        known = "listed" if str(case) in REASONS else "unnamed"
+        return ("refused" if case.good else "clear" if case.named_by(str(error)) else known), str(error)
     except Exception as error:
         return "foreign", f"{type(error).__name__}: {error}"
     if case.good:

@@ -14,6 +14,7 @@ from jax import numpy as jnp
 
 from .._errors import FitError
 from ..core._generative import GenerativeFunction
+from ..transforms import function as check_function
 
 MOST_KEYS = 2**32
 
@@ -39,6 +40,8 @@ def interval_of(every: Any, callback: Any) -> int | None:
     """How many steps lie between two calls of a callback that is there; None for all of them."""
     if callback is not None and not callable(callback):
         raise FitError(f"fit: `callback` must be a function of the `Fit` so far, and is {callback!r}.")
+    if callback is not None:
+        check_function("fit: `callback`", "a function of the `Fit` so far", callback, FitError)
     if every is None:
         return None
     if callback is None:
@@ -84,6 +87,7 @@ def names_taken(objective: Any, given: tuple[str, ...], *, stateful: bool, batch
         )
     if not callable(objective):
         raise FitError(f"fit: the objective must be a function of (key, params), and is {objective!r}.")
+    check_function("fit: the objective", "a function of (key, params)", objective, FitError)
     always = {"state"} if stateful else set()
     try:
         signature = inspect.signature(objective)

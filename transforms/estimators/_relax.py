@@ -86,12 +86,16 @@ class Relax(Path, Direct):
 
 def _scalar(control: Callable, z: jax.Array) -> jax.Array:
     """A control variate at a relaxed draw."""
-    c = control(z)
+    return _check_scalar("relax(control): the control variate", control(z), z)
+
+
+def _check_scalar(what: str, c: Any, z: jax.Array) -> jax.Array:
     came = f"{c.dtype}{list(c.shape)}" if is_array(c) else f"a {type(c).__name__}"
-    if not isinstance(c, float) and not (is_array(c) and c.shape == () and jnp.issubdtype(c.dtype, jnp.floating)):
+    is_scalar = is_array(c) and c.shape == () and jnp.issubdtype(c.dtype, jnp.floating)
+    if not is_scalar and not isinstance(c, float):
         raise EstimatorError(
-            f"relax(control): the control variate must be a float scalar, and is {came} at a relaxed draw of shape "
-            f"{list(z.shape)}. Sum over the elements of the site."
+            f"{what} must be a float scalar, and is {came} at a relaxed draw of shape {list(z.shape)}. Sum over the "
+            "elements of the site."
         )
     return jnp.asarray(c, dtype=float)
 
@@ -105,7 +109,8 @@ class Concrete(eqx.Module):
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """The sigmoid of log odds, or the softmax of (*elements, k) perturbed log probabilities: whichever was set."""
-        return jnp.asarray(self.scale, dtype=float) * self.function(z / jnp.asarray(self.temperature, dtype=float))
+        found = self.function(z / jnp.asarray(self.temperature, dtype=float))
+        return jnp.asarray(self.scale, dtype=float) * _check_scalar("rebar(function): what it returns", found, z)
 
 
 class Rebar(Relax):

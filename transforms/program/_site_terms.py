@@ -13,6 +13,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._distribution import held
+from .._errors import EstimatorError
 from .._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
 from .._pytree import size, stop_gradient
 from ._site import Site, auxiliary, noise
@@ -21,6 +22,19 @@ from ._site import Site, auxiliary, noise
 def magic_box(score: jax.Array) -> jax.Array:
     """exp(score - stop_gradient(score)): one in value, the score function in derivative, to every order (DiCE)."""
     return jnp.exp(score - lax.stop_gradient(score))
+
+
+def _baseline(given, estimator, shape):
+    """A baseline for each score."""
+    baseline = jnp.asarray(given, dtype=float)
+    try:
+        return jnp.broadcast_to(baseline, shape)
+    except ValueError as error:
+        raise EstimatorError(
+            f"{type(estimator).__name__.lower()}: the baseline has the shape {list(baseline.shape)}, and the draw has "
+            f"scores of the shape {list(shape)}. Give a number, or an array that broadcasts to the shape of the draw's "
+            "elements."
+        ) from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -33,8 +47,7 @@ def _direct(site: Site):
         control = None if drawn.control is None else jnp.asarray(drawn.control, dtype=float)
         if drawn.baseline is None or score is None:
             return jax.tree.leaves(drawn.value), score, None, control
-        baseline = jnp.broadcast_to(jnp.asarray(drawn.baseline, dtype=float), score.shape)
-        return jax.tree.leaves(drawn.value), score, baseline, control
+        return jax.tree.leaves(drawn.value), score, _baseline(drawn.baseline, estimator, score.shape), control
 
     return run
 
