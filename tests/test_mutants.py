@@ -194,10 +194,7 @@ def _last_step(original):
 def _without_past(original):
     """The scores that come into a step from outside and from earlier steps are zero."""
 
-    def body(options, key, witness, plan, sources, given):
-        return original(options, key, witness, plan, [jnp.zeros_like(s) for s in sources], given)
-
-    return body
+    return lambda sources, boxed: original([jnp.zeros_like(s) for s in sources], boxed)
 
 
 def _blind_to(primitive):
@@ -240,7 +237,7 @@ MUTANTS = {
     "baseline with its own sample": ("baseline", drawn(lambda d: d._replace(baseline=d.value.astype(float)))),
     "scores of earlier steps missed": (
         "sum over a scan",
-        wrapped("transforms.estimate._credited:_Body", _without_past),
+        wrapped("transforms.estimate._credited_scan:Scores", _without_past),
     ),
     "downstream term missed: product": (
         "reinforce",
@@ -279,7 +276,7 @@ MUTANTS = {
     "an alternative that is the drawn value": ("mvd", forked(MVD, lambda v, c: (1 - v, c))),
     "coefficients of all steps but the last lost": (
         "mvd in a scan",
-        wrapped("transforms.estimate._estimate:Estimating.stack", _last_step),
+        wrapped("transforms.estimate._ledger:Ledgers.stack", _last_step),
     ),
     "an alternative in the wrong lane": (
         "mvd in a plate",

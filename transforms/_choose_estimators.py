@@ -9,12 +9,13 @@ from typing import Any
 import jax
 
 from ._arguments import objective_function
-from ._errors import EstimatorError, NoRuleError, name_of
+from ._errors import EstimatorError, name_of
 from ._estimator import Estimator
 from ._jax import Lane, trace, without_lanes
 from ._pytree import partition
-from .program._interpreter import Mode, walk
+from .program._interpreter import run
 from .program._plan import plan_of
+from .program._rewriting import Rewriting
 from .program._site import Site, rebind
 from .program._trace_call import trace_call
 
@@ -22,57 +23,39 @@ Choose = Callable[[Any, Any], Estimator | None]
 """From a label and the default or present estimator to another one, or None to keep it."""
 
 
-class Choosing(Mode):
-    """Binds every sample again, with the estimator chosen for it; an `expectation` inside stays one."""
+def _choosing(choose: Choose, *, keep_refused: bool) -> Rewriting:
+    """The mode that binds every sample again, with the estimator chosen for it; an `expectation` inside stays one."""
 
-    nested = True
-
-    def __init__(self, choose: Choose, *, keep_refused: bool):
-        self.choose = choose
-        self.keep_refused = keep_refused
-
-    def enumerates(self, site):
-        """Nothing is summed here."""
-        return False
-
-    def among(self, loop, going):
-        """What is bound again would not say which lanes go on."""
-        raise NoRuleError(
-            "Estimators are chosen from outside for a program with samples in a `while_loop` under a `vmap`, in which "
-            "lanes end apart. Name the estimators at the sites, or write the bounded loop: `lax.scan` with the steps "
-            "past the end masked."
-        )
-
-    def draw(self, site, operands, lanes, cursor):
-        """Bind the sample again."""
-        estimator = None if site.estimator is None else self.choose(site.label, site.prototype())
+    def site_chosen(site, operands, lanes):
+        estimator = None if site.estimator is None else choose(site.label, site.prototype())
         reason = None if estimator is None else _refusal(site, estimator, without_lanes(operands, lanes))
-        if estimator is None or (reason and self.keep_refused):
-            return rebind(operands, site, lanes), None
+        if estimator is None or (reason and keep_refused):
+            return rebind(operands, site, lanes)
         if reason:
             raise EstimatorError(f"{estimator} at {name_of(site.label)}: {reason}")
         n = 1 + site.distribution.count
         arrays, spec = partition(estimator)
         lanes = tuple(Lane(lane.size, (*lane.mapped[:n], *(False for _ in arrays))) for lane in lanes)
-        return rebind([*operands[:n], *arrays], site._replace(estimator=spec), lanes), None
+        return rebind([*operands[:n], *arrays], site._replace(estimator=spec), lanes)
 
-    def expectation(self, step, operands):
-        """The same `expectation` of the program with its estimators chosen."""
-        params = step.eqn.params
-        program, lanes = params["program"], params["lanes"]
+    def expectation_chosen(step, operands):
+        program, lanes = step.eqn.params["program"], step.lanes
         plan = plan_of(program.jaxpr, nested=True)
-
-        def run(*xs):
-            return walk(
-                plan, dict(zip(plan.inputs, xs, strict=True)), Choosing(self.choose, keep_refused=self.keep_refused)
-            )[0]
-
-        traced = trace(run, *without_lanes(operands, lanes))
+        traced = trace(lambda *xs: run(plan, xs, mode)[0], *without_lanes(operands, lanes))
         n = len(traced.consts)
         program = program._replace(jaxpr=traced.jaxpr, key=program.key + n)
         lanes = tuple(Lane(lane.size, (*(False for _ in traced.consts), *lane.mapped)) for lane in lanes)
         bound = functools.partial(step.eqn.primitive.bind, program=program, lanes=lanes)
         return bound(*traced.consts, *operands)
+
+    mode = Rewriting(
+        site_chosen,
+        nested=expectation_chosen,
+        refusal="Estimators are chosen from outside for a program with samples in a `while_loop` under a `vmap`, in "
+        "which lanes end apart. Name the estimators at the sites, or write the bounded loop: `lax.scan` with the steps "
+        "past the end masked.",
+    )
+    return mode
 
 
 def _refusal(site: Site, estimator: Estimator, avals) -> str | None:
@@ -111,13 +94,12 @@ def choose_estimators(fun: Callable, choose: Choose, *, keep_refused: bool = Fal
     """
     objective_function("choose_estimators", fun)
 
+    mode = _choosing(choose, keep_refused=keep_refused)
+
     @functools.wraps(fun)
     def chosen(*args, **kwargs):
         traced = trace_call(fun, args, kwargs)
-        plan = plan_of(traced.jaxpr, nested=True)
-        env = dict(zip(plan.inputs, traced.operands, strict=True))
-        return jax.tree.unflatten(
-            jax.tree.structure(traced.out), walk(plan, env, Choosing(choose, keep_refused=keep_refused))[0]
-        )
+        outs, _ = run(plan_of(traced.jaxpr, nested=True), traced.operands, mode)
+        return jax.tree.unflatten(jax.tree.structure(traced.out), outs)
 
     return chosen

@@ -17,11 +17,10 @@ from ._samples_in import samples
 from .analysis._discontinuities import warn_of_jumps
 from .analysis._key_reuse import refuse_reuse
 from .estimate._credit_plan import credit_plan
-from .estimate._credited import Crediting
 from .estimate._estimate import Estimating, estimate
 from .estimate._stated import check_stated
 from .forks._replay import Options, Replaying
-from .program._interpreter import walk
+from .program._interpreter import run
 from .program._plan import plan_of
 from .program._site import check_key
 from .program._trace_call import trace_call
@@ -36,18 +35,15 @@ class Program(NamedTuple):
 
     def values(self, *operands) -> list:
         """Run it for values."""
-        plan = plan_of(self.jaxpr)
-        return walk(plan, dict(zip(plan.inputs, operands, strict=True)), Replaying(self.options))[0]
+        return run(plan_of(self.jaxpr), operands, Replaying(self.options))[0]
 
     def estimates(self, *operands) -> list:
         """Run it for values with the derivatives of their expectations."""
         check_stated(self.jaxpr, self.options.objectives)
         witness = [x for x in operands if is_inexact(x)]
-        credited = credit_plan(self.jaxpr, self.options.objectives) if self.options.credit else None
-        if credited is None:
-            plan, mode = plan_of(self.jaxpr), Estimating(self.options, operands[self.key], witness)
-        else:
-            plan, mode = credited, Crediting(self.options, operands[self.key], witness, credited)
+        credit = credit_plan(self.jaxpr, self.options.objectives) if self.options.credit else None
+        plan = plan_of(self.jaxpr) if credit is None else credit
+        mode = Estimating(self.options, operands[self.key], witness, credit=credit)
         return estimate(plan, dict(zip(plan.inputs, operands, strict=True)), 0, mode)
 
 

@@ -20,9 +20,10 @@ from .._pytree import stop_gradient
 from .._samples_in import sites_in
 from ..analysis._key_reuse import refuse_reuse
 from ..forks._first_order_sum import fork_sum
-from ..forks._replay import Options, Replaying
-from ..program._interpreter import walk
+from ..forks._replay import Options
+from ..program._interpreter import run
 from ..program._plan import plan_of
+from ..program._rewriting import Rewriting, plain
 from ..program._trace_call import trace_call
 from ._estimate import Estimating
 from ._stated import stated
@@ -47,11 +48,6 @@ def _traced(fun, args, kwargs):
     return traced.jaxpr, traced.operands, jax.tree.structure(traced.out)
 
 
-def _run(jaxpr, operands, mode):
-    plan = plan_of(jaxpr)
-    return walk(plan, dict(zip(plan.inputs, operands, strict=True)), mode)
-
-
 def scored(fun: Callable, what: str = "scored") -> Callable:
     """The function `(key, *args) -> Scored`: its value with the path derivative of its draws, their scores apart.
 
@@ -59,7 +55,7 @@ def scored(fun: Callable, what: str = "scored") -> Callable:
         EstimatorError: a site's estimator is neither a score function nor a path (mvd, enum, ...).
     """
 
-    def run(key, *args, **kwargs):
+    def scores_of(key, *args, **kwargs):
         jaxpr, operands, tree = _traced(fun, (key, *args), kwargs)
         for site in sites_in(jaxpr.eqns):
             if not isinstance(site.prototype(), Direct):
@@ -68,22 +64,14 @@ def scored(fun: Callable, what: str = "scored") -> Callable:
                     "whole objectives; here each draw is credited by its score. Write `reinforce()` or `reparam()` at "
                     "that site."
                 )
-        outs, ledger = _run(jaxpr, operands, Estimating(Options(tree.num_leaves), key, []))
-        zero = jnp.zeros((), float)
-        score = zero if ledger.score is None else ledger.score
-        return Scored(tree.unflatten(outs), score, zero if ledger.control is None else ledger.control)
+        mode = Estimating(Options(tree.num_leaves), key, [])
+        outs, ledger = run(plan_of(jaxpr), operands, mode)
+        zero, score = jnp.zeros((), float), mode.scores.whole()
+        return Scored(
+            tree.unflatten(outs), zero if score is None else score, zero if ledger.control is None else ledger.control
+        )
 
-    return run
-
-
-class _Detaching(Replaying):
-    """Draws without derivative, whatever the estimator."""
-
-    def draw(self, site, operands, lanes, cursor):
-        return super().draw(site, stop_gradient(operands), lanes, None)
-
-    def enumerates(self, site):
-        return False
+    return scores_of
 
 
 def detached(fun: Callable) -> Callable:
@@ -91,23 +79,24 @@ def detached(fun: Callable) -> Callable:
 
     What is left is the derivative of what it computes with the draws: by itself no derivative of an expectation.
     """
+    held_draws = Rewriting(lambda site, operands, lanes: plain(site, stop_gradient(operands), lanes))
 
-    def run(*args, **kwargs):
+    def values_of(*args, **kwargs):
         jaxpr, operands, tree = _traced(fun, args, kwargs)
-        return tree.unflatten(_run(jaxpr, operands, _Detaching(Options(tree.num_leaves)))[0])
+        return tree.unflatten(run(plan_of(jaxpr), operands, held_draws)[0])
 
-    return run
+    return values_of
 
 
 def held(fun: Callable) -> Callable:
     """The same function with a derivative in its arguments only: whatever it closes over is held fixed."""
 
-    def run(*args):
+    def values_of(*args):
         jaxpr, operands, tree = _traced(fun, args, {})
         n = len(jaxpr.constvars)
         return tree.unflatten(evaluate_with(jaxpr, [*map(stop_gradient, operands[:n]), *operands[n:]]))
 
-    return run
+    return values_of
 
 
 def check_pathwise(what: str, fun: Callable, *args: Any) -> None:

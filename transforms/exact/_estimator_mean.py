@@ -15,86 +15,97 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jax import numpy as jnp
 
 from .._arguments import objective_function, whole
-from .._errors import EstimatorError, ObjectiveError
-from .._jax import inner_jaxprs, trace
+from .._errors import EstimatorError, ObjectiveError, name_of
+from .._jax import vmapped
 from .._pytree import stop_gradient
-from .._samples_in import samples_in
-from ..program._interpreter import Mode, walk
-from ..program._plan import Plan, plan_of
-from ..program._site import check_key
-from ..program._trace_call import TracedCall, trace_call
-from ._outcomes import LAWS, Collecting, Dissolving, Nodes, Outcomes, Table, draw_from_noise, make_nodes
+from ..program._interpreter import run
+from ..program._rewriting import Rewriting
+from ..program._site import check_key, rebind
+from ..program._trace_call import trace_call
+from ._keys import find_keys
+from ._measuring import Measure, Measuring
+from ._outcomes import LAWS, Nodes, draw_from_noise, make_nodes
+from ._rewritten import known, rewrite
 
-RAW = {"random_bits", "random_gamma", "random_unwrap", "threefry2x32"}
 CHUNK = 1 << 15
+"""How many boxes of noise are run at a time: what memory bounds."""
+
 FEW = 1 << 8
+"""How many where there are few, so that a small program does not run mostly empty places."""
+
+MARGIN = 16.0
+"""Cuts are told apart to so many units of rounding error."""
 
 
-def _refuse_unknown(jaxpr, what):
-    """Refuse what cannot be enumerated."""
-    for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        if name in RAW:
-            raise EstimatorError(
-                f"{what}: the program makes random numbers of its own (JAX primitive '{name}'), which "
-                "cannot be enumerated. Draw through `sample` in a program, through `noise` in an estimator."
-            )
-        if name == "while" and samples_in(eqn):
-            raise EstimatorError(
-                f"{what}: a draw is inside a `while_loop`, whose number of draws is not known. Use "
-                "`lax.scan` or `lax.fori_loop` with a fixed number of steps, or test by statistics."
-            )
-        for inner in inner_jaxprs(eqn):
-            _refuse_unknown(inner, what)
-
-
-def rewrite(call: TracedCall, mode: Mode, what: str, *, nested: bool) -> tuple[Plan, list]:
-    """The plan of a call as a mode runs it, and its operands; `nested` is as for `plan_of`."""
-    plan = plan_of(call.jaxpr, nested=nested)
-    written = trace(lambda *xs: walk(plan, dict(zip(plan.inputs, xs, strict=True)), mode)[0], *call.operands)
-    _refuse_unknown(written.jaxpr, what)
-    return plan_of(written.jaxpr), [*written.consts, *call.operands]
-
-
-def known(x: Any) -> np.ndarray:
-    """An array that is not traced."""
-    try:
-        return np.asarray(x)
-    except jax.errors.JAXTypeError as error:
+def _leave(site, operands, lanes):
+    """Noise as it is."""
+    if site.estimator is not None:
         raise ObjectiveError(
-            "exact_expectation runs on known values: call it outside `jit` and `vmap`. `jax.grad`, `jacfwd`, `jacrev` "
-            "and `hessian` of it work."
-        ) from error
+            f"exact_expectation: the sample at {name_of(site.label)} is outside `expectation`, so it has no "
+            "gradient estimator to test. Write `exact_expectation(expectation(f))`."
+        )
+    return rebind(operands, site, lanes)
 
 
-def _tabulate(plan, operands):
-    """The table of keys, and the law of each noise variable."""
+def _dissolve(step, operands):
+    """What an `expectation` computes when it is differentiated, its draws now noise of the program around."""
+    return vmapped(step.eqn.params["program"].estimates, step.lanes)(*operands)
 
-    @jax.jit
-    def collect(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(draw_from_noise, float))[1]
 
-    record = collect(*map(stop_gradient, operands))
-    if record is None:
-        return Table(np.zeros((1, 1), np.uint32), np.zeros(1, int)), []
-    words, about = map(known, record)
-    words, where = np.unique(words, axis=0, return_inverse=True)
-    laws, counts = np.zeros(len(words), int), np.zeros(len(words), int)
-    for i, (count, law) in zip(where.ravel(), about, strict=True):
-        if counts[i] and laws[i] != law:
-            raise EstimatorError(
-                f"exact_expectation: one key is drawn from twice, for {LAWS[laws[i]]} and for {LAWS[law]} noise, whose "
-                "outcomes cannot be matched. Give each draw a key of its own."
-            )
-        laws[i], counts[i] = law, max(counts[i], count)
-    return Table(words, np.cumsum(counts) - counts), np.repeat(laws, counts)
+def _check_laws(before, now):
+    """A key that is drawn from twice must be for one law."""
+    if before[1] != now[1]:
+        raise EstimatorError(
+            f"exact_expectation: one key is drawn from twice, for {LAWS[before[1]]} and for {LAWS[now[1]]} noise, "
+            "whose outcomes cannot be matched. Give each draw a key of its own."
+        )
+
+
+class _Cuts(Measure):
+    """Runs at the middle of a box of noise; records the first cut of each variable that goes through the box.
+
+    The record is inf where there is none, nan where a probability is nan, and -inf throughout where a key is not found.
+    """
+
+    def __init__(self, low: jax.Array, high: jax.Array):
+        self.low = low
+        self.high = high
+
+    def at(self, distribution, start, found):
+        """The value at the middle, and the cuts of its own variables."""
+        drawn = draw_from_noise(distribution)
+        number = start + jnp.arange(drawn.elements)
+        value, cuts = drawn.at(0.5 * (self.low + self.high)[number])
+        first = _first(cuts, self.low[number][:, None], self.high[number][:, None])
+        record = self.zero().at[number].min(first) + jnp.where(jnp.any(jnp.isnan(cuts)), jnp.nan, 0.0)
+        return value, lax.stop_gradient(jnp.where(found, record, -jnp.inf))
+
+    def zero(self):
+        """No cut."""
+        return jnp.full(self.low.shape, jnp.inf)
+
+    def join(self, records):
+        """The first ones."""
+        return functools.reduce(jnp.minimum, [r for r in records if r is not None], self.zero())
+
+    def stack(self, record):
+        """The first ones."""
+        return jnp.min(record, axis=0, initial=jnp.inf)
+
+
+def _first(cuts, low, high):
+    """The first cut between two bounds, to rounding error; shape (elements,)."""
+    margin = MARGIN * jnp.finfo(cuts.dtype).eps
+    inside = (cuts > low + margin) & (cuts < high - margin)
+    return jnp.min(jnp.where(inside, cuts, jnp.inf), axis=1, initial=jnp.inf)
 
 
 class _Boxes(NamedTuple):
@@ -221,8 +232,8 @@ def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, c
             raise ObjectiveError(
                 f"exact_expectation takes a function that returns real arrays, and this returns {came}."
             )
-        plan, operands = rewrite(call, Dissolving(), "exact_expectation", nested=True)
-        table, laws = _tabulate(plan, operands)
+        plan, operands = rewrite(call, Rewriting(_leave, nested=_dissolve), "exact_expectation")
+        table, laws = find_keys(plan, operands, draw_from_noise, float, _check_laws)
         sums = _mean(_visitor(plan, table, laws, operands), _start(laws, known_nodes, limit), limit)
         return jax.tree.unflatten(jax.tree.structure(call.out), sums)
 
@@ -237,9 +248,9 @@ def _visitor(plan, table, laws, operands):
     """
 
     @jax.jit
-    def run(low, high, weights, *xs):
+    def sums_of(low, high, weights, *xs):
         def at(low, high):
-            return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Outcomes(table, low, high))
+            return run(plan, xs, Measuring(table, _Cuts(low, high)))
 
         outs, cuts = jax.vmap(at)(low, high)
         weights = jnp.where(jnp.all(cuts == jnp.inf, axis=1), weights, 0.0)
@@ -250,7 +261,7 @@ def _visitor(plan, table, laws, operands):
         widths = np.where(np.asarray(laws) == 0, boxes.high - boxes.low, 1.0)
         weights = np.pad(boxes.weight * np.prod(widths, axis=1), (0, size - n))
         low, high = (np.pad(x, ((0, size - n), (0, 0)), mode="edge") for x in (boxes.low, boxes.high))
-        sums, cuts = run(*(jnp.asarray(x, dtype=float) for x in (low, high, weights)), *operands)
+        sums, cuts = sums_of(*(jnp.asarray(x, dtype=float) for x in (low, high, weights)), *operands)
         return sums, known(stop_gradient(cuts))[:n].astype(float)
 
     def visit(boxes):

@@ -19,15 +19,19 @@ from jax import numpy as jnp
 
 from .._distribution import batch_shape, elementwise, support
 from .._errors import EstimatorError, name_of
-from .._jax import bits_of_key, vmapped
-from .._pytree import size, stop_gradient
+from .._jax import vmapped
+from .._pytree import size
 from ..estimators._finite_support import finite
-from ..program._interpreter import Mode, walk
+from ..program._interpreter import run
+from ..program._rewriting import Rewriting, plain
 from ..program._share import share
-from ..program._site import check_key, rebind, value_struct
+from ..program._site import check_key, value_struct
 from ..program._trace_call import trace_call
-from ._estimator_mean import CHUNK, known, rewrite
-from ._outcomes import Collecting, Draw, Table
+from ._estimator_mean import CHUNK
+from ._keys import find_keys
+from ._measuring import Measure, Measuring
+from ._outcomes import Draw
+from ._rewritten import known, rewrite
 
 WHAT = "enumeration"
 
@@ -54,22 +58,13 @@ def _at(weigh, flat, values, codes):
     return values[index].astype(value_struct(flat).dtype), jnp.prod(p)
 
 
-class _Plain(Mode):
-    """Puts plain draws in place of the sites, whatever their estimators."""
-
-    def draw(self, site, operands, lanes, cursor):
-        """A draw that an objective has made its own already keeps its gradient there, where no sum can replace it."""
-        if site.estimator is None:
-            raise EstimatorError(f"{WHAT}: the objective states its own gradient, so its draws are spent.")
-        if support(elementwise(_family(site, operands, lanes))) is None:
-            raise EstimatorError(f"{WHAT}: the support at {name_of(site.label)} is not finite.")
-        n = 1 + site.distribution.count
-        lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
-        return rebind(operands[:n], site._replace(label=(), estimator=None), lanes), None
-
-    def enumerates(self, site):
-        """Nothing is summed here."""
-        return False
+def _unmark(site, operands, lanes):
+    """A plain draw, whatever the estimator; of a finite support, and not one that an objective has made its own."""
+    if site.estimator is None:  # its gradient is kept where no sum can replace it
+        raise EstimatorError(f"{WHAT}: the objective states its own gradient, so its draws are spent.")
+    if support(elementwise(_family(site, operands, lanes))) is None:
+        raise EstimatorError(f"{WHAT}: the support at {name_of(site.label)} is not finite.")
+    return plain(site, operands, lanes)
 
 
 def _family(site, operands, lanes):
@@ -84,31 +79,30 @@ def _family(site, operands, lanes):
     return found[0]
 
 
-class _Weighing(Mode):
+def _check_sizes(before, now):
+    """A key that is drawn from twice must be for distributions of one size."""
+    if before != now:
+        raise EstimatorError(f"{WHAT}: one key is drawn from for two distributions of different sizes.")
+
+
+class _Probability(Measure):
     """Runs at one combination of values; records its probability, and how often each variable was drawn.
 
     A variable that is drawn counts n times its probability, n its number of values, so that one that is not drawn, in
     a branch not taken, counts as if all its values were alike.
     """
 
-    def __init__(self, weigh: Weigh, table: Table, sizes: np.ndarray, codes: jax.Array):
-        self.weigh, self.table, self.sizes, self.codes = weigh, table, sizes, codes
+    def __init__(self, weigh: Weigh, sizes: np.ndarray, codes: jax.Array):
+        self.weigh, self.sizes, self.codes = weigh, sizes, codes
 
-    def draw(self, site, operands, lanes, cursor):
-        """Look up the values of the key."""
-
-        def one(key, *arrays):
-            hits = jnp.all(jnp.asarray(self.table.words) == bits_of_key(key)[None], axis=-1)
-            drawn = _look(self.weigh, site.restore(arrays)[0])
-            start = jnp.asarray(self.table.starts)[jnp.argmax(hits)]
-            value, p = drawn.at(self.codes[start + jnp.arange(drawn.elements)])
-            mine = (jnp.arange(len(self.sizes)) >= start) & (jnp.arange(len(self.sizes)) < start + drawn.elements)
-            # A key that was not found counts as drawn twice: it depends on what was drawn.
-            visits = jnp.where(jnp.any(hits), mine.astype(int), 2)
-            return jax.tree.leaves(value), p * float(drawn.law) ** drawn.elements, visits
-
-        values, p, visits = vmapped(one, lanes)(*operands)
-        return values, (jnp.prod(p), jnp.sum(jnp.reshape(visits, (-1, len(self.sizes))), axis=0))
+    def at(self, distribution, start, found):
+        """The value with these numbers, its probability, and which variables are its own."""
+        drawn = _look(self.weigh, distribution)
+        value, p = drawn.at(self.codes[start + jnp.arange(drawn.elements)])
+        numbers = jnp.arange(len(self.sizes))
+        mine = (numbers >= start) & (numbers < start + drawn.elements)
+        # A key that was not found counts as drawn twice: it depends on what was drawn.
+        return value, (p * float(drawn.law) ** drawn.elements, jnp.where(found, mine.astype(int), 2))
 
     def zero(self):
         """Certain, and nothing drawn."""
@@ -123,28 +117,6 @@ class _Weighing(Mode):
     def stack(self, record):
         """So they do from step to step."""
         return jnp.prod(record[0]), jnp.sum(record[1], axis=0)
-
-
-def _variables(plan, operands):
-    """The keys that are drawn from, with the numbers of their variables, and how many values each variable has."""
-
-    @jax.jit
-    def collect(*xs):
-        return walk(plan, dict(zip(plan.inputs, xs, strict=True)), Collecting(functools.partial(_look, _of_site), int))[
-            1
-        ]
-
-    record = collect(*map(stop_gradient, operands))
-    if record is None:
-        return Table(np.zeros((1, 1), np.uint32), np.zeros(1, int)), np.zeros(0, int)
-    words, about = map(known, record)
-    words, where = np.unique(words, axis=0, return_inverse=True)
-    counts, values = np.zeros(len(words), int), np.zeros(len(words), int)
-    for i, found in zip(where.ravel(), about, strict=True):
-        if counts[i] and (counts[i], values[i]) != tuple(found):
-            raise EstimatorError(f"{WHAT}: one key is drawn from for two distributions of different sizes.")
-        counts[i], values[i] = found
-    return Table(words, np.cumsum(counts) - counts), np.repeat(values, counts)
 
 
 def outcome_sum(fun: Callable, *, limit: int = 1 << 16, weigh: Weigh = _of_site) -> Callable:
@@ -181,8 +153,8 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16, weigh: Weigh = _of_site)
     def mean_of(key, *args, **kwargs):
         check_key(key, "outcome_sum")
         call = trace_call(fun, (key, *args), kwargs)
-        plan, operands = rewrite(call, _Plain(), WHAT, nested=False)
-        table, sizes = _variables(plan, operands)
+        plan, operands = rewrite(call, Rewriting(_unmark), WHAT)
+        table, sizes = find_keys(plan, operands, functools.partial(_look, _of_site), int, _check_sizes)
         total = math.prod(sizes.tolist())
         if total > limit:
             raise EstimatorError(f"{WHAT}: {total} combinations of values are over the limit of {limit}.")
@@ -198,12 +170,11 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16, weigh: Weigh = _of_site)
 def _sum(plan, weigh, table, sizes, codes):
     @jax.jit
     def total(*operands):
-        def run(code):
-            env = dict(zip(plan.inputs, operands, strict=True))
-            outs, (p, visits) = walk(plan, env, _Weighing(weigh, table, sizes, code))
+        def at(code):
+            outs, (p, visits) = run(plan, operands, Measuring(table, _Probability(weigh, sizes, code)))
             return [share(p, y) for y in outs], visits
 
-        outs, visits = lax.map(run, jnp.asarray(codes), batch_size=min(CHUNK, len(codes)))
+        outs, visits = lax.map(at, jnp.asarray(codes), batch_size=min(CHUNK, len(codes)))
         return [jnp.sum(y, axis=0) / len(codes) for y in outs], jnp.max(visits, axis=0)
 
     return total

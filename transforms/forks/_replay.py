@@ -12,11 +12,12 @@ from .._errors import ObjectiveError
 from .._estimator import Fork
 from .._jax import lane_shape
 from .._pytree import is_inexact
+from ..program._alternative import Alternative
 from ..program._interpreter import Mode
+from ..program._rewriting import plain
 from ..program._share import share
-from ..program._site import rebind
 from ..program._site_terms import enumerated, fork, fork_shape, replace_lanes, replace_one
-from ..program.control import control_of
+from ..program._width import width, width_of
 from ._numbering import lane_axis, numbering, numbering_of
 
 
@@ -47,65 +48,71 @@ def average(outs: list, probabilities: jax.Array, objectives: int) -> list:
 
 
 class Replaying(Mode):
-    """Values alone, no derivative: draws are noise, and alternative number `cursor` (if any) is put in place.
+    """Values alone, no derivative: draws are noise, and the alternative (if any) is put in place."""
 
-    With `only`, the numbers are those of that step, and no later step is forked.
-    """
-
-    def __init__(self, options: Options, only: Any = None):
+    def __init__(self, options: Options):
         self.options = options
-        self.only = only
 
-    def advance(self, cursor, step):
-        """Nothing is forked past the only step."""
-        return None if step is self.only else super().advance(cursor, step)
-
-    def draw(self, site, operands, lanes, cursor):
+    def draw(self, step, operands, alternative):
         """Draw; at a forking site put the alternative in place if it is one of this site's."""
-        if cursor is None or not isinstance(site.prototype(), Fork):
-            n = 1 + site.distribution.count
-            lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
-            return rebind(operands[:n], site._replace(label=(), estimator=None), lanes), None
+        site, lanes = step.site, step.lanes
+        if alternative is None or not isinstance(site.prototype(), Fork):
+            return plain(site, operands, lanes), None
         values, alternatives, _ = fork(site, operands, lanes)
-        return self.replace(values, alternatives, fork_shape(site, operands, lanes), lane_shape(lanes), cursor), None
+        return alternative.put(values, alternatives, fork_shape(site, operands, lanes), lane_shape(lanes)), None
 
-    def replace(self, values, alternatives, shape, lanes, cursor):
-        """The values of a forking site, with an alternative in place."""
-        return replace_one(values, alternatives, shape, cursor)
-
-    def enumerate(self, site, operands, resume):
+    def enumerate(self, step, operands, resume):
         """Sum the rest of the program over the support."""
-        values, probabilities = enumerated(site, operands)
+        values, probabilities = enumerated(step.site, operands)
         return average(jax.vmap(resume)(values), probabilities, self.options.objectives)
 
 
-class ReplayingLanes(Replaying):
-    """Alternatives in place in many lanes at a time: those lanes of an axis that `on` names.
+class Single(Alternative):
+    """One alternative of all lanes and elements, by itself."""
 
-    The cursor counts the alternatives of one lane, of the sites whose lanes this is.
-    """
+    def at(self, number):
+        """Another one."""
+        return Single(number, self.last)
 
-    def __init__(self, options: Options, only: Any, on: jax.Array):
-        super().__init__(options, only)
+    def width(self, step):
+        """All of a step's."""
+        return width(step)
+
+    def width_of(self, jaxpr):
+        """All of a body's."""
+        return width_of(jaxpr)
+
+    def put(self, values, alternatives, shape, lanes):
+        """In its place."""
+        return replace_one(values, alternatives, shape, self.number)
+
+
+class Lanewise(Alternative):
+    """An alternative in each lane of an axis that `on` names; numbers are those of one lane, where it has this axis."""
+
+    def __init__(self, number: jax.Array, last: Any, on: jax.Array):
+        super().__init__(number, last)
         self.on = on
+
+    def at(self, number):
+        """Another one, in the same lanes."""
+        return Lanewise(number, self.last, self.on)
 
     def width(self, step):
         """How many alternatives each lane has at a step."""
         return len(numbering(step).get(len(self.on), ()))
 
     def width_of(self, jaxpr):
-        """How many alternatives each lane has in a jaxpr."""
+        """How many alternatives each lane has in a body."""
         return len(numbering_of(jaxpr).get(len(self.on), ()))
 
-    def control(self, step, operands, cursor):
-        """Where alternatives are not numbered lane by lane (inside a branch), none is in place."""
-        construct = control_of(step.eqn)
-        lanewise = construct is not None and construct.lanewise
-        return super().control(step, operands, cursor if lanewise else None)
+    def inside(self, construct):
+        """None where alternatives are not numbered lane by lane (in a branch)."""
+        return self if construct.lanewise else None
 
-    def replace(self, values, alternatives, shape, lanes, cursor):
-        """Put an alternative in place in each lane that is on."""
+    def put(self, values, alternatives, shape, lanes):
+        """In place in each lane that is on."""
         axis = lane_axis(lanes)
         if axis is None or lanes[axis] != len(self.on):
             return values
-        return replace_lanes(values, alternatives, shape, axis, cursor, self.on)
+        return replace_lanes(values, alternatives, shape, axis, self.number, self.on)

@@ -27,7 +27,7 @@ from ..program._width import width
 from ._first_order_sum import fork_sum
 from ._lanes import versions
 from ._numbering import numbering, numbering_of_steps
-from ._replay import Replaying, ReplayingLanes
+from ._replay import Lanewise, Replaying, Single
 from ._stratified import some
 
 NAMED = 4
@@ -110,12 +110,16 @@ def _replayed(start):
     return {v: again(x) if is_key(x) else x for v, x in start.env.items()}
 
 
+def _replay(plan, options, start, alternative):
+    """The objectives with an alternative in place."""
+    return walk(plan, _replayed(start), Replaying(options), start.at, alternative)[0][: options.objectives]
+
+
 def _alone(plan, options, group):
     """The objectives with each alternative in place, by itself."""
 
-    def replay(cursor):
-        mode = Replaying(options, group.only)
-        return walk(plan, _replayed(group.start), mode, group.start.at, cursor)[0][: options.objectives]
+    def replay(number):
+        return _replay(plan, options, group.start, Single(number, group.only))
 
     return _over(replay, jnp.ravel(group.numbers), options.chunk_size)
 
@@ -124,10 +128,9 @@ def _lane_by_lane(plan, options, group):
     """The same, for alternatives of which one in each lane is put in place at a time."""
     rows, lanes = group.numbers.shape
 
-    def replay(cursor):
+    def replay(number):
         def program(on):
-            mode = ReplayingLanes(options, group.only, on)
-            return walk(plan, _replayed(group.start), mode, group.start.at, cursor)[0][: options.objectives]
+            return _replay(plan, options, group.start, Lanewise(number, group.only, on))
 
         return versions(program, lanes)
 

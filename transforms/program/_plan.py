@@ -59,7 +59,15 @@ class Assign:
 
 @dataclass
 class Step:
-    """An equation that an interpreter must look at: a draw, or control flow with draws inside."""
+    """An equation that an interpreter must look at: a draw, or control flow with draws inside.
+
+    Attributes:
+        eqn: the equation.
+        reads: what it reads.
+        writes: what it writes.
+        width: how many alternatives it names, known (`_width`) before it is run.
+        numbering: which of them can be tried at once, once known.
+    """
 
     eqn: Any
     reads: list
@@ -71,6 +79,16 @@ class Step:
     def name(self) -> str:
         """The name of the primitive."""
         return self.eqn.primitive.name
+
+    @property
+    def site(self) -> Any:
+        """What is static about a draw."""
+        return self.eqn.params["site"]
+
+    @property
+    def lanes(self) -> tuple:
+        """The `vmap`s around a draw."""
+        return self.eqn.params["lanes"]
 
 
 @dataclass

@@ -51,7 +51,7 @@ class Control(abc.ABC):
         """The programs inside."""
 
     @abc.abstractmethod
-    def run(self, step: Any, operands: list, mode: Any, cursor: Any) -> tuple[list, Any]:
+    def run(self, step: Any, operands: list, mode: Any, alternative: Any) -> tuple[list, Any]:
         """Run it where a draw is inside: its values, and the record of the draws. Bodies run by `mode.inner`."""
 
     @abc.abstractmethod

@@ -17,7 +17,7 @@ class Call(Control):
         """What is called."""
         return [called(eqn)]
 
-    def run(self, step, operands, mode, cursor):
+    def run(self, step, operands, mode, alternative):
         """Not reached: plans hold no calls."""
         raise no_rule("a call", step.name)
 

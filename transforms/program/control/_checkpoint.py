@@ -18,12 +18,12 @@ class Checkpoint(Control):
         """The one program."""
         return [body(eqn.params["jaxpr"], "checkpoint")]
 
-    def run(self, step, operands, mode, cursor):
+    def run(self, step, operands, mode, alternative):
         """The same checkpoint of what the mode makes of the program."""
         (inside,), params = self.bodies(step.eqn), step.eqn.params
 
         def run(*args):
-            return mode.inner(inside.jaxpr, [*inside.consts, *args], cursor)
+            return mode.inner(inside.jaxpr, [*inside.consts, *args], alternative)
 
         return jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])(*operands)
 

@@ -17,14 +17,14 @@ class Cond(Control):
         """The branches."""
         return [body(branch, f"branch {i}") for i, branch in enumerate(eqn.params["branches"])]
 
-    def run(self, step, operands, mode, cursor):
+    def run(self, step, operands, mode, alternative):
         """The same choice; the records of the branches are padded to one shape."""
-        wide, axes = mode.width(step), varying_axes(operands)
+        wide, axes = step.width, varying_axes(operands)
 
         def make(branch):
             def run(*args):
-                outs, record = mode.inner(branch.jaxpr, [*branch.consts, *args], cursor)
-                return outs, vary(mode.pad(record, wide), axes)
+                outs, record = mode.inner(branch.jaxpr, [*branch.consts, *args], alternative)
+                return outs, vary(mode.records.pad(record, wide), axes)
 
             return run
 

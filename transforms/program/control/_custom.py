@@ -15,7 +15,7 @@ class Custom(Control):
         """The function itself, not its rules."""
         return [body(eqn.params["call_jaxpr"])]
 
-    def run(self, step, operands, mode, cursor):
+    def run(self, step, operands, mode, alternative):
         """Refuse: the rule of the function knows nothing of its draws."""
         raise no_rule("a function with a custom derivative", step.name)
 

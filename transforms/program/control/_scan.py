@@ -84,21 +84,20 @@ class Scan(Control):
         loop = loop_of(eqn)
         return [body(loop.jaxpr, f"scan {loop.length}", loop.length)]
 
-    def run(self, step, operands, mode, cursor):
+    def run(self, step, operands, mode, alternative):
         """The same loop; step t is past the alternatives of t earlier ones."""
         loop = loop_of(step.eqn)
         consts, init, xs = loop.split(operands)
-        wide = 0 if cursor is None else mode.width_of(loop.body)
 
         def one(carry, x):
             x, t = x
-            at = None if cursor is None else cursor - t * wide
+            at = alternative and alternative.turn(t, loop.body)
             outs, record = mode.inner(loop.body, [*loop.closed, *consts, *carry, *x], at)
             carry, ys = loop.results(outs)
             return carry, (ys, record)
 
         carry, (ys, record) = loop.scan(one, init, (xs, jnp.arange(loop.length)))
-        return [*carry, *ys], mode.stack(record)
+        return [*carry, *ys], mode.records.stack(record)
 
     def flow(self, eqn, states, domain):
         """Settled over the steps."""

@@ -22,9 +22,9 @@ class While(Control):
         """The body, then the condition."""
         return [body(eqn.params[name], "while") for name in ("body_jaxpr", "cond_jaxpr")]
 
-    def run(self, step, operands, mode, cursor):
+    def run(self, step, operands, mode, alternative):
         """The same loop; scores are carried, since nothing can be stacked."""
-        if mode.width(step):
+        if step.width:
             raise EstimatorError(
                 "A forking estimator (mvd, local_expectation) is inside a `while_loop`, whose number of steps, and so "
                 "of alternatives, is not known. Use `lax.scan` or `fori_loop` with a fixed number of steps, or "
@@ -47,9 +47,9 @@ class While(Control):
             at = mode.among(step.eqn, on) if lanes else mode
             outs, record = at.inner(turn.jaxpr, [*turn.consts, *body_consts, *old], None)
             outs = [_where(on, x, y) for x, y in zip(outs, old, strict=True)] if lanes else outs
-            return outs, vary(mode.join([before, record]), axes)
+            return outs, vary(mode.records.join([before, record]), axes)
 
-        outs, record = lax.while_loop(lambda s: jnp.any(going(s[0])), one, (init, vary(mode.zero(), axes)))
+        outs, record = lax.while_loop(lambda s: jnp.any(going(s[0])), one, (init, vary(mode.records.zero(), axes)))
         return jax.tree.map(lambda x: _forward_only(x) if is_inexact(x) else x, (outs, record))
 
     def split(self, eqn, operands):
