@@ -53,8 +53,8 @@ class Scores:
             return x
         groups = (x.ndim, *dependence.items())
         if groups not in self.boxes:
-            scores = [self._aligned(key, mask, x.ndim) for key, mask in dependence.items()]
-            self.boxes[groups] = magic_box(total(scores))
+            first, *others = (self._aligned(key, mask, x.ndim) for key, mask in dependence.items())
+            self.boxes[groups] = magic_box(sum(others, first))
         return x * self.boxes[groups].astype(x.dtype)
 
     def _aligned(self, key, mask, rank):

@@ -30,18 +30,18 @@ class Measuring(Mode):
 
     def __init__(self, table: Table, measure: Measure):
         self.table = table
-        self.records = measure
+        self.records = self.measure = measure
 
     def draw(self, step, operands, alternative):
         """The value at its outcome, and the records of all lanes in one."""
         found: list = []
 
         def one(key, *arrays):
-            value, record = self.records.at(step.site.restore(arrays)[0], *self.table.find(key))
+            value, record = self.measure.at(step.site.restore(arrays)[0], *self.table.find(key))
             found[:] = [x.ndim for x in jax.tree.leaves(record)]
             return jax.tree.leaves(value), record
 
         values, record = vmapped(one, step.lanes)(*operands)
         ranks = jax.tree.unflatten(jax.tree.structure(record), found)
         lanes = jax.tree.map(lambda x, n: jnp.reshape(x, (-1, *x.shape[x.ndim - n :])), record, ranks)
-        return values, self.records.stack(lanes)
+        return values, self.measure.stack(lanes)

@@ -14,7 +14,7 @@ How a mode passes through loops, branches and rematerialisation is said by each 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -117,7 +117,7 @@ def walk(
     return mode.complete(plan, env) if top else read(env, plan.outputs), mode.records.join(records)
 
 
-def run(plan: Plan, operands: list, mode: Mode) -> tuple[list, Any]:
+def run(plan: Plan, operands: Sequence, mode: Mode) -> tuple[list, Any]:
     """Run a whole plan: its outputs, and the record of its draws."""
     return walk(plan, dict(zip(plan.inputs, operands, strict=True)), mode)
 
