@@ -127,6 +127,23 @@ def test_the_language_imports_itself_relatively():
     assert wrong == []
 
 
+def test_the_language_uses_the_transformation_by_two_doors():
+    """Its public names, and one list of what the language alone may use, each of which it does use."""
+    public, internal = "tracegrad.transforms", "tracegrad.transforms._internal"
+    listed = next(source for source in SOURCES if source.module == internal)
+    names = {public: set(exported(public)), internal: {found.name for found in listed.imports()}}
+    used = [
+        (source.label, found)
+        for source in SOURCES
+        if source.label.startswith("ppl/")
+        for found in source.imports()
+        if _is_within(found.module, public)
+    ]
+    assert [(file, found) for file, found in used if found.name not in names.get(found.module, ())] == []
+    assert names[internal] - {found.name for _, found in used} == set()
+    assert names[internal] & names[public] == set()
+
+
 def test_no_folder_name_is_imported():
     """`transforms` and `ppl` are import names of other people's packages."""
     imports = [(label(path), found) for path in EVERYWHERE for found in Source(path, "none").imports()]

@@ -21,7 +21,8 @@ from ..core._addresses import Choices, Path, lookup, nest, show
 from ..core._bound_methods import Plain
 from ..core._overrides import draw_at
 from ..densities._estimated import Estimated
-from ..transforms import check_key, log_density
+from ..transforms import log_density
+from ..transforms._internal import check_key
 from ._unconstrained import Unconstrained
 
 POINT = "unconstrained"

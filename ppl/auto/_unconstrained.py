@@ -21,7 +21,7 @@ from ..core._arguments import mapping
 from ..core._bound_methods import Plain
 from ..core._overrides import isolated
 from ..core._target import Target, checked_target
-from ..transforms import check_key, finite_real
+from ..transforms._internal import check_key, finite_real
 from ._coordinates import Constrain, Describe, Site, Unconstrain
 
 

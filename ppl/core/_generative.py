@@ -14,7 +14,8 @@ import equinox as eqx
 import jax
 
 from .._errors import AddressError, DensityError
-from ..transforms import ArgumentError, RandomKeyError, as_array, check_key, whole
+from ..transforms import ArgumentError, RandomKeyError
+from ..transforms._internal import as_array, check_key, whole
 from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, paths
 from ._bound_methods import Plain
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap

@@ -20,7 +20,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import ChoiceError, FitError
-from ..transforms import check_key, nonfinite
+from ..transforms._internal import check_key, nonfinite
 from ._arguments import (
     MOST_KEYS,
     as_arrays,

@@ -9,18 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..transforms import (
-    EstimatorError,
-    check_key,
-    choose_estimators,
-    enum,
-    is_inexact,
-    outcome_sum,
-    reinforce,
-    states_gradient,
-    table,
-    whole,
-)
+from ..transforms import EstimatorError, choose_estimators, enum, reinforce
+from ..transforms._internal import check_key, is_inexact, outcome_sum, states_gradient, table, whole
 from ._gradients import gradient_of, moments, one_float
 from ._reference_probabilities import own_probabilities
 

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from ..core._arguments import listed, mapping
-from ..transforms import Estimator, EstimatorError, check_key, table, whole
+from ..transforms import Estimator, EstimatorError
+from ..transforms._internal import check_key, table, whole
 from ._estimator_choice import with_estimators
 from ._gradients import gradient_of, one_float
 

@@ -17,7 +17,8 @@ from ..core._arguments import chunk, count
 from ..core._bound_methods import Plain
 from ..core._generative import GenerativeFunction
 from ..core._target import Target, checked_target, splat
-from ..transforms import ArgumentError, check_key, function, is_boolean, is_numeric
+from ..transforms import ArgumentError
+from ..transforms._internal import check_key, function, is_boolean, is_numeric
 
 EVEN = 1e-3
 """A range of log weights, in nats, below which they have no tail to fit but rounding."""

@@ -17,7 +17,7 @@ from ..auto._unconstrained import Unconstrained, starting_points, to_unconstrain
 from ..core._addresses import Choices, as_arrays, paths
 from ..core._arguments import count, mapping
 from ..core._target import Target
-from ..transforms import check_key, real
+from ..transforms._internal import check_key, real
 
 STATISTICS = {
     "diverging": "is_divergent",
