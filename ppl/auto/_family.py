@@ -30,7 +30,15 @@ POINT = "unconstrained"
 
 
 class Family(Plain):
-    """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them."""
+    """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> target = tg.Target(tg.gen(lambda: tg.sample("s", tg.dist.Exponential(1.0))))
+        >>> family = tg.auto.mean_field(target)
+        >>> isinstance(family, tg.auto.Family), sorted(family.init(jax.random.key(0)))
+        (True, ['loc', 'log_scale'])
+    """
 
     space: Unconstrained
 

@@ -26,6 +26,13 @@ class BiasReport:
         draws: how many draws were made.
         rows: for the value and each parameter leaf: name, estimate, reference, standard error (all at the entry that is
             furthest off), and z.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> f = tg.expectation(lambda key, p: 4.0 * tg.transforms.sample(key, tg.dist.Bernoulli(p)))
+        >>> report = tg.check_unbiased(f, 0.25, key=jax.random.key(0), draws=10_000)
+        >>> report.passed, report.reference, [row[0] for row in report.rows]
+        (True, 'exact enumeration of 2 outcomes', ['value', 'args[0]'])
     """
 
     passed: bool

@@ -30,6 +30,12 @@ class WeightedDraws(Plain):
     Attributes:
         choices: the latent choices, each stacked to (n, ...).
         log_weights: log gamma(z) / q(z) of each, shape (n,), in nats.
+
+    Example:
+        >>> import jax.numpy as jnp, tracegrad as tg
+        >>> found = tg.WeightedDraws({"z": jnp.array([0.0, 1.0])}, jnp.log(jnp.array([1.0, 3.0])))
+        >>> round(float(found.log_evidence), 4), round(float(found.ess), 4)
+        (0.6931, 1.6)
     """
 
     choices: Choices
