@@ -219,7 +219,8 @@ def choose(key: jax.Array, logits: jax.Array, target: Target, address: str = "in
         1
     """
     path = (*target.path, address)
-    return draw_at(path, key, dist.Categorical(logits=logits))
+    # A weight of zero is no mistake: what is observed may be out of a particle's reach.
+    return draw_at(path, key, dist.Categorical(logits=logits, validate_args=False))
 
 
 def at_index(tree: Any, index: Any) -> Any:
