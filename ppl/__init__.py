@@ -1,108 +1,210 @@
-"""tracegrad: probabilistic programming in JAX with programmable variational inference."""
+"""tracegrad: probabilistic programming in JAX with programmable variational inference.
+
+A model and a variational family are generative functions (`gen`, `sample`); an objective is a program over them whose
+`expectation` has an unbiased gradient; an estimator, chosen at a site or from outside, says how.
+
+Everything stands here under its own name. Many names stand in groups, too: `objectives`, `estimators`, `algorithms`,
+`auto`, `errors`; and `transforms` is the layer beneath, which knows no generative function.
+"""
 
 from importlib.metadata import version as _version
 
-import numpyro.distributions as dist  # noqa: F401  (re-exported)
+import numpyro.distributions as dist
 
 from . import _frames as _frames
-from . import auto as auto
-from ._errors import AddressError as AddressError
-from ._errors import ChoiceError as ChoiceError
-from ._errors import DensityError as DensityError
-from ._errors import DistributionError as DistributionError
-from ._errors import FitError as FitError
-from ._errors import SupportWarning as SupportWarning
-from .algorithms._exact import exact as exact
-from .algorithms._forward_filter import forward_filter as forward_filter
-from .algorithms._importance import importance as importance
-from .algorithms._sir import sir as sir
-from .algorithms._smc import smc as smc
-from .auto._unconstrained import Unconstrained as Unconstrained
-from .auto._unconstrained import to_unconstrained as to_unconstrained
-from .core._addresses import merge as merge
-from .core._addresses import select as select
-from .core._attitudes import validated as validated
-from .core._function import gen as gen
-from .core._function import sample as sample
-from .core._generative import GenerativeFunction as GenerativeFunction
-from .core._switch import cond as cond
-from .core._switch import switch as switch
-from .core._target import Target as Target
-from .core._trace import Trace as Trace
-from .densities._marginal_and_normalize import marginal as marginal
-from .densities._marginal_and_normalize import normalize as normalize
-from .distributions import _answers as _answers
-from .distributions import _gamma_noise as _gamma_noise
-from .distributions import _probabilities as _probabilities
-from .distributions import _repaired_densities as _repaired_densities
-from .distributions import _standard_noise as _standard_noise
-from .distributions import _weak_derivatives as _weak_derivatives
-from .distributions._relaxations import biased_concrete as biased_concrete
-from .distributions._relaxations import biased_straight_through as biased_straight_through
-from .objectives._bounds import cubo as cubo
-from .objectives._bounds import elbo as elbo
-from .objectives._bounds import iwelbo as iwelbo
-from .objectives._bounds import renyi as renyi
-from .objectives._bounds import tvo as tvo
-from .objectives._discrepancies import energy_distance as energy_distance
-from .objectives._discrepancies import mmd as mmd
-from .objectives._divergences import f_divergence as f_divergence
-from .objectives._divergences import forward_kl as forward_kl
-from .objectives._divergences import jensen_shannon as jensen_shannon
-from .objectives._divergences import log_variance as log_variance
-from .objectives._divergences import symmetric_kl as symmetric_kl
-from .objectives._divergences import trajectory_balance as trajectory_balance
-from .objectives._path_bounds import dreg as dreg
-from .objectives._path_bounds import dreg_wake_phi as dreg_wake_phi
-from .objectives._path_bounds import sticking_the_landing as sticking_the_landing
-from .objectives._score_bounds import vargrad as vargrad
-from .objectives._score_bounds import vimco as vimco
-from .objectives._sequential import nested_vi as nested_vi
-from .objectives._sequential import smc_bound as smc_bound
-from .objectives._sequential import smc_wake_phi as smc_wake_phi
-from .objectives._wake_sleep import sleep as sleep
-from .objectives._wake_sleep import wake_phi as wake_phi
-from .objectives._wake_sleep import wake_theta as wake_theta
-from .training._baselines import MovingAverage as MovingAverage
-from .training._baselines import baseline_loss as baseline_loss
-from .training._baselines import control_loss as control_loss
-from .training._fit import Fit as Fit
-from .training._fit import fit as fit
-from .transforms import ArgumentError as ArgumentError
-from .transforms import BiasedGradientError as BiasedGradientError
-from .transforms import DiscontinuityWarning as DiscontinuityWarning
-from .transforms import EstimatorError as EstimatorError
-from .transforms import HigherOrderError as HigherOrderError
-from .transforms import NoRuleError as NoRuleError
-from .transforms import ObjectiveError as ObjectiveError
-from .transforms import RandomKeyError as RandomKeyError
-from .transforms import TracegradError as TracegradError
-from .transforms import arm as arm
-from .transforms import disarm as disarm
-from .transforms import enum as enum
-from .transforms import exact_expectation as exact_expectation
-from .transforms import expectation as expectation
-from .transforms import leave_one_out as leave_one_out
-from .transforms import local_expectation as local_expectation
-from .transforms import mvd as mvd
-from .transforms import rebar as rebar
-from .transforms import reinforce as reinforce
-from .transforms import relax as relax
-from .transforms import reparam as reparam
-from .transforms import rsvi as rsvi
-from .transforms import sum_and_sample as sum_and_sample
-from .transforms import unordered_set as unordered_set
-from .trust._check_unbiased import BiasReport as BiasReport
-from .trust._check_unbiased import check_unbiased as check_unbiased
-from .trust._compare_estimators import Comparison as Comparison
-from .trust._compare_estimators import compare_estimators as compare_estimators
-from .trust._estimator_choice import describe_estimators as describe_estimators
-from .trust._estimator_choice import with_estimators as with_estimators
-from .trust._importance_sampling import WeightedDraws as WeightedDraws
-from .trust._importance_sampling import importance_sampling as importance_sampling
-from .trust._mcmc import Draws as Draws
-from .trust._mcmc import hmc as hmc
-from .trust._mcmc import nuts as nuts
-from .trust._mcmc import to_arviz as to_arviz
+from . import algorithms, auto, errors, estimators, objectives, transforms
+from . import distributions as distributions
+from .algorithms import exact, forward_filter, importance, sir, smc
+from .auto._unconstrained import Unconstrained, to_unconstrained
+from .core._addresses import merge, select
+from .core._attitudes import validated
+from .core._function import gen, sample
+from .core._generative import GenerativeFunction
+from .core._switch import cond, switch
+from .core._target import Target
+from .core._trace import Trace
+from .densities._marginal_and_normalize import marginal, normalize
+from .errors import (
+    AddressError,
+    ArgumentError,
+    BiasedGradientError,
+    ChoiceError,
+    DensityError,
+    DiscontinuityWarning,
+    DistributionError,
+    EstimatorError,
+    FitError,
+    HigherOrderError,
+    NoRuleError,
+    ObjectiveError,
+    RandomKeyError,
+    SupportWarning,
+    TracegradError,
+)
+from .estimators import (
+    arm,
+    biased_concrete,
+    biased_straight_through,
+    disarm,
+    enum,
+    local_expectation,
+    mvd,
+    rebar,
+    reinforce,
+    relax,
+    reparam,
+    rsvi,
+    sum_and_sample,
+    unordered_set,
+)
+from .objectives import (
+    cubo,
+    dreg,
+    dreg_wake_phi,
+    elbo,
+    energy_distance,
+    f_divergence,
+    forward_kl,
+    iwelbo,
+    jensen_shannon,
+    log_variance,
+    mmd,
+    nested_vi,
+    renyi,
+    sleep,
+    smc_bound,
+    smc_wake_phi,
+    sticking_the_landing,
+    symmetric_kl,
+    trajectory_balance,
+    tvo,
+    vargrad,
+    vimco,
+    wake_phi,
+    wake_theta,
+)
+from .training._baselines import MovingAverage, baseline_loss, control_loss
+from .training._fit import Fit, fit
+from .transforms import exact_expectation, expectation, leave_one_out
+from .trust._check_unbiased import BiasReport, check_unbiased
+from .trust._compare_estimators import Comparison, compare_estimators
+from .trust._estimator_choice import describe_estimators, with_estimators
+from .trust._importance_sampling import WeightedDraws, importance_sampling
+from .trust._mcmc import Draws, hmc, nuts, to_arviz
 
 __version__ = _version("tracegrad")
+
+__all__ = [
+    # Groups.
+    "algorithms",
+    "auto",
+    "dist",
+    "errors",
+    "estimators",
+    "objectives",
+    "transforms",
+    # Generative functions and their choices.
+    "gen",
+    "sample",
+    "GenerativeFunction",
+    "Trace",
+    "cond",
+    "switch",
+    "validated",
+    "merge",
+    "select",
+    # Expectations.
+    "expectation",
+    "exact_expectation",
+    "leave_one_out",
+    # Estimators, and baselines that train alongside.
+    "arm",
+    "biased_concrete",
+    "biased_straight_through",
+    "disarm",
+    "enum",
+    "local_expectation",
+    "mvd",
+    "rebar",
+    "reinforce",
+    "relax",
+    "reparam",
+    "rsvi",
+    "sum_and_sample",
+    "unordered_set",
+    "MovingAverage",
+    "baseline_loss",
+    "control_loss",
+    # Objectives.
+    "cubo",
+    "dreg",
+    "dreg_wake_phi",
+    "elbo",
+    "energy_distance",
+    "f_divergence",
+    "forward_kl",
+    "iwelbo",
+    "jensen_shannon",
+    "log_variance",
+    "mmd",
+    "nested_vi",
+    "renyi",
+    "sleep",
+    "smc_bound",
+    "smc_wake_phi",
+    "sticking_the_landing",
+    "symmetric_kl",
+    "trajectory_balance",
+    "tvo",
+    "vargrad",
+    "vimco",
+    "wake_phi",
+    "wake_theta",
+    # Densities that are estimates.
+    "Target",
+    "marginal",
+    "normalize",
+    "exact",
+    "forward_filter",
+    "importance",
+    "sir",
+    "smc",
+    # Fitting.
+    "fit",
+    "Fit",
+    # Whether to believe it.
+    "describe_estimators",
+    "with_estimators",
+    "check_unbiased",
+    "BiasReport",
+    "compare_estimators",
+    "Comparison",
+    "importance_sampling",
+    "WeightedDraws",
+    "nuts",
+    "hmc",
+    "Draws",
+    "to_arviz",
+    "to_unconstrained",
+    "Unconstrained",
+    # Errors.
+    "TracegradError",
+    "AddressError",
+    "ArgumentError",
+    "BiasedGradientError",
+    "ChoiceError",
+    "DensityError",
+    "DiscontinuityWarning",
+    "DistributionError",
+    "EstimatorError",
+    "FitError",
+    "HigherOrderError",
+    "NoRuleError",
+    "ObjectiveError",
+    "RandomKeyError",
+    "SupportWarning",
+]
+
+
+def __dir__():
+    return [*__all__, "__version__"]

@@ -4,24 +4,82 @@ from .transforms import TracegradError
 
 
 class AddressError(TracegradError, ValueError):
-    """An address that is duplicate, missing, unknown, or used outside a generative function."""
+    """An address that is duplicate, missing, unknown, or used outside a generative function.
+
+    Example:
+        >>> import tracegrad as tg
+        >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
+        >>> coin.assess({"head": 1}, 0.5)
+        Traceback (most recent call last):
+            ...
+        tracegrad...AddressError: assess: the choice at 'heads' is missing (a BernoulliProbs)...
+    """
 
 
 class ChoiceError(TracegradError, ValueError):
-    """A given choice of the wrong shape, type or support."""
+    """A given choice of the wrong shape, type or support.
+
+    Example:
+        >>> import tracegrad as tg
+        >>> wait = tg.gen(lambda: tg.sample("t", tg.dist.Exponential(1.0)))
+        >>> wait.assess({"t": -1.0})
+        Traceback (most recent call last):
+            ...
+        tracegrad...ChoiceError: The choice at 't' (a Exponential) is outside the support...
+    """
 
 
 class DistributionError(TracegradError, ValueError):
-    """A distribution that cannot be made, or cannot be drawn from."""
+    """A distribution that cannot be made, or cannot be drawn from.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> wide = tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0j)))
+        >>> wide.simulate(jax.random.key(0))
+        Traceback (most recent call last):
+            ...
+        tracegrad...DistributionError: ...'z'...
+    """
 
 
 class DensityError(TracegradError, ValueError):
-    """A density that an algorithm cannot give, or that was asked for in part."""
+    """A density that an algorithm cannot give, or that was asked for in part.
+
+    Example:
+        >>> import tracegrad as tg
+        >>> @tg.gen
+        ... def noisy():
+        ...     tg.sample("x", tg.dist.Normal(tg.sample("u", tg.dist.Normal(0.0, 1.0)), 1.0))
+        >>> tg.marginal(noisy, "x", tg.exact()).assess({"x": 1.0})
+        Traceback (most recent call last):
+            ...
+        tracegrad...DensityError: The latent choice at 'u' is a Normal, whose support is not finite...
+    """
 
 
 class FitError(TracegradError, ValueError):
-    """Arguments that `fit` cannot train with, or a run that stopped being finite."""
+    """Arguments that `fit` cannot train with, or a run that stopped being finite.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, tracegrad as tg
+        >>> tg.fit(lambda key, w: jnp.log(w), -1.0, optax.sgd(0.1), key=jax.random.key(0), steps=1)
+        Traceback (most recent call last):
+            ...
+        tracegrad...FitError: fit: the objective is nan at step 0, first in `log`...
+    """
 
 
 class SupportWarning(UserWarning):
-    """A model is weighed at draws from a support that is larger than its own."""
+    """A model is weighed at draws from a support that is larger than its own.
+
+    Example:
+        >>> import jax, warnings, tracegrad as tg
+        >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("s", tg.dist.Exponential(1.0)), 1.0)))
+        >>> guide = tg.gen(lambda m: tg.sample("s", tg.dist.Normal(m, 1.0)))
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", tg.SupportWarning)
+        ...     tg.elbo(model, guide, {"x": 2.0})(jax.random.key(0), (), (1.0,))
+        Traceback (most recent call last):
+            ...
+        tracegrad...SupportWarning: ...
+    """

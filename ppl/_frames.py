@@ -4,7 +4,7 @@ import os
 
 import equinox as eqx
 
-from .transforms import hide_frames
+from .transforms._internal import hide_frames
 
 for _file in (__file__, eqx.__file__):
     hide_frames(os.path.dirname(_file))

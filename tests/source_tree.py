@@ -13,6 +13,17 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Folder -> the package that it is installed as.
 FOLDERS = {"ppl": "tracegrad", "transforms": "tracegrad.transforms"}
 
+# The modules whose names are for users. All others are reached through these.
+PUBLIC = [
+    "tracegrad",
+    "tracegrad.algorithms",
+    "tracegrad.auto",
+    "tracegrad.errors",
+    "tracegrad.estimators",
+    "tracegrad.objectives",
+    "tracegrad.transforms",
+]
+
 
 @dataclass(frozen=True)
 class Import:
@@ -62,15 +73,13 @@ def python_folders(root: Path = ROOT) -> dict[str, str]:
     return {source.path.parent.relative_to(root).as_posix(): source.package for source in sources(root)}
 
 
-def exported(package: str) -> list[str]:
-    """The names that a package exports: `__all__`, or else what its __init__ imports by name."""
-    folder = {package: folder for folder, package in python_folders().items()}[package]
-    body = ast.parse((ROOT / folder / "__init__.py").read_text()).body
-    for node in body:
+def exported(module: str) -> list[str]:
+    """The names that a public module exports: its `__all__`, which is a list of strings and nothing computed."""
+    (source,) = [source for source in sources() if source.module == module]
+    for node in source.tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return list(ast.literal_eval(node.value))
-    imported = [alias for node in body if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
-    return [alias.asname for alias in imported if alias.asname and not alias.asname.startswith("_")]
+    raise LookupError(f"{source.label} has no __all__")
 
 
 def attribute_chains(tree: ast.AST) -> Iterator[tuple[str, int]]:

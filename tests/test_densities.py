@@ -517,3 +517,27 @@ def test_code_does_not_grow_with_particles(make):
         return equations(jax.make_jaxpr(grad)(KEY, 0.5).jaxpr)
 
     assert size(500) <= size(5)
+
+
+@tg.gen
+def reach(z, _):
+    z = tg.sample("z", dist.Normal(z, 1.0))
+    tg.sample("y", dist.Uniform(z, z + 1.0))
+    return z, None
+
+
+WITHIN_REACH = tg.Target(reach.scan(length=2), (0.0,), {"y": jnp.array([0.5, 1.0])})
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [tg.smc(8), tg.smc(8, ess_threshold=0.9), tg.importance(60), tg.smc(8, resampling="systematic")],
+    ids=["smc", "smc, adaptive", "importance", "smc, systematic"],
+)
+def test_particles_without_weight_are_no_mistake(algorithm):
+    """Most particles cannot have made what is observed: outside of `jit`, where values are looked at, as inside."""
+    estimate = jax.jit(lambda key: algorithm.estimate(key, WITHIN_REACH).draw(key)[0]["z"])(KEY)
+    z = algorithm.estimate(KEY, WITHIN_REACH).draw(KEY)[0]["z"]
+    np.testing.assert_array_equal(z, estimate)
+    y = WITHIN_REACH.observed["y"]
+    assert bool(jnp.all((z <= y) & (y <= z + 1.0)))

@@ -10,7 +10,8 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import expectation, outcome_sum, probabilities, sample
+from tracegrad.transforms import expectation, probabilities, sample
+from tracegrad.transforms._internal import outcome_sum
 
 KEY = jax.random.key(0)
 VALUES = np.array([1.0, -2.0, 3.5], np.float32)

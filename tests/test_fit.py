@@ -9,7 +9,7 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import nonfinite
+from tracegrad.transforms._internal import nonfinite
 
 KEY = jax.random.key(2)
 DATA = jnp.arange(10.0)

@@ -11,7 +11,8 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import lenient, log_density
+from tracegrad.transforms import log_density
+from tracegrad.transforms._internal import lenient
 
 KEY = jax.random.key(0)
 ROUND = dist.transforms.AffineTransform(1.0, 2.0)

@@ -9,7 +9,8 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import Direct, Drawn, log_density, noise, outcome_sum, sample
+from tracegrad.transforms import Direct, Drawn, log_density, noise, sample
+from tracegrad.transforms._internal import outcome_sum
 
 KEY = jax.random.key(3)
 

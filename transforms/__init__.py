@@ -1,94 +1,128 @@
 """The program transformation: `sample`, `expectation`, and the gradient estimators.
 
 It knows distributions only as objects with `sample(key)` and `log_prob(value)`; it knows no trace and no address.
+Beside what a program needs, here is what one needs to write an estimator (`Direct`, `Fork`, `Enumerate`), a
+distribution (the questions that estimators ask, `reparameterised`, `support`, `weak_derivative` and their kin), and an
+objective that states its own gradient (`with_surrogate`, `scored`, `held`).
+
+Open `_expectation.py` first, then `program/_plan.py`.
 """
 
-from ._arguments import finite_real as finite_real
-from ._arguments import flag as flag
-from ._arguments import function as function
-from ._arguments import instead_of_objective as instead_of_objective
-from ._arguments import is_boolean as is_boolean
-from ._arguments import is_numeric as is_numeric
-from ._arguments import objective_function as objective_function
-from ._arguments import one_of as one_of
-from ._arguments import positive as positive
-from ._arguments import real as real
-from ._arguments import suspended as suspended
-from ._arguments import whole as whole
-from ._choose_estimators import choose_estimators as choose_estimators
-from ._describe_sites import Description as Description
-from ._describe_sites import SiteReport as SiteReport
-from ._describe_sites import describe_sites as describe_sites
-from ._describe_sites import table as table
-from ._distribution import WeakDerivative as WeakDerivative
-from ._distribution import elementwise as elementwise
-from ._distribution import guarded as guarded
-from ._distribution import law as law
-from ._distribution import lenient as lenient
-from ._distribution import log_density as log_density
-from ._distribution import log_density_at_support as log_density_at_support
-from ._distribution import log_prob as log_prob
-from ._distribution import moving_support as moving_support
-from ._distribution import positive_support as positive_support
-from ._distribution import probabilities as probabilities
-from ._distribution import reparameterised as reparameterised
-from ._distribution import support as support
-from ._distribution import weak_derivative as weak_derivative
-from ._errors import ArgumentError as ArgumentError
-from ._errors import BiasedGradientError as BiasedGradientError
-from ._errors import DiscontinuityWarning as DiscontinuityWarning
-from ._errors import EstimatorError as EstimatorError
-from ._errors import HigherOrderError as HigherOrderError
-from ._errors import NoRuleError as NoRuleError
-from ._errors import ObjectiveError as ObjectiveError
-from ._errors import RandomKeyError as RandomKeyError
-from ._errors import TracegradError as TracegradError
-from ._estimator import Direct as Direct
-from ._estimator import Drawn as Drawn
-from ._estimator import Enumerate as Enumerate
-from ._estimator import Estimator as Estimator
-from ._estimator import Fork as Fork
-from ._expectation import expectation as expectation
-from ._jax import hide_frames as hide_frames
-from ._jax import trace_state as trace_state
-from ._pytree import Spec as Spec
-from ._pytree import as_array as as_array
-from ._pytree import is_inexact as is_inexact
-from ._pytree import partition as partition
-from ._sample import default_estimator as default_estimator
-from ._sample import sample as sample
-from ._standard_noise import StandardNoise as StandardNoise
-from ._standard_noise import standard_noise as standard_noise
-from .analysis._has_surrogate import states_gradient as states_gradient
-from .analysis._nonfinite import nonfinite as nonfinite
-from .analysis._nonfinite import site_scope as site_scope
-from .estimate._leave_one_out import lanes_of as lanes_of
-from .estimate._leave_one_out import leave_one_out as leave_one_out
-from .estimate._stated import stated as stated
-from .estimate._surrogate import check_pathwise as check_pathwise
-from .estimate._surrogate import detached as detached
-from .estimate._surrogate import held as held
-from .estimate._surrogate import scored as scored
-from .estimate._surrogate import with_surrogate as with_surrogate
-from .estimators._arm import arm as arm
-from .estimators._arm import disarm as disarm
-from .estimators._enum import enum as enum
-from .estimators._local_expectation import local_expectation as local_expectation
-from .estimators._mvd import mvd as mvd
-from .estimators._reinforce import reinforce as reinforce
-from .estimators._relax import rebar as rebar
-from .estimators._relax import relax as relax
-from .estimators._reparam import reparam as reparam
-from .estimators._rsvi import Accepted as Accepted
-from .estimators._rsvi import accepted_noise as accepted_noise
-from .estimators._rsvi import rsvi as rsvi
-from .estimators._sum_and_sample import sum_and_sample as sum_and_sample
-from .estimators._unordered_set import unordered_set as unordered_set
-from .exact._estimator_mean import exact_expectation as exact_expectation
-from .exact._outcome_sum import outcome_sum as outcome_sum
-from .program._site import check_key as check_key
-from .program._site import noise as noise
-from .program._site import value_struct as value_struct
-from .program._site_terms import magic_box as magic_box
+from ._choose_estimators import choose_estimators
+from ._describe_sites import Description, SiteReport, describe_sites
+from ._distribution import (
+    WeakDerivative,
+    elementwise,
+    log_density,
+    moving_support,
+    positive_support,
+    probabilities,
+    reparameterised,
+    support,
+    weak_derivative,
+)
+from ._errors import (
+    ArgumentError,
+    BiasedGradientError,
+    DiscontinuityWarning,
+    EstimatorError,
+    HigherOrderError,
+    NoRuleError,
+    ObjectiveError,
+    RandomKeyError,
+    TracegradError,
+)
+from ._estimator import Direct, Drawn, Enumerate, Estimator, Fork, Path
+from ._expectation import expectation
+from ._jax import hide_frames as _hide_frames
+from ._sample import sample
+from ._standard_noise import StandardNoise, standard_noise
+from .estimate._leave_one_out import leave_one_out
+from .estimate._stated import stated
+from .estimate._surrogate import Scored, check_pathwise, detached, held, scored, with_surrogate
+from .estimators._arm import arm, disarm
+from .estimators._enum import enum
+from .estimators._local_expectation import local_expectation
+from .estimators._mvd import mvd
+from .estimators._reinforce import reinforce
+from .estimators._relax import rebar, relax
+from .estimators._reparam import reparam
+from .estimators._rsvi import Accepted, accepted_noise, rsvi
+from .estimators._sum_and_sample import sum_and_sample
+from .estimators._unordered_set import unordered_set
+from .exact._estimator_mean import exact_expectation
+from .program._site import noise
+from .program._site_terms import magic_box
 
-hide_frames(__path__[0])
+__all__ = [
+    # Programs and their expectations.
+    "sample",
+    "expectation",
+    "exact_expectation",
+    "leave_one_out",
+    "choose_estimators",
+    "describe_sites",
+    "Description",
+    "SiteReport",
+    # Estimators.
+    "arm",
+    "disarm",
+    "enum",
+    "local_expectation",
+    "mvd",
+    "rebar",
+    "reinforce",
+    "relax",
+    "reparam",
+    "rsvi",
+    "sum_and_sample",
+    "unordered_set",
+    # To write an estimator.
+    "Estimator",
+    "Direct",
+    "Drawn",
+    "Path",
+    "Fork",
+    "WeakDerivative",
+    "Enumerate",
+    "noise",
+    "log_density",
+    # To write a distribution: what estimators ask it.
+    "reparameterised",
+    "support",
+    "probabilities",
+    "elementwise",
+    "moving_support",
+    "positive_support",
+    "weak_derivative",
+    "standard_noise",
+    "StandardNoise",
+    "accepted_noise",
+    "Accepted",
+    # To write an objective that states its own gradient.
+    "with_surrogate",
+    "held",
+    "detached",
+    "scored",
+    "Scored",
+    "magic_box",
+    "stated",
+    "check_pathwise",
+    # Errors.
+    "TracegradError",
+    "ArgumentError",
+    "BiasedGradientError",
+    "DiscontinuityWarning",
+    "EstimatorError",
+    "HigherOrderError",
+    "NoRuleError",
+    "ObjectiveError",
+    "RandomKeyError",
+]
+
+
+def __dir__():
+    return list(__all__)
+
+
+_hide_frames(__path__[0])

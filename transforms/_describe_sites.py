@@ -34,6 +34,14 @@ class SiteReport(NamedTuple):
         runs: how many further runs of what follows its gradient costs: forks, or values enumerated.
         jumps: where its path derivative, if it has one, meets a discontinuity that reaches the objective, and is
             biased by it: the operation and its source line.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import describe_sites, expectation, mvd, sample
+        >>> f = expectation(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p), estimator=mvd(), label=("coin",)))
+        >>> (report,) = describe_sites(f, jax.random.key(0), 0.25)
+        >>> report.label, report.distribution, report.runs, report.jumps
+        (('coin',), 'BernoulliProbs', 1, ())
     """
 
     label: Any
@@ -47,7 +55,17 @@ class SiteReport(NamedTuple):
 
 
 class Description(tuple[SiteReport, ...]):
-    """The sites of an objective in the order of the program; prints as a table."""
+    """The sites of an objective in the order of the program; prints as a table.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import describe_sites, expectation, sample
+        >>> f = expectation(lambda key, m: sample(key, dist.Normal(m, 1.0), label=("z",)))
+        >>> print(describe_sites(f, jax.random.key(0), 0.0))
+        address  distribution  estimator  why      where  draws  runs
+        -------  ------------  ---------  -------  -----  -----  ----
+        z        Normal        reparam()  default  -      1      0
+    """
 
     def __str__(self):
         head = ("address", "distribution", "estimator", "why", "where", "draws", "runs")
@@ -67,7 +85,15 @@ def table(head: tuple[str, ...], rows: list) -> str:
 
 
 def describe_sites(fun: Callable, *args, **kwargs) -> Description:
-    """The sample sites of an objective at these arguments, without running it; see `describe_estimators`."""
+    """The sample sites of an objective at these arguments, without running it; see `describe_estimators`.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import describe_sites, expectation, sample
+        >>> f = expectation(lambda key, m: sample(key, dist.Normal(m, 1.0)) ** 2)
+        >>> [str(report.estimator) for report in describe_sites(f, jax.random.key(0), 0.0)]
+        ['reparam()']
+    """
     objective_function("describe_estimators", fun)
     # A float given by position is a parameter, as it is for `jax.grad`.
     args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, args)

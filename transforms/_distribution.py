@@ -92,6 +92,11 @@ def log_density(distribution: Any, value: Any, *, inside: bool = False) -> jax.A
 
     A value outside the support has the log density -inf; `inside` says that it is known to be in the support, because
     it was drawn from there or enumerated, and saves the look.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> log_density(dist.Exponential(1.0), jnp.array([2.0, -1.0])).tolist()
+        [-2.0, -inf]
     """
     arrays, spec = dismantle(distribution)
     return on_mesh(_density(spec, inside))(value, *arrays)
@@ -103,6 +108,13 @@ class WeakDerivative(NamedTuple):
     `alternatives` has the shape (m, *value.shape); `coefficients` (m, *elements), where `elements` are the leading
     dimensions of the value along which its elements are independent. For every function `l` of the value,
     dE[l] = E[ sum_i (l(alternative_i) - l(value)) d coefficient_i ]. Coefficients need not be zero in value.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from tracegrad.transforms import WeakDerivative
+        >>> value, rate = jnp.array([3, 0]), jnp.array([2.0, 0.5])            # two Poisson variables, one alternative
+        >>> WeakDerivative((value + 1)[None], rate[None]).alternatives.tolist()
+        [[4, 1]]
     """
 
     alternatives: Any
@@ -111,20 +123,54 @@ class WeakDerivative(NamedTuple):
 
 @functools.singledispatch
 def reparameterised(distribution: Any) -> bool:
-    """Whether `sample` is differentiable in the parameters and its derivative is the pathwise one."""
+    """Whether `sample` is differentiable in the parameters and its derivative is the pathwise one.
+
+    A class of one's own says so in one line: `has_rsample = True`; one of numpyro's kind names its parameters,
+    `reparametrized_params = ["loc", "scale"]`.
+
+    Example:
+        >>> import jax
+        >>> from tracegrad.transforms import reparameterised
+        >>> class Near:
+        ...     has_rsample = True
+        ...     def __init__(self, loc):
+        ...         self.loc = loc
+        ...     def sample(self, key):
+        ...         return self.loc + jax.random.normal(key)
+        ...     def log_prob(self, value):
+        ...         return jax.scipy.stats.norm.logpdf(value, self.loc)
+        >>> reparameterised(Near(0.0))
+        True
+    """
     return bool(getattr(distribution, "has_rsample", False))
 
 
 @functools.singledispatch
 def support(distribution: Any) -> jax.Array | None:
-    """The finite support of one element, shape (k, *event_shape), or None where it is not finite."""
+    """The finite support of one element, shape (k, *event_shape), or None where it is not finite.
+
+    A plain class answers by a method `enumerate_support()`.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> support(dist.Binomial(3, probs=0.5)).tolist(), support(dist.Poisson(2.0))
+        ([0, 1, 2, 3], None)
+    """
     values = getattr(distribution, "enumerate_support", None)
     return None if values is None else values()
 
 
 @functools.singledispatch
 def moving_support(distribution: Any) -> bool:
-    """Whether the support depends on parameters that a derivative could be taken in; scores then miss its edge."""
+    """Whether the support depends on parameters that a derivative could be taken in; scores then miss its edge.
+
+    A plain class of which that is true must register it: `reinforce()` refuses such a distribution.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> moving_support(dist.Uniform(0.0, jnp.array(2.0))), moving_support(dist.Normal(jnp.array(2.0), 1.0))
+        (True, False)
+    """
     return False
 
 
@@ -134,25 +180,64 @@ def probabilities(distribution: Any, values: jax.Array) -> jax.Array | None:
 
     At a probability of zero exp(log_prob) has no derivative, and these have. `values` has the shape (k, *event_shape),
     the answer the shape (k, *batch_shape). None stands for exp(log_prob), where what is zero has no derivative either.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> from tracegrad.transforms import probabilities
+        >>> heads = lambda p: probabilities(dist.Bernoulli(probs=p), jnp.array([0, 1]))[1]
+        >>> float(jax.grad(heads)(0.0))
+        1.0
     """
     return None
 
 
 @functools.singledispatch
 def positive_support(distribution: Any) -> bool:
-    """Whether every entry of what is drawn is above zero, so that one can divide by it."""
+    """Whether every entry of what is drawn is above zero, so that one can divide by it.
+
+    Where it is not known to be, a reparameterised draw that is divided by has a pole, which `expectation` warns of.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> positive_support(dist.Gamma(2.0, 1.0)), positive_support(dist.Normal(2.0, 1.0))
+        (True, False)
+    """
     return False
 
 
 @functools.singledispatch
 def elementwise(distribution: Any) -> Any:
-    """The same distribution with its independent event dimensions read as batch dimensions."""
+    """The same distribution with its independent event dimensions read as batch dimensions.
+
+    An estimator that serves one element at a time asks the result: its elements are apart.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> coins = dist.Bernoulli(probs=0.5 * jnp.ones(3)).to_event(1)
+        >>> coins.event_shape, elementwise(coins).batch_shape
+        ((3,), (3,))
+    """
     return distribution
 
 
 @functools.singledispatch
 def weak_derivative(distribution: Any, key: jax.Array, value: Any) -> WeakDerivative | None:
-    """A measure-valued derivative at the drawn `value`, or None where the family has none here."""
+    """A measure-valued derivative at the drawn `value`, or None where the family has none here.
+
+    What a family registers here is what `mvd()` does at its sites. `key` is for randomness of its own, by `noise`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> from tracegrad.transforms import WeakDerivative, expectation, mvd, sample, weak_derivative
+        >>> class Count(dist.Poisson):
+        ...     pass
+        >>> @weak_derivative.register(Count)
+        ... def _(distribution, key, value):
+        ...     return WeakDerivative((value + 1)[None], jnp.broadcast_to(distribution.rate, value.shape)[None])
+        >>> f = expectation(lambda key, rate: 3.0 * sample(key, Count(rate), estimator=mvd()))
+        >>> float(jax.grad(f, argnums=1)(jax.random.key(0), 2.5))
+        3.0
+    """
     return None
 
 

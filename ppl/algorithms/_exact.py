@@ -15,7 +15,8 @@ from ..core._addresses import Choices, Path, lookup, nest, paths, show
 from ..core._arguments import chunk
 from ..core._operations import At, Given, Operation, Visit
 from ..core._target import Target
-from ..transforms import elementwise, law, log_density, support
+from ..transforms import elementwise, log_density, support
+from ..transforms._internal import law
 from ._base import Algorithm, Estimate, Retained, choose, each
 
 LIMIT = 1 << 20

@@ -46,7 +46,13 @@ class Systematic(dist.Distribution):
 
 def multinomial(logits: jax.Array) -> dist.Distribution:
     """Independent ancestors; the default, and the one that conditional SMC is exact for."""
-    return dist.Categorical(logits=logits).expand(logits.shape)
+    return dist.Categorical(logits=logits, validate_args=False).expand(logits.shape)
 
 
-RESAMPLING = {"multinomial": multinomial, "systematic": Systematic}
+def systematic(logits: jax.Array) -> dist.Distribution:
+    """Evenly spaced ancestors: fewer duplicates, and no conditional form."""
+    return Systematic(logits, validate_args=False)
+
+
+RESAMPLING = {"multinomial": multinomial, "systematic": systematic}
+"""By name; the log weights may be -inf, where what is observed is out of a particle's reach."""

@@ -16,7 +16,7 @@ from ..core._generative import GenerativeFunction
 from ..core._operations import Assess, Generate, Given, Operation, Outcome, Simulate
 from ..core._overrides import draw_at
 from ..core._target import Target, splat
-from ..transforms import one_of, real
+from ..transforms._internal import one_of, real
 from ._base import Algorithm, Estimate, Retained, at_index, choose, each, effective_size, log_mean_exp, split
 from ._chain import Chain, chain_of, first, later, recorded
 from ._importance import checked_proposal

@@ -16,10 +16,13 @@ and k-hat to say whether to believe it:
     importance_sampling(target, family.guide, run.params, key=key, n=5000).k_hat      # below 0.7
 """
 
-from ._family import Family as Family
-from ._flow import flow as flow
-from ._normal import full_rank as full_rank
-from ._normal import low_rank as low_rank
-from ._normal import mean_field as mean_field
-from ._point import delta as delta
-from ._point import laplace as laplace
+from ._family import Family
+from ._flow import flow
+from ._normal import full_rank, low_rank, mean_field
+from ._point import delta, laplace
+
+__all__ = ["mean_field", "full_rank", "low_rank", "delta", "laplace", "flow", "Family"]
+
+
+def __dir__():
+    return list(__all__)

@@ -15,7 +15,8 @@ from .._errors import DensityError
 from ..core._addresses import Path, lookup, show
 from ..core._operations import At, Given, Operation, Visit, missing
 from ..core._target import Target
-from ..transforms import elementwise, law, support
+from ..transforms import elementwise, support
+from ..transforms._internal import law
 
 
 class Site(NamedTuple):

@@ -21,7 +21,8 @@ from ..core._addresses import Choices, Path, lookup, nest, show
 from ..core._bound_methods import Plain
 from ..core._overrides import draw_at
 from ..densities._estimated import Estimated
-from ..transforms import check_key, log_density
+from ..transforms import log_density
+from ..transforms._internal import check_key
 from ._unconstrained import Unconstrained
 
 POINT = "unconstrained"
@@ -29,7 +30,15 @@ POINT = "unconstrained"
 
 
 class Family(Plain):
-    """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them."""
+    """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> target = tg.Target(tg.gen(lambda: tg.sample("s", tg.dist.Exponential(1.0))))
+        >>> family = tg.auto.mean_field(target)
+        >>> isinstance(family, tg.auto.Family), sorted(family.init(jax.random.key(0)))
+        (True, ['loc', 'log_scale'])
+    """
 
     space: Unconstrained
 

@@ -14,8 +14,8 @@ from .._errors import DensityError
 from .._extras import require
 from ..core._overrides import draw_at
 from ..core._target import Target
-from ..transforms import function as check_function
 from ..transforms import log_density
+from ..transforms._internal import function as check_function
 from ._coordinates import lenient
 from ._family import POINT, Family
 from ._normal import given_scale, start_scale

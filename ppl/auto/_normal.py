@@ -16,7 +16,8 @@ from .._errors import DensityError
 from ..core._arguments import count
 from ..core._overrides import draw_at
 from ..core._target import Target
-from ..transforms import log_density, positive
+from ..transforms import log_density
+from ..transforms._internal import positive
 from ._family import POINT, Family
 from ._unconstrained import Unconstrained, cholesky_factor, describe
 

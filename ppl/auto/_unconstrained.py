@@ -21,12 +21,19 @@ from ..core._arguments import mapping
 from ..core._bound_methods import Plain
 from ..core._overrides import isolated
 from ..core._target import Target, checked_target
-from ..transforms import check_key, finite_real
+from ..transforms._internal import check_key, finite_real
 from ._coordinates import Constrain, Describe, Site, Unconstrain
 
 
 class Unconstrained(Plain):
-    """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,)."""
+    """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,).
+
+    Example:
+        >>> import jax.numpy as jnp, tracegrad as tg
+        >>> space = tg.to_unconstrained(tg.Target(tg.gen(lambda: tg.sample("s", tg.dist.Exponential(1.0)))))
+        >>> space.size, float(space.constrain(jnp.array([0.0]))["s"]), float(space.log_prob(jnp.array([0.0])))
+        (1, 1.0, -1.0)
+    """
 
     target: Target
     sites: tuple[tuple[Path, Site], ...] = eqx.field(static=True)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms import as_array
+from ..transforms._internal import as_array
 
 WILDCARDS = ("*", "**")
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._errors import AddressError, DensityError
-from ..transforms import ArgumentError, TracegradError, instead_of_objective, whole
+from ..transforms import ArgumentError, TracegradError
+from ..transforms._internal import instead_of_objective, whole
 from ._addresses import Choices, as_arrays
 from ._generative import Call, GenerativeFunction
 

@@ -17,7 +17,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms import Spec, flag, partition, whole
+from ..transforms._internal import Spec, flag, partition, whole
 from ._addresses import Path, nest, paths, show
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 

@@ -22,8 +22,9 @@ import jax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms import Estimator, EstimatorError, RandomKeyError, suspended, trace_state
-from ..transforms import function as check_function
+from ..transforms import Estimator, EstimatorError, RandomKeyError
+from ..transforms._internal import function as check_function
+from ..transforms._internal import suspended, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
 from ._generative import Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome

@@ -14,7 +14,8 @@ import equinox as eqx
 import jax
 
 from .._errors import AddressError, DensityError
-from ..transforms import ArgumentError, RandomKeyError, as_array, check_key, whole
+from ..transforms import ArgumentError, RandomKeyError
+from ..transforms._internal import as_array, check_key, whole
 from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, paths
 from ._bound_methods import Plain
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
@@ -39,7 +40,16 @@ class Call(eqx.Module):
 
 
 class GenerativeFunction(Plain):
-    """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address."""
+    """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
+        >>> isinstance(coin, tg.GenerativeFunction), float(coin.assess({"heads": 1}, 0.25)[0] == jax.numpy.log(0.25))
+        (True, 1.0)
+        >>> coin.repeat(3).simulate(jax.random.key(0), 0.25).choices["heads"].shape
+        (3,)
+    """
 
     @abc.abstractmethod
     def visit(self, operation: Operation, key: Any, given: Given, path: Path, args: tuple, kwargs: dict) -> Outcome:

@@ -11,7 +11,7 @@ from jax import numpy as jnp
 
 from .._errors import ChoiceError
 from ..distributions._supports import inside
-from ..transforms import as_array, lenient, value_struct
+from ..transforms._internal import as_array, lenient, value_struct
 from ._addresses import Path, lookup, show
 from ._guide_supports import Supports
 

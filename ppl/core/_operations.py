@@ -23,7 +23,8 @@ import jax
 
 from .._errors import AddressError, DistributionError
 from ..distributions._supports import usable
-from ..transforms import TracegradError, log_density, sample, site_scope
+from ..transforms import TracegradError, log_density, sample
+from ..transforms._internal import site_scope
 from ._addresses import Choices, Path, Selection, show
 from ._given_values import Attitude, conform, kind
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms import is_boolean, is_numeric
+from ..transforms._internal import is_boolean, is_numeric
 from ._addresses import show
 from ._combinators import visit_branch
 from ._generative import GenerativeFunction

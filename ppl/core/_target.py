@@ -9,7 +9,8 @@ import equinox as eqx
 import jax
 
 from .._errors import AddressError
-from ..transforms import ArgumentError, TracegradError, check_key
+from ..transforms import ArgumentError, TracegradError
+from ..transforms._internal import check_key
 from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths
 from ._arguments import generative, observations
 from ._bound_methods import Plain

@@ -23,6 +23,13 @@ class Trace(eqx.Module):
 
     A trace is a pytree, so it goes through `jit`, `vmap` and `tree_map`; what is no array or number among the arguments
     (an activation function inside a network, say) is static in it.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> coin = tg.gen(lambda p: 2 * tg.sample("heads", tg.dist.Bernoulli(p)))
+        >>> trace = coin.simulate(jax.random.key(0), 0.5)
+        >>> trace.args, bool(trace.retval == 2 * trace.choices["heads"]), round(float(trace.logp), 3)
+        ((0.5,), True, -0.693)
     """
 
     choices: Choices

@@ -17,7 +17,8 @@ from ..core._addresses import Choices, Path, lookup, nest, paths, show
 from ..core._generative import GenerativeFunction
 from ..core._operations import Given, Outcome, Project, missing
 from ..core._overrides import chosen
-from ..transforms import RandomKeyError, is_boolean, is_numeric
+from ..transforms import RandomKeyError
+from ..transforms._internal import is_boolean, is_numeric
 
 
 class Estimated(GenerativeFunction):

@@ -11,7 +11,8 @@ import numpyro.distributions as dist
 from jax import lax
 from jax import numpy as jnp
 
-from ..transforms import log_density_at_support, probabilities
+from ..transforms import probabilities
+from ..transforms._internal import log_density_at_support
 
 
 def _float(x) -> jax.Array:

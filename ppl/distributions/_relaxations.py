@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from ..transforms import EstimatorError, is_numeric, positive, real
+from ..transforms import EstimatorError
+from ..transforms._internal import is_numeric, positive, real
 
 
 class _Relaxed(eqx.Module):

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from ..transforms import guarded, law, log_prob
+from ..transforms._internal import guarded, law, log_prob
 from ._supports import MIXTURES, feasible, is_real, over_events, satisfies, support_of
 
 

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from jax import numpy as jnp
 from numpyro.distributions import constraints
 
-from ..transforms import lenient
+from ..transforms._internal import lenient
 
 FINITE_AT_THE_EDGE = (
     dist.Exponential,

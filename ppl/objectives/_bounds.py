@@ -17,7 +17,8 @@ from jax import numpy as jnp
 from .._errors import DensityError
 from ..core._arguments import listed, particles, posterior
 from ..core._generative import GenerativeFunction
-from ..transforms import expectation, finite_real, real
+from ..transforms import expectation
+from ..transforms._internal import finite_real, real
 from ._pair import log_mean, pair
 
 

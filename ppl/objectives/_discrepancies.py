@@ -13,8 +13,9 @@ from ..core._addresses import as_arrays, lookup, nest, paths, show
 from ..core._arguments import generative, mapping, particles
 from ..core._generative import GenerativeFunction
 from ..core._target import splat
-from ..transforms import expectation, finite_real, positive
-from ..transforms import function as check_function
+from ..transforms import expectation
+from ..transforms._internal import finite_real, positive
+from ..transforms._internal import function as check_function
 
 
 def _draws(key, function, samples, n, args):

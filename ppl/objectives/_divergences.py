@@ -15,8 +15,9 @@ from jax.scipy.special import xlogy
 from .._errors import DensityError
 from ..core._arguments import particles, posterior
 from ..core._generative import GenerativeFunction
-from ..transforms import expectation, finite_real, is_numeric
-from ..transforms import function as check_function
+from ..transforms import expectation
+from ..transforms._internal import finite_real, is_numeric
+from ..transforms._internal import function as check_function
 from ._pair import Fixed, log_mean, pair
 
 

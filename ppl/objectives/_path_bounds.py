@@ -16,7 +16,8 @@ from ..core._arguments import particles, posterior
 from ..core._attitudes import compared
 from ..core._generative import GenerativeFunction
 from ..core._target import splat
-from ..transforms import EstimatorError, ObjectiveError, check_pathwise, expectation, finite_real, held, with_surrogate
+from ..transforms import EstimatorError, ObjectiveError, check_pathwise, expectation, held, with_surrogate
+from ..transforms._internal import finite_real
 from ._pair import log_mean
 
 

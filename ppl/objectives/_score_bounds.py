@@ -16,7 +16,8 @@ from ..core._arguments import posterior
 from ..core._attitudes import compared
 from ..core._generative import GenerativeFunction
 from ..core._target import splat
-from ..transforms import ObjectiveError, detached, lanes_of, magic_box, one_of, stated, whole, with_surrogate
+from ..transforms import ObjectiveError, detached, magic_box, stated, with_surrogate
+from ..transforms._internal import lanes_of, one_of, whole
 from ._pair import log_mean, pair
 
 SAMPLES = "n, the number of samples,"

@@ -16,7 +16,7 @@ from ..core._generative import GenerativeFunction
 from ..core._target import Target, splat
 from ..densities._marginal_and_normalize import marginal, normalize
 from ..transforms import ArgumentError, expectation, held
-from ..transforms import function as check_function
+from ..transforms._internal import function as check_function
 from ._pair import as_data, fixed
 
 

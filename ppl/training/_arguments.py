@@ -14,7 +14,7 @@ from jax import numpy as jnp
 
 from .._errors import FitError
 from ..core._generative import GenerativeFunction
-from ..transforms import function as check_function
+from ..transforms._internal import function as check_function
 
 MOST_KEYS = 2**32
 

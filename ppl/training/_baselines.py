@@ -14,7 +14,8 @@ from jax import lax
 from jax import numpy as jnp
 
 from ..core._bound_methods import Plain
-from ..transforms import ObjectiveError, finite_real, is_inexact, real, whole
+from ..transforms import ObjectiveError
+from ..transforms._internal import finite_real, is_inexact, real, whole
 from ..trust._gradients import one_float
 
 

@@ -20,7 +20,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import ChoiceError, FitError
-from ..transforms import check_key, nonfinite
+from ..transforms._internal import check_key, nonfinite
 from ._arguments import (
     MOST_KEYS,
     as_arrays,
@@ -50,6 +50,13 @@ class Fit(eqx.Module):
         history: the objective at each step, before its update; shape (steps,).
         opt_state: the optimiser's state after the last step.
         state: the objective's own state after the last step; None where it has none.
+
+    Example:
+        >>> import jax, optax, tracegrad as tg
+        >>> f = tg.expectation(lambda key, m: tg.transforms.sample(key, tg.dist.Normal(m, 1.0)) ** 2)
+        >>> run = tg.fit(f, 3.0, optax.sgd(0.1), key=jax.random.key(0), steps=100)
+        >>> run.history.shape, bool(abs(run.params) < 1.0)
+        ((100,), True)
     """
 
     params: Any

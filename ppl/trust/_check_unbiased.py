@@ -9,18 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..transforms import (
-    EstimatorError,
-    check_key,
-    choose_estimators,
-    enum,
-    is_inexact,
-    outcome_sum,
-    reinforce,
-    states_gradient,
-    table,
-    whole,
-)
+from ..transforms import EstimatorError, choose_estimators, enum, reinforce
+from ..transforms._internal import check_key, is_inexact, outcome_sum, states_gradient, table, whole
 from ._gradients import gradient_of, moments, one_float
 from ._reference_probabilities import own_probabilities
 
@@ -36,6 +26,13 @@ class BiasReport:
         draws: how many draws were made.
         rows: for the value and each parameter leaf: name, estimate, reference, standard error (all at the entry that is
             furthest off), and z.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> f = tg.expectation(lambda key, p: 4.0 * tg.transforms.sample(key, tg.dist.Bernoulli(p)))
+        >>> report = tg.check_unbiased(f, 0.25, key=jax.random.key(0), draws=10_000)
+        >>> report.passed, report.reference, [row[0] for row in report.rows]
+        (True, 'exact enumeration of 2 outcomes', ['value', 'args[0]'])
     """
 
     passed: bool

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from ..core._arguments import listed, mapping
-from ..transforms import Estimator, EstimatorError, check_key, table, whole
+from ..transforms import Estimator, EstimatorError
+from ..transforms._internal import check_key, table, whole
 from ._estimator_choice import with_estimators
 from ._gradients import gradient_of, one_float
 
@@ -25,6 +26,14 @@ class Comparison:
     Each row is a dict: choice (address pattern to estimator), variance (of the gradient, summed over all entries),
     by_leaf (the same for each parameter leaf), milliseconds (of one gradient, in a batch), cost (variance times
     milliseconds), refused (None, or why the choice cannot be made).
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p)))
+        >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)
+        >>> found = tg.compare_estimators(f, 0.25, key=jax.random.key(0), sites={"b": [tg.mvd(), tg.reinforce()]})
+        >>> found.by_site()["b"]["mvd()"]
+        0.0
     """
 
     sites: tuple[str, ...]

@@ -10,7 +10,8 @@ import jax
 from .._errors import AddressError
 from ..core._addresses import Path, name_them, show
 from ..core._overrides import Overrides
-from ..transforms import Description, check_key, choose_estimators, describe_sites, objective_function
+from ..transforms import Description, choose_estimators, describe_sites
+from ..transforms._internal import check_key, objective_function
 
 
 def _path(label: Any) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from ..transforms import ObjectiveError, is_inexact, is_numeric, objective_function
+from ..transforms import ObjectiveError
+from ..transforms._internal import is_inexact, is_numeric, objective_function
 
 
 def one_float(what: str, objective: Callable) -> Callable:

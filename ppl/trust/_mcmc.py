@@ -17,7 +17,7 @@ from ..auto._unconstrained import Unconstrained, starting_points, to_unconstrain
 from ..core._addresses import Choices, as_arrays, paths
 from ..core._arguments import count, mapping
 from ..core._target import Target
-from ..transforms import check_key, real
+from ..transforms._internal import check_key, real
 
 STATISTICS = {
     "diverging": "is_divergent",
@@ -35,6 +35,13 @@ class Draws(eqx.Module):
         statistics: by name, each of shape (chain, draw): "diverging", "energy", "acceptance_rate", "n_steps" and "lp",
             the log density on the unconstrained space in nats.
         step_size: of each chain after warmup, shape (chain,).
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
+        >>> found = tg.hmc(target, key=jax.random.key(0), steps=5, draws=50, warmup=50, chains=2)
+        >>> found.choices["z"].shape, found.statistics["lp"].shape, found.step_size.shape
+        ((2, 50), (2, 50), (2,))
     """
 
     choices: Choices

@@ -34,6 +34,13 @@ class Scored(NamedTuple):
 
     `score` is the sum of their score terms, whose derivative is d log q; `control` that of their own control variates,
     zero in value. Both are float scalars.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import sample, scored
+        >>> found = scored(lambda key, p: sample(key, dist.Bernoulli(p)))(jax.random.key(0), 0.5)
+        >>> round(float(found.score), 3), float(found.control)
+        (-0.693, 0.0)
     """
 
     value: Any
@@ -51,8 +58,24 @@ def _traced(fun, args, kwargs):
 def scored(fun: Callable, what: str = "scored") -> Callable:
     """The function `(key, *args) -> Scored`: its value with the path derivative of its draws, their scores apart.
 
+    What has used up its draws so states its own gradient: give its value back through `stated`.
+
+    Args:
+        fun: `(key, *args)`, which may sample.
+        what: whose name the error's text begins with.
+
     Raises:
         EstimatorError: a site's estimator is neither a score function nor a path (mvd, enum, ...).
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import magic_box, sample, scored, stated
+        >>> run = scored(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p)))
+        >>> def objective(key, p, baseline):
+        ...     value, score, control = run(key, p)
+        ...     return stated((value - baseline) * magic_box(score) + baseline + control)
+        >>> round(float(jax.grad(objective, argnums=1)(jax.random.key(0), 0.25, 3.0)), 5)    # (0 - 3) d log (1 - p)
+        4.0
     """
 
     def scores_of(key, *args, **kwargs):
@@ -78,6 +101,14 @@ def detached(fun: Callable) -> Callable:
     """The same function with draws that carry no derivative, neither of a path nor of a score.
 
     What is left is the derivative of what it computes with the draws: by itself no derivative of an expectation.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import detached, sample
+        >>> f = detached(lambda key, m: m * sample(key, dist.Normal(m, 1.0)))
+        >>> value, slope = jax.value_and_grad(f, argnums=1)(jax.random.key(0), 2.0)
+        >>> bool(value == 2.0 * slope)                                            # the slope is the draw
+        True
     """
     held_draws = Rewriting(lambda site, operands, lanes: plain(site, stop_gradient(operands), lanes))
 
@@ -89,7 +120,14 @@ def detached(fun: Callable) -> Callable:
 
 
 def held(fun: Callable) -> Callable:
-    """The same function with a derivative in its arguments only: whatever it closes over is held fixed."""
+    """The same function with a derivative in its arguments only: whatever it closes over is held fixed.
+
+    Example:
+        >>> import jax
+        >>> from tracegrad.transforms import held
+        >>> float(jax.grad(lambda w: held(lambda x: w * x)(w))(3.0))            # 3 from the argument; w itself is held
+        3.0
+    """
 
     def values_of(*args):
         jaxpr, operands, tree = _traced(fun, args, {})
@@ -100,7 +138,24 @@ def held(fun: Callable) -> Callable:
 
 
 def check_pathwise(what: str, fun: Callable, *args: Any) -> None:
-    """Refuse a function with a draw that is not reparameterised."""
+    """Refuse a function with a draw that is not reparameterised.
+
+    Args:
+        what: the objective that takes paths only; the error's text begins with it.
+        fun: a function that may sample.
+        *args: its arguments.
+
+    Raises:
+        EstimatorError: a draw has another estimator than a path.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import check_pathwise, sample
+        >>> check_pathwise("mine", lambda key: sample(key, dist.Poisson(2.0), label="n"), jax.random.key(0))
+        Traceback (most recent call last):
+            ...
+        tracegrad...EstimatorError: mine: the sample at 'n' has the estimator reinforce()...
+    """
     for site in sites_in(_traced(fun, args, {})[0].eqns):
         if not site.prototype().pathwise:
             raise EstimatorError(
@@ -111,7 +166,24 @@ def check_pathwise(what: str, fun: Callable, *args: Any) -> None:
 
 
 def with_surrogate(value: jax.Array, surrogate: jax.Array) -> jax.Array:
-    """The value, with the derivative of the surrogate, which has itself no derivative (asking is an error)."""
+    """The value, with the derivative of the surrogate, which has itself no derivative (asking is an error).
+
+    Args:
+        value: the objective, a float array.
+        surrogate: a float array of its shape; only its derivative counts.
+
+    Returns:
+        The value: in an objective of an `expectation` it may be summed and scaled, and nothing else (see `stated`).
+
+    Raises:
+        HigherOrderError: a second derivative was asked for.
+
+    Example:
+        >>> import jax
+        >>> from tracegrad.transforms import with_surrogate
+        >>> [float(x) for x in jax.value_and_grad(lambda x: with_surrogate(x**2, 10.0 * x))(3.0)]
+        [9.0, 10.0]
+    """
     surrogate = jnp.asarray(surrogate, dtype=value.dtype)
     who = (
         "the surrogate of an objective that states its own gradient (dreg, vargrad, sticking_the_landing, ...), which "

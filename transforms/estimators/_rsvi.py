@@ -21,6 +21,12 @@ class Accepted(NamedTuple):
 
     `value` is `h(stop_gradient(noise), theta)` and equals the draw; `score` is log q(h(noise, theta); theta) +
     log |dh/dnoise| with the noise stopped, one for each element.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from tracegrad.transforms import Accepted
+        >>> Accepted(value=jnp.array([1.5]), score=jnp.array([-0.3])).score.shape
+        (1,)
     """
 
     value: jax.Array
@@ -31,7 +37,15 @@ class Accepted(NamedTuple):
 def accepted_noise(distribution: Any, key: jax.Array, value: jax.Array, augmentation: int) -> Accepted:
     """The noise that a rejection sampler accepted to make `value`.
 
-    `augmentation` is the number of augmentation steps; `key` is for randomness given the value.
+    `augmentation` is the number of augmentation steps; `key` is for randomness given the value. What a family registers
+    here is what `rsvi()` does at its sites.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> value = jnp.array([0.5, 3.0])
+        >>> found = accepted_noise(dist.Gamma(2.0, jnp.ones(2)), jax.random.key(0), value, 1)
+        >>> bool(jnp.allclose(found.value, value, rtol=1e-4)), found.score.shape
+        (True, (2,))
     """
     raise EstimatorError(f"{type(distribution).__name__} has no rejection sampler here.")
 

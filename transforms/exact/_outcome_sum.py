@@ -142,7 +142,8 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16, weigh: Weigh = _of_site)
 
     Example:
         >>> import jax, numpyro.distributions as dist
-        >>> from tracegrad.transforms import outcome_sum, sample
+        >>> from tracegrad.transforms import sample
+        >>> from tracegrad.transforms._internal import outcome_sum
         >>> def f(key, p):
         ...     return jax.vmap(lambda k: sample(k, dist.Bernoulli(p)))(jax.random.split(key, 3)).sum() ** 2.0
         >>> mean, outcomes = outcome_sum(f)(jax.random.key(0), 0.5)

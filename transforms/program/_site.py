@@ -123,7 +123,15 @@ def bind_site(label: Any, key: jax.Array, distribution: Any, estimator: Any) -> 
 
 
 def noise(key: jax.Array, distribution: Any) -> Any:
-    """Draw on behalf of an estimator: never reinterpreted, and differentiable as the sampler itself is."""
+    """Draw on behalf of an estimator: never reinterpreted, and differentiable as the sampler itself is.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist
+        >>> from tracegrad.transforms import noise, sample
+        >>> key, coin = jax.random.key(0), dist.Bernoulli(0.5)
+        >>> bool(noise(key, coin) == sample(key, coin))                           # the value that a site draws
+        True
+    """
     return bind_site((), key, distribution, None)
 
 
