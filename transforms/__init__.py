@@ -55,6 +55,7 @@ from ._pytree import Spec as Spec
 from ._pytree import as_array as as_array
 from ._pytree import is_inexact as is_inexact
 from ._pytree import partition as partition
+from ._pytree import stop_gradient as stop_gradient
 from ._sample import default_estimator as default_estimator
 from ._sample import sample as sample
 from ._standard_noise import StandardNoise as StandardNoise

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
@@ -15,7 +12,7 @@ from .._errors import DensityError
 from ..core._addresses import Path, lookup, show
 from ..core._operations import At, Given, Operation, Visit, missing
 from ..core._target import Target
-from ..transforms import elementwise, law, support
+from ..transforms import elementwise, law, lenient, support
 
 
 class Site(NamedTuple):
@@ -29,13 +26,6 @@ class Site(NamedTuple):
     def size(self) -> int:
         """The number of coordinates."""
         return math.prod(self.shape)
-
-
-@contextlib.contextmanager
-def lenient() -> Iterator[None]:
-    """Run code of other libraries, which promotes types and ranks as JAX does by default."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def _is_discrete(distribution) -> bool:

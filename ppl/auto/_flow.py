@@ -15,8 +15,7 @@ from .._extras import require
 from ..core._overrides import draw_at
 from ..core._target import Target
 from ..transforms import function as check_function
-from ..transforms import log_density
-from ._coordinates import lenient
+from ..transforms import lenient, log_density
 from ._family import POINT, Family
 from ._normal import given_scale, start_scale
 from ._unconstrained import describe

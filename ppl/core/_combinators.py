@@ -17,7 +17,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms import Spec, flag, partition, whole
+from ..transforms import Spec, flag, lenient, partition, whole
 from ._addresses import Path, nest, paths, show
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 
@@ -189,7 +189,7 @@ def _settle(body, init, steps, path):
 def _promote(x, y):
     if not (_number(x) and _number(y)):
         return x
-    with jax.numpy_dtype_promotion("standard"):
+    with lenient():
         wider = jnp.result_type(x, y.dtype)
     return x.astype(wider) if wider == y.dtype else x
 
