@@ -28,6 +28,7 @@ from ._pytree import Spec as Spec
 from ._pytree import as_array as as_array
 from ._pytree import is_inexact as is_inexact
 from ._pytree import partition as partition
+from ._pytree import stop_gradient as stop_gradient
 from .analysis._has_surrogate import states_gradient as states_gradient
 from .analysis._nonfinite import nonfinite as nonfinite
 from .analysis._nonfinite import site_scope as site_scope

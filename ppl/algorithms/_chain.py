@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from .._errors import DensityError
 from ..core._addresses import Choices, Path, paths
 from ..core._combinators import Scan
-from ..core._generative import Combined, GenerativeFunction
+from ..core._generative import Around, Combined, GenerativeFunction
 from ..core._operations import Given, Operation, Outcome
 from ..core._target import Target
 
@@ -54,21 +54,14 @@ def chain_of(target: Target, what: str) -> Chain:
     return Chain(function.function, target.path, jax.tree.map(jnp.asarray, init), xs, target.observed, length)
 
 
-class Recorded(GenerativeFunction):
-    """A step of a chain; what it discards is its log density, its weight and the carry after it."""
-
-    step: GenerativeFunction
-
-    @property
-    def name(self) -> str:
-        """The name of the step."""
-        return self.step.name
+class Recorded(Around):
+    """A step of a chain that puts on record its log density, its weight and the carry after it."""
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit the step and record it."""
-        out = self.step.visit(operation, key, given, path, args, kwargs)
+        out = self.function.visit(operation, key, given, path, args, kwargs)
         after = out.retval[0] if isinstance(out.retval, tuple) else None  # `scan` refuses the other.
-        return out._replace(discarded={"step": (out.logp, out.weight, after)})
+        return out._replace(records={"step": (out.logp, out.weight, after)})
 
 
 def recorded(
@@ -79,7 +72,7 @@ def recorded(
         return function.visit(operation, key, given, path, args, kwargs), None
     chain = Combined(Recorded(function.function), function.combinator)
     out = chain.visit(operation, key, given, path, args, kwargs)
-    return out._replace(discarded={}), out.discarded["step"]
+    return out, out.records["step"]
 
 
 def first(stacked: Any) -> Any:

@@ -13,10 +13,10 @@ from jax import numpy as jnp
 from .._errors import DensityError
 from ..core._addresses import Choices, Path, lookup, nest, paths, show
 from ..core._arguments import chunk
+from ..core._finite_supports import finite_support
 from ..core._operations import At, Given, Operation, Visit
 from ..core._target import Target
-from ..transforms import elementwise, log_density, support
-from ..transforms._internal import law
+from ..transforms import log_density
 from ._base import Algorithm, Estimate, Retained, choose, each
 
 LIMIT = 1 << 20
@@ -25,7 +25,7 @@ LIMIT = 1 << 20
 class AtNumbers(Operation):
     """Take what is given; elsewhere take the support point whose number stands in the place of a previous choice.
 
-    What a latent site discards is an array of zeros whose shape says its elements and, last, its support.
+    A latent site puts on record an array of zeros whose shape says its elements and, last, the size of its support.
     """
 
     exact = True
@@ -40,19 +40,12 @@ class AtNumbers(Operation):
         """Take or number."""
         if given.constraints is not None:
             return at.take(given.constraints)
-        flat = elementwise(law(at.distribution))
-        values = support(flat)
-        if values is None:
-            raise DensityError(
-                f"The latent choice at {show(at.path)} is a {type(at.distribution).__name__}, whose support is not "
-                "finite, so it cannot be enumerated. Write `importance(n)`, or keep it."
-            )
-        elements = tuple(getattr(flat, "batch_shape", ()))
+        remedy = "it cannot be enumerated. Write `importance(n)`, or keep it."
+        elements, values = finite_support(at.path, at.distribution, remedy)
         numbers = jnp.zeros(elements, int) if given.previous is None else given.previous
         value = values[numbers]
-        return Visit(
-            value, log_density(at.distribution, value, inside=True), None, jnp.zeros((*elements, values.shape[0]))
-        )
+        logp = log_density(at.distribution, value, inside=True)
+        return Visit(value, logp, record=jnp.zeros((*elements, values.shape[0])))
 
 
 class Joint(NamedTuple):
@@ -79,8 +72,8 @@ class Joint(NamedTuple):
 
 def joint_support(target: Target) -> Joint:
     """The joint support of a target's latents, without drawing any."""
-    latents = jax.eval_shape(lambda key: target.visit(AtNumbers(), key).discarded, jax.random.key(0))
-    return Joint({p: (x.shape[:-1], x.shape[-1]) for p, x in paths(latents)})
+    records = jax.eval_shape(lambda key: target.visit(AtNumbers(), key).records, jax.random.key(0))
+    return Joint({p: (x.shape[:-1], x.shape[-1]) for p, x in paths(records)})
 
 
 class Exact(Algorithm):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
 from .._errors import DensityError
 from ..core._addresses import Path, lookup, show
+from ..core._finite_supports import finite_support
 from ..core._operations import At, Given, Operation, Visit, missing
 from ..core._target import Target
-from ..transforms import elementwise, support
-from ..transforms._internal import law
+from ..transforms._internal import lenient
 
 
 class Site(NamedTuple):
@@ -30,13 +27,6 @@ class Site(NamedTuple):
     def size(self) -> int:
         """The number of coordinates."""
         return math.prod(self.shape)
-
-
-@contextlib.contextmanager
-def lenient() -> Iterator[None]:
-    """Run code of other libraries, which promotes types and ranks as JAX does by default."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def _is_discrete(distribution) -> bool:
@@ -56,17 +46,20 @@ def bijection_of(path, distribution):
 
 def _outcomes(path, distribution):
     """The values that an element of a discrete site can take, shape (k,)."""
-    values = support(elementwise(law(distribution)))
-    if values is None or values.ndim != 1:
+    remedy = "there is no categorical family for it. Marginalise it, or truncate it."
+    values = finite_support(path, distribution, remedy)[1]
+    if values.ndim != 1:
         raise DensityError(
-            f"The discrete latent at {show(path)} ({type(distribution).__name__}) has no finite support, so there is "
-            "no categorical family for it. Marginalise it, or truncate it."
+            f"The latent at {show(path)} ({type(distribution).__name__}) takes values that are arrays, so {remedy}"
         )
     return values
 
 
 class _Latents(Operation):
-    """An operation that treats the latents of a target in its own way, and takes what is observed."""
+    """An operation that treats the latents of a target in its own way, and takes what is observed.
+
+    No density counts in its weight; what it has to say of a latent is on record.
+    """
 
     exact = True
 
@@ -75,7 +68,7 @@ class _Latents(Operation):
         self.depth = len(target.path)
 
     def weighs(self, path: Path, *, drawn: bool) -> bool:
-        """No density adds to the weight, which is that of the map alone."""
+        """Nowhere."""
         return False
 
     def site(self, at: At, given: Given) -> Visit:
@@ -84,15 +77,15 @@ class _Latents(Operation):
         if lookup(self.observed, path) is not None:
             return at.take(given.constraints)._replace(weight=None)
         with lenient():
-            return self.latent(at, given.constraints)
+            return self.latent(at, given.constraints)._replace(weight=None)
 
     def latent(self, at: At, value: Any) -> Visit:
-        """Visit a latent site; what is discarded holds its coordinates."""
+        """Visit a latent site."""
         raise NotImplementedError
 
 
 class Describe(_Latents):
-    """Draw every latent; a coordinate's prototype and a mark are discarded, and the weight counts the sites."""
+    """Draw every latent; on record are its coordinates there and a mark, 1 where the site is live (see `mask`)."""
 
     exact = False
 
@@ -109,11 +102,11 @@ class Describe(_Latents):
             prototype = jnp.zeros((*jnp.shape(visit.value), len(_outcomes(path, at.distribution))), float)
         else:
             prototype = bijection_of(path, at.distribution).inv(visit.value)
-        return visit._replace(weight=jnp.ones((), float), discarded=(prototype, jnp.ones((), float)))
+        return visit._replace(record=(prototype, jnp.asarray(at.attitude.live, float)))
 
 
 class Constrain(_Latents):
-    """Take every latent from its coordinates; the weight is the log determinant of the map."""
+    """Take every latent from its coordinates; on record is the log determinant of the map."""
 
     def latent(self, at, value):
         """Map the coordinates of one site to its value."""
@@ -122,17 +115,17 @@ class Constrain(_Latents):
         # What is given is a coordinate, not a value that a support could be asked about.
         at = at._replace(attitude=at.attitude._replace(known=None))
         if _is_discrete(at.distribution):
-            return at.take(_outcomes(at.path, at.distribution)[value])._replace(weight=None)
+            return at.take(_outcomes(at.path, at.distribution)[value])
         bijection = bijection_of(at.path, at.distribution)
         constrained = bijection(value)
-        return at.take(constrained)._replace(weight=bijection.log_abs_det_jacobian(value, constrained))
+        return at.take(constrained)._replace(record=bijection.log_abs_det_jacobian(value, constrained))
 
 
 class Unconstrain(_Latents):
-    """Take every latent as it is; coordinates are discarded, and the weight is the log determinant at them."""
+    """Take every latent as it is; on record are its coordinates and the log determinant of the map at them."""
 
     def latent(self, at, value):
-        """Map the value of one site to its coordinates; the weight is infinite outside the support."""
+        """Map the value of one site to its coordinates; the log determinant is infinite outside the support."""
         if value is None:
             raise missing(at.path, type(at.distribution).__name__)
         visit = at.take(value)
@@ -146,7 +139,7 @@ class Unconstrain(_Latents):
             log_det = jnp.where(inside, log_det, jnp.inf)
             spread = jnp.reshape(inside, inside.shape + (1,) * (coordinates.ndim - inside.ndim))
             coordinates = jnp.where(spread, coordinates, jnp.zeros_like(coordinates))
-        return visit._replace(weight=log_det, discarded=coordinates)
+        return visit._replace(record=(coordinates, log_det))
 
 
 def _index(at, value):

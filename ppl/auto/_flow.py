@@ -16,7 +16,7 @@ from ..core._overrides import draw_at
 from ..core._target import Target
 from ..transforms import log_density
 from ..transforms._internal import function as check_function
-from ._coordinates import lenient
+from ..transforms._internal import lenient
 from ._family import POINT, Family
 from ._normal import given_scale, start_scale
 from ._unconstrained import describe

@@ -14,7 +14,7 @@ from .._errors import FitError
 from ..algorithms._base import at_index
 from ..core._arguments import count
 from ..core._target import Target
-from ._coordinates import lenient
+from ..transforms._internal import lenient
 from ._family import Family
 from ._normal import FullRank
 from ._unconstrained import cholesky_factor, starting_points, to_unconstrained

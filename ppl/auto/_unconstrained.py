@@ -97,12 +97,13 @@ class Unconstrained(Plain):
     def forward(self, coordinates: Mapping) -> tuple[Choices, jax.Array, jax.Array]:
         """Choices, log gamma and log |det dT| at coordinates (and indices) by address."""
         out = self._visit(Constrain(self.target), coordinates)
-        return self.target.without_observed(out.choices), out.logp, out.weight + self._log_det
+        return self.target.without_observed(out.choices), out.logp, _total(out.records) + self._log_det
 
     def backward(self, choices: Mapping) -> tuple[Choices, jax.Array]:
         """Coordinates (and indices) by address, and log |det dT| at them."""
         out = self._visit(Unconstrain(self.target), choices)
-        return out.discarded, out.weight + self._log_det
+        coordinates, log_dets = _apart(out.records)
+        return coordinates, _total(log_dets) + self._log_det
 
     @property
     def _log_det(self) -> Any:
@@ -166,34 +167,38 @@ def describe(target: Target) -> Unconstrained:
     checked_target("The unconstrained space", target, DensityError)
     operation, latents = Describe(target), target.latents()
     with isolated():
-        run = jax.jit(lambda key: _marks(target.visit(operation, key)))
-        protos, flags, counted = run(jax.random.key(0))
+        run = jax.jit(lambda key: _apart(target.visit(operation, key).records))
+        protos, marks = run(jax.random.key(0))
     missed = [p for p, _ in paths(latents) if lookup(protos, p) is None]
     if missed:
         raise DensityError(
             f"The latents at {', '.join(map(show, missed))} belong to a density that is an estimate (`marginal`, "
             "`normalize`), which has no unconstrained space. Give the joint program as the target."
         )
-    _check_always(flags, counted)
+    _check_always(marks)
     sites = [(p, Site(x.shape, x.dtype, operation.discrete[p])) for p, x in paths(protos)]
     return Unconstrained(target, tuple(sites))
 
 
-def _marks(out):
-    split = dict(paths(out.discarded))
-    return nest({p: x for p, (x, _) in split.items()}), nest({p: m for p, (_, m) in split.items()}), out.weight
+def _apart(records):
+    """Two nested dicts from one whose entries are pairs."""
+    pairs = list(paths(records))
+    return nest({p: first for p, (first, _) in pairs}), nest({p: second for p, (_, second) in pairs})
 
 
-def _check_always(flags, counted):
+def _total(log_dets):
+    return sum((jnp.sum(x) for _, x in paths(log_dets)), jnp.zeros((), float))
+
+
+def _check_always(marks):
     """Refuse latents in a branch that may not be taken: nothing then says what their density is."""
-    if isinstance(counted, jax.core.Tracer):
+    if any(isinstance(x, jax.core.Tracer) for _, x in paths(marks)):
         return
-    unsampled = [show(p) for p, x in paths(flags) if not bool(jnp.all(x == 1.0))]
-    if unsampled or float(counted) != sum(x.size for _, x in paths(flags)):
-        where = ", ".join(unsampled) or "under a `mask`"
+    unsampled = [show(p) for p, x in paths(marks) if not bool(jnp.all(x == 1.0))]
+    if unsampled:
         raise DensityError(
-            f"The latents {where} are not sampled on every run (a `cond`, `switch` or `mask` leaves them out), so the "
-            "unconstrained space has no density for them. Sample them outside the branch."
+            f"The latents {', '.join(unsampled)} are not sampled on every run (a `cond`, `switch` or `mask` leaves "
+            "them out), so the unconstrained space has no density for them. Sample them outside the branch."
         )
 
 

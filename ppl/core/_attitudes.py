@@ -7,20 +7,14 @@ from typing import Any
 import equinox as eqx
 
 from ._arguments import generative
-from ._generative import GenerativeFunction
+from ._generative import Around, GenerativeFunction
 from ._guide_supports import Supports
 
 
-class Attentive(GenerativeFunction):
+class Attentive(Around):
     """A generative function whose every visit has some of its attitude changed; see `Attitude`."""
 
-    function: GenerativeFunction
     attitude: tuple[tuple[str, Any], ...] = eqx.field(static=True)
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return self.function.name
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit by the operation of another attitude."""

@@ -17,7 +17,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms._internal import Spec, flag, partition, whole
+from ..transforms._internal import Spec, flag, lenient, partition, whole
 from ._addresses import Path, nest, paths, show
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 
@@ -189,7 +189,7 @@ def _settle(body, init, steps, path):
 def _promote(x, y):
     if not (_number(x) and _number(y)):
         return x
-    with jax.numpy_dtype_promotion("standard"):
+    with lenient():
         wider = jnp.result_type(x, y.dtype)
     return x.astype(wider) if wider == y.dtype else x
 
@@ -242,13 +242,19 @@ def visit_branch(index: jax.Array, inners: list, operation: Operation, key: Any,
     def taken(inner):
         def run(*operands):
             out = visit(inner)(*operands)
-            return out._replace(choices=_widen(out.choices, union), discarded=_widen(out.discarded, dropped))
+            return out._replace(
+                choices=_widen(out.choices, union),
+                discarded=_widen(out.discarded, dropped),
+                records=_widen(out.records, recorded),
+            )
 
         return run
 
     # Each branch sees of what is given only its own addresses, so a first look finds out what they are.
     views = [jax.eval_shape(visit(inner), key, given, *arrays) for inner in inners]
-    union, dropped = _union([v.choices for v in views], path), _union([v.discarded for v in views], path)
+    union, dropped, recorded = (
+        _union(parts, path) for parts in zip(*((v.choices, v.discarded, v.records) for v in views), strict=True)
+    )
     _check_alike([v.retval for v in views], path)
     names = [{p for p, _ in paths(v.choices)} for v in views]
     if isinstance(operation, Update | Regenerate) and given.previous is not None and any(n != names[0] for n in names):

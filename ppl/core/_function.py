@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import importlib
+import inspect
 import operator
 import sys
 import traceback
@@ -26,7 +27,7 @@ from ..transforms import Estimator, EstimatorError, RandomKeyError
 from ..transforms._internal import function as check_function
 from ..transforms._internal import suspended, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
-from ._generative import Call, GenerativeFunction
+from ._generative import Around, Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome
 from ._overrides import chosen
 from ._refused_distributions import check_parameters, refused_distribution
@@ -43,6 +44,7 @@ class Frame:
         self.path = path
         self.choices: Choices = {}
         self.discarded: Choices = {}
+        self.records: Choices = {}
         self.logps: list = []
         self.weights: list = []
         self.folds: dict[int, str] = {}
@@ -60,9 +62,11 @@ class Frame:
         visit = self.operation.site(at, given)
         self.choices[address] = visit.value
         logp = _total(visit.logp)
-        self._record(logp, logp if visit.weight is visit.logp else _total(visit.weight))
+        self._count(logp, logp if visit.weight is visit.logp else _total(visit.weight))
         if visit.discarded is not None:
             self.discarded[address] = visit.discarded
+        if visit.record is not None:
+            self.records[address] = visit.record
         return visit.goes_on_with
 
     def _call(self, address, call, given, path):
@@ -76,12 +80,14 @@ class Frame:
         out = call.function.visit(self.operation, key, given, path, call.args, call.kwargs)
         if out.choices:
             self.choices[address] = out.choices
-        self._record(out.logp, out.weight)
+        self._count(out.logp, out.weight)
         if out.discarded:
             self.discarded[address] = out.discarded
+        if out.records:
+            self.records[address] = out.records
         return out.retval
 
-    def _record(self, logp, weight):
+    def _count(self, logp, weight):
         self.logps.append(logp)
         if weight is not None:
             self.weights.append(weight)
@@ -161,6 +167,16 @@ class Function(GenerativeFunction):
             function = function.func
         return getattr(getattr(function, "__func__", function), "__code__", type(function))
 
+    def _takes(self, n: int) -> bool:
+        """As the signature says; a builtin has none."""
+        try:
+            inspect.signature(self.function).bind(*range(n))
+        except TypeError:
+            return False
+        except ValueError:
+            return True
+        return True
+
     def visit(self, operation, key, given, path, args, kwargs):
         """Run the function with a frame of its own."""
         frame = Frame(self.name, operation, key, given, path)
@@ -180,7 +196,8 @@ class Function(GenerativeFunction):
         finally:
             _frame.reset(token)
         _check_run(self.name, retval)
-        return Outcome(retval, frame.choices, _sum(frame.logps), _sum(frame.weights), frame.discarded)
+        logp, weight = _sum(frame.logps), _sum(frame.weights)
+        return Outcome(retval, frame.choices, logp, weight, frame.discarded, frame.records)
 
     def inline(self, *args, **kwargs) -> Any:
         """Run the function as a part of the calling one: its addresses become the caller's own.
@@ -193,7 +210,7 @@ class Function(GenerativeFunction):
         return self.function(*args, **kwargs)
 
     def __get__(self, instance, owner=None):
-        return self if instance is None else Method(instance, self)
+        return self if instance is None else Method(self, instance)
 
     def __reduce__(self):
         """By name where a module has this one under the name of its function; else with its function."""
@@ -216,21 +233,15 @@ def _find(module: str, name: str) -> Any:
         return None
 
 
-class Method(GenerativeFunction):
+class Method(Around):
     """A generative function that was defined as a method, with its instance."""
 
-    instance: Any
     function: Function
+    instance: Any
 
-    @property
-    def name(self) -> str:
-        """The name of the method."""
-        return self.function.name
-
-    @property
-    def origin(self) -> Any:
-        """That of the method, whatever the instance."""
-        return self.function.origin
+    def _takes(self, n: int) -> bool:
+        """As the function, whose first argument is the instance."""
+        return self.function._takes(n + 1)
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the instance in front."""

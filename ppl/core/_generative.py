@@ -73,6 +73,10 @@ class GenerativeFunction(Plain):
         """
         return type(self)
 
+    def _takes(self, n: int) -> bool:
+        """Whether it can be called with n arguments by place, as far as that is known."""
+        return True
+
     # ---- operations ----
 
     def simulate(self, key: jax.Array, *args, **kwargs) -> Trace:
@@ -315,21 +319,30 @@ class Combined(GenerativeFunction):
         return self.combinator.visit(self.function.visit, operation, key, given, path, args)
 
 
-class Overridden(GenerativeFunction):
-    """A generative function with estimators chosen from outside."""
+class Around(GenerativeFunction):
+    """A generative function around another, visited in another way: the same program, under the same name."""
 
     function: GenerativeFunction
-    overrides: Overrides
 
     @property
     def name(self) -> str:
-        """The name of what is overridden."""
+        """That of the function."""
         return self.function.name
 
     @property
     def origin(self) -> Any:
         """That of the function."""
         return self.function.origin
+
+    def _takes(self, n: int) -> bool:
+        """As the function."""
+        return self.function._takes(n)
+
+
+class Overridden(Around):
+    """A generative function with estimators chosen from outside."""
+
+    overrides: Overrides
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the overrides in force."""

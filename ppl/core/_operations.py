@@ -45,13 +45,23 @@ def _below(choices, address):
 
 
 class Outcome(NamedTuple):
-    """What a visit gives back: the return value, the choices, their log density, the weight, and what was discarded."""
+    """What a visit gives back.
+
+    Attributes:
+        retval: what the program returned.
+        choices: the value at every address.
+        logp: their log density.
+        weight: what the operation makes of the densities; see the table above.
+        discarded: the choices of a previous trace that were replaced.
+        records: by address, what an operation of its own kind wrote down of a site (coordinates, a support), else {}.
+    """
 
     retval: Any
     choices: Choices
     logp: Any
     weight: Any
     discarded: Choices
+    records: Choices
 
 
 class Visit(NamedTuple):
@@ -62,6 +72,7 @@ class Visit(NamedTuple):
     weight: Any = None
     discarded: Any = None
     masked: Any = None
+    record: Any = None
 
     @property
     def goes_on_with(self) -> Any:

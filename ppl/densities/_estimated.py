@@ -68,7 +68,7 @@ class Estimated(GenerativeFunction):
                 f"density is an estimate for all of them together. Select all or none of what is under {show(path)}."
             )
         weight = logp if counts == {True} else jnp.zeros_like(logp)
-        return Outcome(choices, choices, logp, weight, discarded)
+        return Outcome(choices, choices, logp, weight, discarded, {})
 
     def _weighed(self, operation, choices, path, *, drawn):
         return {operation.weighs((*path, *p), drawn=drawn) for p, _ in paths(choices)}

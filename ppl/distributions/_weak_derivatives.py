@@ -20,6 +20,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ..transforms import EstimatorError, WeakDerivative, elementwise, log_density, noise, weak_derivative
+from ..transforms._internal import stop_gradient
 
 
 def _spread(parameter: Any, value: jax.Array) -> jax.Array:
@@ -56,7 +57,7 @@ def _two_sample(key, value, parameter, distribution) -> list[tuple[jax.Array, ja
     """The two-sample score term, where the parameter is one that a derivative can be taken in."""
     if not isinstance(parameter, jax.Array):
         return []
-    other = noise(key, jax.tree.map(lax.stop_gradient, distribution)).astype(value.dtype)
+    other = noise(key, stop_gradient(distribution)).astype(value.dtype)
     other = lax.stop_gradient(other)
     score = functools.partial(log_density, distribution, inside=True)
     return [(other, 0.5 * (score(other) - score(value)))]

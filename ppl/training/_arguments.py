@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,22 +14,14 @@ from jax import numpy as jnp
 from .._errors import FitError
 from ..core._generative import GenerativeFunction
 from ..transforms._internal import function as check_function
+from ..transforms._internal import is_boolean, whole
 
 MOST_KEYS = 2**32
 
 
-def _boolean(x):
-    return isinstance(x, bool) or getattr(x, "dtype", None) == np.dtype(bool)
-
-
 def count_of(name: str, given: Any, most: int | None = None) -> int:
     """A positive integer, Python's or an array's."""
-    try:
-        count = 0 if _boolean(given) else operator.index(given)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise FitError(f"fit: {name} must be a positive integer, and is {given!r}.")
+    count = whole("fit", name, given, FitError)
     if most is not None and count > most:
         raise FitError(f"fit: {name} must be at most {most}, the number of keys that one key has, and is {given}.")
     return count
@@ -47,13 +38,6 @@ def interval_of(every: Any, callback: Any) -> int | None:
     if callback is None:
         raise FitError("fit: `every` is given without a `callback` to call.")
     return count_of("every", every)
-
-
-def flag_of(name: str, given: Any) -> bool:
-    """True or False, and no other thing that has a truth."""
-    if not isinstance(given, bool | np.bool_):
-        raise FitError(f"fit: {name} must be True or False, and is {given!r}.")
-    return bool(given)
 
 
 def check_outside(*trees: Any) -> None:
@@ -188,7 +172,7 @@ def check_next_state(state: Any, following: Any) -> Any:
 def ends(callback: Callable, so_far: Any) -> bool:
     """Whether a callback ends the run: it returns a true or false scalar of whatever library, or None."""
     returned = callback(so_far)
-    if returned is None or (_boolean(returned) and np.ndim(returned) == 0):
+    if returned is None or (is_boolean(returned) and np.ndim(returned) == 0):
         return bool(returned)
     raise FitError(
         f"fit: `callback` returns True to end the run, and False or None to go on; it returned {returned!r}."

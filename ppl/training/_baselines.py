@@ -15,7 +15,7 @@ from jax import numpy as jnp
 
 from ..core._bound_methods import Plain
 from ..transforms import ObjectiveError
-from ..transforms._internal import finite_real, is_inexact, real, whole
+from ..transforms._internal import finite_real, is_inexact, real, stop_gradient, whole
 from ..trust._gradients import one_float
 
 
@@ -153,6 +153,6 @@ def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
         raise ObjectiveError(f"control_loss: params must be float arrays, a pytree of them, and are {params!r}.")
     for leaf in leaves:
         finite_real("control_loss", "each of the params", leaf, ObjectiveError, scalar=False)
-    params = jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), params)
+    params = stop_gradient(jax.tree.map(jnp.asarray, params))
     gradient = jax.grad(objective)(params, control)
     return _zero_valued(jnp.asarray(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))))

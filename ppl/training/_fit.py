@@ -20,7 +20,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import ChoiceError, FitError
-from ..transforms._internal import check_key, nonfinite
+from ..transforms._internal import check_key, flag, lenient, nonfinite, stop_gradient
 from ._arguments import (
     MOST_KEYS,
     as_arrays,
@@ -30,7 +30,6 @@ from ._arguments import (
     check_value,
     count_of,
     ends,
-    flag_of,
     interval_of,
     names_taken,
     trained,
@@ -78,7 +77,7 @@ def _objective_of(objective, static, batches, *, stateful, maximize):
             if not isinstance(value, tuple) or len(value) != 2:
                 raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
             value, following = value
-            state = jax.tree.map(lax.stop_gradient, check_next_state(state, following))
+            state = stop_gradient(jax.tree.map(jnp.asarray, check_next_state(state, following)))
         value = check_value(value)
         return (-value if maximize else value), (value, state)
 
@@ -112,7 +111,7 @@ def _make_run(loss: Callable, batches: Batches, optimizer: optax.GradientTransfo
         at = _loss_at(loss, batches, key, start + i, now, data, None if rows is None else rows[i])
         (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
         grads = _slopes(grads)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes types of its own
+        with lenient():  # optax mixes types of its own
             updates, opt_state = optimizer.update(
                 grads, now.opt_state, now.arrays, value=value, grad=grads, value_fn=lambda arrays: at(arrays)[0]
             )
@@ -192,7 +191,7 @@ def fit(
     check_outside(key, params, data, state)
     check_optimizer(optimizer)
     steps, every = count_of("steps", steps), interval_of(every, callback)
-    maximize, progress = flag_of("maximize", maximize), flag_of("progress", progress)
+    maximize, progress = flag("fit", "maximize", maximize, FitError), flag("fit", "progress", progress, FitError)
     earlier = params if isinstance(params, Fit) else Fit(params, jnp.zeros(0), None, None)
     begun = len(earlier.history)
     count_of("the number of steps in all", begun + steps, MOST_KEYS)

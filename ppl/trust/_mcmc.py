@@ -12,12 +12,11 @@ from jax import lax
 
 from .._errors import ChoiceError, DensityError
 from .._extras import require
-from ..auto._coordinates import lenient
 from ..auto._unconstrained import Unconstrained, starting_points, to_unconstrained
 from ..core._addresses import Choices, as_arrays, paths
 from ..core._arguments import count, mapping
 from ..core._target import Target
-from ..transforms._internal import check_key, real
+from ..transforms._internal import check_key, lenient, real
 
 STATISTICS = {
     "diverging": "is_divergent",

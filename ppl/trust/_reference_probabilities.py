@@ -16,6 +16,8 @@ from jax import lax
 from jax import numpy as jnp
 from numpyro.distributions import constraints
 
+from ..transforms._internal import lenient
+
 GENERIC = 0.3
 """How far from zero a real parameter is moved to, in place of zero itself."""
 
@@ -29,7 +31,7 @@ def own_probabilities(distribution: Any, values: jax.Array) -> jax.Array:
 def _exp_log_prob(distribution, values):
     batch = tuple(getattr(distribution, "batch_shape", ()))
     at = [jnp.broadcast_to(v, (*batch, *v.shape)) for v in values]
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with lenient():
         return jnp.exp(jnp.stack([jnp.asarray(distribution.log_prob(v), dtype=float) for v in at]))
 
 
