@@ -18,7 +18,7 @@ from .algorithms import exact, forward_filter, importance, sir, smc
 from .auto._unconstrained import Unconstrained, to_unconstrained
 from .core._addresses import merge, select
 from .core._attitudes import validated
-from .core._function import gen, sample
+from .core._function import deterministic, factor, gen, sample
 from .core._generative import GenerativeFunction
 from .core._switch import cond, switch
 from .core._target import Target
@@ -104,6 +104,8 @@ __all__ = [
     "objectives",
     "transforms",
     # Generative functions and their choices.
+    "deterministic",
+    "factor",
     "gen",
     "sample",
     "GenerativeFunction",

@@ -22,10 +22,10 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._errors import AddressError, ChoiceError
+from .._errors import AddressError, ChoiceError, DensityError
 from ..transforms import Estimator, EstimatorError, RandomKeyError
 from ..transforms._internal import function as check_function
-from ..transforms._internal import suspended, trace_state
+from ..transforms._internal import real, suspended, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
 from ._generative import Around, Call, GenerativeFunction
 from ._operations import At, Given, Operation, Outcome
@@ -69,6 +69,21 @@ class Frame:
             self.records[address] = visit.record
         return visit.goes_on_with
 
+    def note(self, address: str, value: Any) -> None:
+        """A value that is no choice, for the operations that ask for it."""
+        self._claim(address, "deterministic")
+        noted = self.operation.note((*self.path, address), value)
+        if noted is not None:
+            self.records[address] = noted
+
+    def weigh(self, address: str, logp: Any) -> None:
+        """A term of the log density that belongs to no choice."""
+        self._claim(address, "factor")
+        path, who = (*self.path, address), f"factor({address!r}, ...) in {self.name}"
+        logp = real(who, "logp", logp, DensityError, "a log density below infinity", _below_infinity, scalar=False)
+        logp = self.operation.factor(path, jnp.sum(jnp.asarray(logp, float)))
+        self._count(logp, logp if self.operation.weighs(path, drawn=False) else None)
+
     def _call(self, address, call, given, path):
         for part in given:
             if part is not None and not isinstance(part, Mapping):
@@ -92,7 +107,8 @@ class Frame:
         if weight is not None:
             self.weights.append(weight)
 
-    def _check(self, address, what, estimator):
+    def _claim(self, address, statement):
+        """Refuse an address that is none, misplaced or taken."""
         if not isinstance(address, str) or not address or "/" in address or address in WILDCARDS:
             raise AddressError(
                 f"An address is a non-empty string without '/', other than the '*' and '**' of patterns, and "
@@ -100,8 +116,8 @@ class Frame:
             )
         if self.state != trace_state():
             raise AddressError(
-                f"sample({address!r}, ...) in {self.name} is inside a JAX transformation (jit, vmap, grad, scan, cond, "
-                "...) of its own. Make what is inside a generative function, and sample it through a combinator: "
+                f"{statement}({address!r}, ...) in {self.name} is inside a JAX transformation (jit, vmap, grad, scan, "
+                "cond, ...) of its own. Make what is inside a generative function, and sample it through a combinator: "
                 "`sample('steps', step.scan()(init, xs))`, `sample('points', point.vmap()(xs))`, "
                 "`sample('branch', cond(p, f, g)(x))`."
             )
@@ -112,6 +128,9 @@ class Frame:
                 "address, or sample repeated ones through `.vmap()`, `.scan()` or `.repeat(n)`."
             )
         self.folds[number] = address
+
+    def _check(self, address, what, estimator):
+        self._claim(address, "sample")
         if isinstance(what, GenerativeFunction):
             raise AddressError(
                 f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its "
@@ -284,6 +303,10 @@ def _too_deep(name, error):
     )
 
 
+def _below_infinity(logp):
+    return logp < jnp.inf
+
+
 def _total(logp):
     """The log density of a site over its batch; None, and what is a scalar already, as they are."""
     return logp if logp is None or jnp.ndim(logp) == 0 else jnp.sum(logp)
@@ -351,10 +374,71 @@ def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> An
         >>> list(two.simulate(jax.random.key(0)).choices)
         ['b']
     """
+    return _running("sample", address).visit(address, what, estimator)
+
+
+def deterministic(address: str, value: Any) -> Any:
+    """Name a value that the program computes, so that it is among the draws of posteriors and predictions.
+
+    It is no choice: it has no density, and no operation takes a value for it.
+
+    Args:
+        address: a string, one of its kind in this function, samples included.
+        value: an array or a number.
+
+    Returns:
+        The value.
+
+    Raises:
+        AddressError: outside a generative function; an address used twice.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> @tg.gen
+        ... def model():
+        ...     z = tg.sample("z", tg.dist.Normal(0.0, 1.0))
+        ...     tg.deterministic("square", z**2)
+        >>> sorted(tg.predictive(model, key=jax.random.key(0), n=3))
+        ['square', 'z']
+    """
+    _running("deterministic", address).note(address, value)
+    return value
+
+
+def factor(address: str, logp: Any) -> None:
+    """Multiply the density of the program by exp(logp): a soft constraint, or a likelihood of one's own.
+
+    The program is then an unnormalised density, as a `Target` may be. It cannot be a guide or be simulated, since its
+    draws would not have the density that it says they have.
+
+    Args:
+        address: a string, one of its kind in this function.
+        logp: a term of the log density, in nats, a float of any shape, which is summed; minus infinity forbids.
+
+    Raises:
+        AddressError: outside a generative function; an address used twice.
+        DensityError: a term that is nan or infinite; when the program is simulated.
+
+    Source: the `factor` statement of Stan (`target +=`), Pyro and WebPPL.
+
+    Example:
+        >>> import tracegrad as tg
+        >>> @tg.gen
+        ... def model():
+        ...     z = tg.sample("z", tg.dist.Normal(0.0, 1.0))
+        ...     tg.factor("near two", -0.5 * (z - 2.0) ** 2)
+        >>> round(float(model.assess({"z": 1.0})[0]), 4)
+        -1.9189
+    """
+    _running("factor", address).weigh(address, logp)
+
+
+def _running(statement, address):
+    """The frame of the function that is running."""
     frame = _frame.get()
     if frame is None:
         raise AddressError(
-            f"sample({address!r}, ...) was called outside a generative function. Decorate the function around it with "
-            "`gen` and run it through `simulate`, `assess` or `generate`."
+            f"{statement}({address!r}, ...) was called outside a generative function. Decorate the function around it "
+            "with `gen` and run it through `simulate`, `assess` or `generate`."
         )
-    return frame.visit(address, what, estimator)
+    return frame

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 
-from .._errors import AddressError, DistributionError
+from .._errors import AddressError, DensityError, DistributionError
 from ..distributions._supports import usable
 from ..transforms import TracegradError, log_density, sample
 from ..transforms._internal import site_scope
@@ -133,6 +133,14 @@ class Operation:
         """Whether the log density at a path adds to the weight."""
         return not drawn
 
+    def note(self, path: Path, value: Any) -> Any:
+        """What is put on record of a `deterministic` value; None for nothing."""
+        return None
+
+    def factor(self, path: Path, logp: Any) -> Any:
+        """The term of a `factor`, a part of the density that belongs to no choice."""
+        return logp
+
     def site(self, at: At, given: Given) -> Visit:
         """Visit one site."""
         value = self.taken(at.path, given)
@@ -166,6 +174,14 @@ def _without_sampler(path: Path, distribution: Any) -> DistributionError:
 
 class Simulate(Operation):
     """Draw every value."""
+
+    def factor(self, path: Path, logp: Any) -> Any:
+        """Refused: the density would not be that of the draws."""
+        raise DensityError(
+            f"simulate: the program has a factor at {show(path)}, so the density of what is drawn is not known. As a "
+            "model, give it to `Target`, `importance_sampling` or `predictive`; a guide is a distribution: write the "
+            "factor into the model."
+        )
 
     def taken(self, path: Path, given: Given) -> Any:
         """Nothing."""
