@@ -62,7 +62,8 @@ class Frame:
         visit = self.operation.site(at, given)
         self.choices[address] = visit.value
         logp = _total(visit.logp)
-        self._count(logp, logp if visit.weight is visit.logp else _total(visit.weight))
+        weight = logp if visit.weight is visit.logp else _total(visit.weight)
+        self._count(*self.operation.scaled(path, logp, weight, drawn=weight is None))
         if visit.discarded is not None:
             self.discarded[address] = visit.discarded
         if visit.record is not None:
@@ -82,7 +83,8 @@ class Frame:
         path, who = (*self.path, address), f"factor({address!r}, ...) in {self.name}"
         logp = real(who, "logp", logp, DensityError, "a log density below infinity", _below_infinity, scalar=False)
         logp = self.operation.factor(path, jnp.sum(jnp.asarray(logp, float)))
-        self._count(logp, logp if self.operation.weighs(path, drawn=False) else None)
+        weight = logp if self.operation.weighs(path, drawn=False) else None
+        self._count(*self.operation.scaled(path, logp, weight, drawn=False))
 
     def _call(self, address, call, given, path):
         for part in given:

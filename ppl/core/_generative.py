@@ -21,6 +21,7 @@ from ._bound_methods import Plain
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
 from ._operations import Assess, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
 from ._overrides import Overrides, isolated, override
+from ._scales import ActiveScales, Scales
 from ._trace import Trace
 
 
@@ -291,6 +292,28 @@ class GenerativeFunction(Plain):
         """
         return Overridden(self, Overrides(estimators))
 
+    def with_scale(self, scale: Mapping) -> GenerativeFunction:
+        """The same program with weights on parts of its log density: sum over addresses of scale * log p(address).
+
+        A minibatch of B of N rows is `{"data": N / B}`, a tempered likelihood `{"data": 0.5}`, a beta-VAE or a
+        meta-prior a scale of the prior. The density is then unnormalised: the program is a model, no guide.
+
+        Args:
+            scale: from address patterns, as for `with_estimators`, to numbers of zero or more, traced ones too. The
+                most specific pattern wins; scales from further outside multiply.
+
+        Raises:
+            AddressError: a pattern that matches no address.
+            DensityError: a number below zero or not finite; when the program is simulated.
+
+        Example:
+            >>> import tracegrad as tg
+            >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
+            >>> round(float(coin.with_scale({"heads": 10.0}).assess({"heads": 1}, 0.5)[0]), 4)
+            -6.9315
+        """
+        return Scaled(self, Scales(scale))
+
 
 def _addresses(*choices):
     return {path for each in choices for path, _ in paths(each)}
@@ -337,6 +360,25 @@ class Around(GenerativeFunction):
     def _takes(self, n: int) -> bool:
         """As the function."""
         return self.function._takes(n)
+
+
+class Scaled(Around):
+    """A generative function with weights on parts of its density."""
+
+    scales: Scales
+
+    @property
+    def origin(self) -> Any:
+        """That of the function, scaled."""
+        return type(self), self.function.origin
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with the scales in force."""
+        active = ActiveScales(self.scales, path)
+        operation = operation.but(scales=(*operation.attitude.scales, active))
+        out = self.function.visit(operation, key, given, path, args, kwargs)
+        active.check_used(self.name, out.choices)
+        return out
 
 
 class Overridden(Around):

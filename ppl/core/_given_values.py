@@ -14,6 +14,7 @@ from ..distributions._supports import inside
 from ..transforms._internal import as_array, lenient, value_struct
 from ._addresses import Path, lookup, show
 from ._guide_supports import Supports
+from ._scales import ActiveScales
 
 
 class Attitude(NamedTuple):
@@ -25,6 +26,7 @@ class Attitude(NamedTuple):
         validate: whether values that are traced are checked when the program runs.
         drawn: where to write down what values are drawn from.
         weighed: such a record of another program; a site of smaller support than a value's is warned of.
+        scales: the weights of parts of the density that are in force.
     """
 
     live: Any = True
@@ -32,6 +34,7 @@ class Attitude(NamedTuple):
     validate: bool = False
     drawn: Supports | None = None
     weighed: Supports | None = None
+    scales: tuple[ActiveScales, ...] = ()
 
 
 def kind(distribution) -> str:

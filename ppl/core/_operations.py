@@ -27,6 +27,7 @@ from ..transforms import TracegradError, log_density, sample
 from ..transforms._internal import site_scope
 from ._addresses import Choices, Path, Selection, show
 from ._given_values import Attitude, conform, kind
+from ._scales import scale_at, scaled
 
 
 class Given(NamedTuple):
@@ -141,6 +142,19 @@ class Operation:
         """The term of a `factor`, a part of the density that belongs to no choice."""
         return logp
 
+    def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
+        """A log density and what it adds to the weight, both with the scale in force at a path.
+
+        Where a value was drawn, from p itself, the weight is that of p^scale against p.
+        """
+        scale = scale_at(self.attitude.scales, path)
+        if scale is None or logp is None:
+            return logp, weight
+        both = scaled(logp, scale)
+        if drawn and not self.exact:
+            return both, scaled(logp, scale - 1.0)
+        return both, None if weight is None else both
+
     def site(self, at: At, given: Given) -> Visit:
         """Visit one site."""
         value = self.taken(at.path, given)
@@ -177,15 +191,25 @@ class Simulate(Operation):
 
     def factor(self, path: Path, logp: Any) -> Any:
         """Refused: the density would not be that of the draws."""
-        raise DensityError(
-            f"simulate: the program has a factor at {show(path)}, so the density of what is drawn is not known. As a "
-            "model, give it to `Target`, `importance_sampling` or `predictive`; a guide is a distribution: write the "
-            "factor into the model."
-        )
+        raise _unnormalised(path, "a factor")
+
+    def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
+        """Refused where there is a scale, as factors are."""
+        if scale_at(self.attitude.scales, path) is not None:
+            raise _unnormalised(path, "a scale")
+        return logp, weight
 
     def taken(self, path: Path, given: Given) -> Any:
         """Nothing."""
         return None
+
+
+def _unnormalised(path, what):
+    return DensityError(
+        f"simulate: the program has {what} at {show(path)}, so the density of what is drawn is not known. As a model, "
+        "give it to `Target`, `importance_sampling` or `predictive`; a guide is a distribution: write what weighs its "
+        "choices into the model."
+    )
 
 
 class Assess(Operation):
@@ -211,6 +235,15 @@ class Regenerate(Operation):
 
     def __init__(self, selection: Selection):
         self.selection = selection
+
+    def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
+        """Refused where what is drawn has a scale: the old value's share of the weight is not known."""
+        if drawn and scale_at(self.attitude.scales, path) is not None:
+            raise DensityError(
+                f"regenerate: the choice at {show(path)} is drawn anew and its density has a scale. Draw a value and "
+                "write `update(key, trace, values, ...)`."
+            )
+        return super().scaled(path, logp, weight, drawn=drawn)
 
     def taken(self, path: Path, given: Given) -> Any:
         """The old value, unless it is selected."""

@@ -67,8 +67,23 @@ class Estimated(GenerativeFunction):
                 f"{self.name} at {show(path)}: the operation weighs some of its choices and not others, and its "
                 f"density is an estimate for all of them together. Select all or none of what is under {show(path)}."
             )
-        weight = logp if counts == {True} else jnp.zeros_like(logp)
-        return Outcome(choices, choices, logp, weight, discarded, {})
+        weight = logp if counts == {True} else None
+        for p in self._one_scale(operation, choices, path):
+            logp, weight = operation.scaled(p, logp, weight, drawn=drawn)
+        return Outcome(choices, choices, logp, jnp.zeros_like(logp) if weight is None else weight, discarded, {})
+
+    def _one_scale(self, operation, choices, path):
+        """An address whose scale is that of all; none where there are no scales."""
+        if not operation.attitude.scales:
+            return []
+        each = [(*path, *p) for p, _ in paths(choices)]
+        found = [tuple(active.at(p) for active in operation.attitude.scales) for p in each]
+        if any(x is not y for other in found for x, y in zip(found[0], other, strict=True)):
+            raise DensityError(
+                f"{self.name} at {show(path)}: some of its choices have another scale than others, and its density is "
+                f"an estimate for all of them together. Give one scale for all that is under {show(path)}."
+            )
+        return each[:1]
 
     def _weighed(self, operation, choices, path, *, drawn):
         return {operation.weighs((*path, *p), drawn=drawn) for p, _ in paths(choices)}
