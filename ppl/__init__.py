@@ -18,6 +18,7 @@ from .algorithms import exact, forward_filter, importance, sir, smc
 from .auto._unconstrained import Unconstrained, to_unconstrained
 from .core._addresses import merge, select
 from .core._attitudes import validated
+from .core._coordinates import noncentred
 from .core._function import deterministic, factor, gen, sample
 from .core._generative import GenerativeFunction
 from .core._switch import cond, switch
@@ -105,6 +106,7 @@ __all__ = [
     "transforms",
     # Generative functions and their choices.
     "deterministic",
+    "noncentred",
     "factor",
     "gen",
     "sample",

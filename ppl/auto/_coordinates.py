@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from .._errors import DensityError
 from ..core._addresses import Path, lookup, show
+from ..core._coordinates import bijection_at
 from ..core._finite_supports import finite_support
 from ..core._operations import At, Given, Operation, Visit, missing
 from ..core._target import Target
@@ -31,6 +32,12 @@ class Site(NamedTuple):
 
 def _is_discrete(distribution) -> bool:
     return bool(getattr(getattr(distribution, "support", None), "is_discrete", False))
+
+
+def _bijection(at: At):
+    """The bijection from the real line to the values of a site: the one chosen from outside, or that of its support."""
+    chosen = bijection_at(at.attitude.coordinates, at.path, at.distribution)
+    return bijection_of(at.path, at.distribution) if chosen is None else chosen
 
 
 def bijection_of(path, distribution):
@@ -101,7 +108,7 @@ class Describe(_Latents):
         if self.discrete[path]:
             prototype = jnp.zeros((*jnp.shape(visit.value), len(_outcomes(path, at.distribution))), float)
         else:
-            prototype = bijection_of(path, at.distribution).inv(visit.value)
+            prototype = _bijection(at).inv(visit.value)
         return visit._replace(record=(prototype, jnp.asarray(at.attitude.live, float)))
 
 
@@ -116,7 +123,7 @@ class Constrain(_Latents):
         at = at._replace(attitude=at.attitude._replace(known=None))
         if _is_discrete(at.distribution):
             return at.take(_outcomes(at.path, at.distribution)[value])
-        bijection = bijection_of(at.path, at.distribution)
+        bijection = _bijection(at)
         constrained = bijection(value)
         return at.take(constrained)._replace(record=bijection.log_abs_det_jacobian(value, constrained))
 
@@ -132,7 +139,7 @@ class Unconstrain(_Latents):
         if _is_discrete(at.distribution):
             coordinates, log_det = _index(at, visit.value)
         else:
-            bijection = bijection_of(at.path, at.distribution)
+            bijection = _bijection(at)
             coordinates = bijection.inv(visit.value)
             log_det = bijection.log_abs_det_jacobian(coordinates, visit.value)
             inside = at.distribution.support(visit.value)

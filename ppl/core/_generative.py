@@ -18,10 +18,12 @@ from ..transforms import ArgumentError, RandomKeyError
 from ..transforms._internal import as_array, check_key, whole
 from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, paths
 from ._bound_methods import Plain
+from ._by_address import ByAddress, InForce
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
+from ._coordinates import coordinates_of
 from ._operations import Assess, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
 from ._overrides import Overrides, isolated, override
-from ._scales import ActiveScales, Scales
+from ._scales import scales_of
 from ._trace import Trace
 
 
@@ -312,7 +314,32 @@ class GenerativeFunction(Plain):
             >>> round(float(coin.with_scale({"heads": 10.0}).assess({"heads": 1}, 0.5)[0]), 4)
             -6.9315
         """
-        return Scaled(self, Scales(scale))
+        return Chosen(self, "scales", scales_of(scale))
+
+    def with_coordinates(self, coordinates: Mapping) -> GenerativeFunction:
+        """The same program, whose latents have other coordinates on its unconstrained space, chosen by address.
+
+        Addresses, choices and density are the same; what changes is where `auto` families, `nuts` and `hmc` move.
+
+        Args:
+            coordinates: from address patterns, as for `with_estimators`, to `noncentred()` or to a transform of
+                numpyro's from the real line to the support of the site.
+
+        Raises:
+            AddressError: a pattern that matches no sample.
+            DensityError: something else in place of coordinates; on use, a site that they do not fit.
+
+        Example:
+            >>> import tracegrad as tg
+            >>> @tg.gen
+            ... def model():
+            ...     scale = tg.sample("scale", tg.dist.HalfNormal(1.0))
+            ...     tg.sample("z", tg.dist.Normal(0.0, scale))
+            >>> target = tg.Target(model.with_coordinates({"z": tg.noncentred()}))
+            >>> tg.to_unconstrained(target).size
+            2
+        """
+        return Chosen(self, "coordinates", coordinates_of(coordinates))
 
 
 def _addresses(*choices):
@@ -362,20 +389,21 @@ class Around(GenerativeFunction):
         return self.function._takes(n)
 
 
-class Scaled(Around):
-    """A generative function with weights on parts of its density."""
+class Chosen(Around):
+    """A generative function with scales or coordinates chosen from outside: `field` of the attitude is which."""
 
-    scales: Scales
+    field: str = eqx.field(static=True)
+    choice: ByAddress
 
     @property
     def origin(self) -> Any:
-        """That of the function, scaled."""
-        return type(self), self.function.origin
+        """That of the function; scaled it is another program."""
+        return ("scaled", self.function.origin) if self.field == "scales" else self.function.origin
 
     def visit(self, operation, key, given, path, args, kwargs):
-        """Visit with the scales in force."""
-        active = ActiveScales(self.scales, path)
-        operation = operation.but(scales=(*operation.attitude.scales, active))
+        """Visit with the choice in force, after those from further outside."""
+        active = InForce(self.field, self.choice, path)
+        operation = operation.but(**{self.field: (*getattr(operation.attitude, self.field), active)})
         out = self.function.visit(operation, key, given, path, args, kwargs)
         active.check_used(self.name, out.choices)
         return out

@@ -13,8 +13,8 @@ from .._errors import ChoiceError
 from ..distributions._supports import inside
 from ..transforms._internal import as_array, lenient, value_struct
 from ._addresses import Path, lookup, show
+from ._by_address import InForce
 from ._guide_supports import Supports
-from ._scales import ActiveScales
 
 
 class Attitude(NamedTuple):
@@ -27,6 +27,7 @@ class Attitude(NamedTuple):
         drawn: where to write down what values are drawn from.
         weighed: such a record of another program; a site of smaller support than a value's is warned of.
         scales: the weights of parts of the density that are in force.
+        coordinates: the coordinates that are chosen for latents.
     """
 
     live: Any = True
@@ -34,7 +35,8 @@ class Attitude(NamedTuple):
     validate: bool = False
     drawn: Supports | None = None
     weighed: Supports | None = None
-    scales: tuple[ActiveScales, ...] = ()
+    scales: tuple[InForce, ...] = ()
+    coordinates: tuple[InForce, ...] = ()
 
 
 def kind(distribution) -> str:

@@ -1,0 +1,110 @@
+"""Coordinates chosen from outside: the density on the new space against formulas, the choices unchanged."""
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from scipy import stats
+
+import tracegrad as tg
+
+SIGMA = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+Y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+"""Eight schools: Rubin, Estimation in Parallel Randomized Experiments, 1981."""
+
+
+@tg.gen
+def schools():
+    mu = tg.sample("mu", tg.dist.Normal(0.0, 5.0))
+    tau = tg.sample("tau", tg.dist.HalfCauchy(5.0))
+    theta = tg.sample("theta", tg.dist.Normal(mu, tau).expand([8]).to_event(1))
+    tg.sample("y", tg.dist.Normal(theta, SIGMA).to_event(1))
+
+
+def log_density(mu, tau, theta):
+    prior = stats.norm.logpdf(mu, 0.0, 5.0) + stats.halfcauchy.logpdf(tau, scale=5.0)
+    return prior + stats.norm.logpdf(theta, mu, tau).sum() + stats.norm.logpdf(Y, theta, SIGMA).sum()
+
+
+@pytest.mark.parametrize("centring", [0.0, 1.0, 0.3, np.linspace(0.0, 1.0, 8)])
+def test_the_density_in_other_coordinates(centring):
+    """log gamma(T(u)) + log |dtau / dlog tau| + sum_i (1 - c_i) log tau."""
+    target = tg.Target(schools.with_coordinates({"theta": tg.noncentred(centring)}), observed={"y": Y})
+    with jax.enable_x64(True):
+        space = tg.to_unconstrained(target)
+        point = np.random.default_rng(0).normal(size=10)
+        choices = jax.tree.map(np.asarray, space.constrain(jnp.asarray(point)))
+        mu, tau = point[0], np.exp(point[1])
+        share = tau ** (1.0 - centring)
+        theta = mu + share * (point[2:] - centring * mu)
+        np.testing.assert_allclose(choices["theta"], theta, rtol=1e-10)
+        log_det = np.log(tau) + np.sum(np.broadcast_to(np.log(share), 8))
+        assert float(space.log_prob(jnp.asarray(point))) == pytest.approx(log_density(mu, tau, theta) + log_det)
+        np.testing.assert_allclose(space.unconstrain(choices), point, rtol=1e-8)
+
+
+def test_a_funnel_has_a_mode_in_noncentred_coordinates():
+    """Centred, the density of the hierarchy is infinite where the scale is zero, and there is nothing to curve."""
+    centred = tg.Target(schools, observed={"y": Y})
+    with pytest.raises(tg.FitError):
+        tg.auto.laplace(centred).init(jax.random.key(0))
+    noncentred = tg.Target(schools.with_coordinates({"theta": tg.noncentred()}), observed={"y": Y})
+    family = tg.auto.laplace(noncentred)
+    draws = family.guide.simulate(jax.random.key(1), family.init(jax.random.key(0))).choices
+    assert sorted(draws) == ["mu", "tau", "theta"]
+
+
+def test_sites_of_many_kinds_are_noncentred():
+    factor = np.array([[2.0, 0.0], [0.5, 1.0]])
+
+    @tg.gen
+    def inner(scale):
+        tg.sample("t", tg.dist.StudentT(3.0, 1.0, scale))
+
+    @tg.gen
+    def model():
+        scale = tg.sample("scale", tg.dist.LogNormal(0.0, 1.0))
+        tg.sample("rows", inner.vmap()(scale * jnp.array([1.0, 2.0])))
+        tg.sample("vector", tg.dist.MultivariateNormal(jnp.ones(2), scale_tril=scale * factor))
+        tg.sample("plain", tg.dist.Normal(scale, 1.0).mask(True))  # noqa: FBT003  (numpyro's)
+
+    chosen = model.with_coordinates({"rows/t": tg.noncentred(), "vector": tg.noncentred(), "pl*": tg.noncentred()})
+    with pytest.raises(tg.AddressError, match="'pl\\*' matches no sample"):
+        tg.to_unconstrained(tg.Target(chosen))
+    chosen = model.with_coordinates({"**": tg.noncentred(), "scale": tg.dist.transforms.ExpTransform()})
+    space = tg.to_unconstrained(tg.Target(chosen))
+    u = {"scale": 0.4, "rows": {"t": jnp.array([1.0, -1.0])}, "vector": jnp.array([0.3, -0.2]), "plain": 0.7}
+    found = space.constrain(space.ravel(u))
+    scale = np.exp(0.4)
+    np.testing.assert_allclose(found["rows"]["t"], 1.0 + scale * np.array([1.0, -2.0]), rtol=1e-5)
+    np.testing.assert_allclose(found["vector"], 1.0 + scale * factor @ [0.3, -0.2], rtol=1e-5)
+    np.testing.assert_allclose(found["plain"], scale + 0.7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "error", "words"),
+    [
+        ({"tau": tg.noncentred()}, tg.DensityError, "noncentred\\(\\) at 'tau': a HalfCauchy"),
+        ({"thta": tg.noncentred()}, tg.AddressError, "'thta' matches no sample"),
+        ({"theta": 0.5}, tg.DensityError, "must be given `noncentred\\(\\)`"),
+        (tg.noncentred(), tg.AddressError, "takes a dict"),
+    ],
+)
+def test_bad_coordinates_are_named(coordinates, error, words):
+    with pytest.raises(error, match=words):
+        tg.to_unconstrained(tg.Target(schools.with_coordinates(coordinates), observed={"y": Y}))
+
+
+@pytest.mark.parametrize("centring", [-0.1, 1.5, np.nan, "half"])
+def test_a_centring_is_a_share(centring):
+    with pytest.raises(tg.DensityError, match="from 0 to 1"):
+        tg.noncentred(centring)
+
+
+def test_addresses_choices_and_density_are_the_same():
+    chosen = schools.with_coordinates({"theta": tg.noncentred()})
+    trace = chosen.simulate(jax.random.key(0))
+    plain = schools.simulate(jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), trace.choices, plain.choices))
+    assert float(trace.logp) == float(plain.logp) == float(chosen.assess(plain.choices)[0])
+    schools.update(jax.random.key(1), trace, {"mu": 1.0})  # It is a trace of the same program.
