@@ -28,6 +28,7 @@ from ..transforms._internal import function as check_function
 from ..transforms._internal import real, suspended, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
 from ._generative import Around, Call, GenerativeFunction
+from ._given_values import conform
 from ._operations import At, Given, Operation, Outcome
 from ._overrides import chosen
 from ._refused_distributions import check_parameters, refused_distribution
@@ -56,6 +57,8 @@ class Frame:
         path, given = (*self.path, address), self.given.at(address)
         if isinstance(what, Call):
             return self._call(address, what, given, path)
+        if given.fixed is not None:
+            return self._intervened(path, what, given.fixed)
         at = At(path, what, chosen(path, estimator), lambda: self._key(address), self.operation.attitude)
         if isinstance(given.previous, Mapping):
             raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
@@ -69,6 +72,13 @@ class Frame:
         if visit.record is not None:
             self.records[address] = visit.record
         return visit.goes_on_with
+
+    def _intervened(self, path, distribution, value):
+        """A value in place of a site, which is no choice any more."""
+        attitude = self.operation.attitude
+        for sites in attitude.interventions:
+            sites.add(path)
+        return conform(path, distribution, value, attitude._replace(live=False))
 
     def note(self, address: str, value: Any) -> None:
         """A value that is no choice, for the operations that ask for it."""

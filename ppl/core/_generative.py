@@ -16,7 +16,7 @@ import jax
 from .._errors import AddressError, DensityError
 from ..transforms import ArgumentError, RandomKeyError
 from ..transforms._internal import as_array, check_key, whole
-from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, paths
+from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, nest, paths, unmatched
 from ._bound_methods import Plain
 from ._by_address import ByAddress, InForce
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
@@ -294,6 +294,34 @@ class GenerativeFunction(Plain):
         """
         return Overridden(self, Overrides(estimators))
 
+    def do(self, values: Mapping) -> GenerativeFunction:
+        """The program after an intervention: some sites are replaced by values, whatever would have been drawn there.
+
+        They are choices no more: nothing is given or weighed at them, and what comes after sees the values. (To
+        condition on values, which weighs them, write `Target(function, args, observed)`.)
+
+        Args:
+            values: from addresses to values, a nested dict; of stacked sites, all of them.
+
+        Raises:
+            AddressError: an address at which the program does not sample a distribution.
+            ChoiceError: a value of another shape or type than the site's.
+
+        Source: Pearl, Causality, 2009, section 3.4.
+
+        Example:
+            >>> import jax, tracegrad as tg
+            >>> @tg.gen
+            ... def model():
+            ...     rain = tg.sample("rain", tg.dist.Bernoulli(0.2))
+            ...     return tg.sample("wet", tg.dist.Bernoulli(0.1 + 0.8 * rain))
+            >>> float(model.do({"rain": 1}).assess({"wet": 1})[0]) == float(jax.numpy.log(0.9))
+            True
+        """
+        if not isinstance(values, Mapping):
+            raise AddressError(f"do takes a dict from addresses to values, like {{'z': 1.0}}, and got {values!r}.")
+        return Intervened(self, as_arrays(values))
+
     def with_scale(self, scale: Mapping) -> GenerativeFunction:
         """The same program with weights on parts of its log density: sum over addresses of scale * log p(address).
 
@@ -406,6 +434,29 @@ class Chosen(Around):
         operation = operation.but(**{self.field: (*getattr(operation.attitude, self.field), active)})
         out = self.function.visit(operation, key, given, path, args, kwargs)
         active.check_used(self.name, out.choices)
+        return out
+
+
+class Intervened(Around):
+    """A generative function with values in place of some of its sites."""
+
+    values: Choices
+
+    @property
+    def origin(self) -> Any:
+        """Another program than the function."""
+        return "do", tuple(p for p, _ in paths(self.values)), self.function.origin
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with the values in place; those from further outside win."""
+        sites: set[Path] = set()
+        operation = operation.but(interventions=(*operation.attitude.interventions, sites))
+        fixed = nest(dict(paths(self.values)) | dict(paths(given.fixed or {})))
+        out = self.function.visit(operation, key, given._replace(fixed=fixed), path, args, kwargs)
+        known = {p[len(path) :] for p in sites}
+        for p, _ in paths(self.values):
+            if p not in known:
+                raise AddressError(unmatched(f"do for {self.name}", p, known | {q for q, _ in paths(out.choices)}))
         return out
 
 

@@ -28,6 +28,7 @@ class Attitude(NamedTuple):
         weighed: such a record of another program; a site of smaller support than a value's is warned of.
         scales: the weights of parts of the density that are in force.
         coordinates: the coordinates that are chosen for latents.
+        interventions: where to write down the sites in whose place a value was put.
     """
 
     live: Any = True
@@ -37,6 +38,7 @@ class Attitude(NamedTuple):
     weighed: Supports | None = None
     scales: tuple[InForce, ...] = ()
     coordinates: tuple[InForce, ...] = ()
+    interventions: tuple[set[Path], ...] = ()
 
 
 def kind(distribution) -> str:

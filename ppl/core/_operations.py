@@ -31,14 +31,15 @@ from ._scales import scale_at, scaled
 
 
 class Given(NamedTuple):
-    """The choices that an operation brings to an address: constraints, and those of a previous trace."""
+    """What is brought to an address: constraints, the choices of a previous trace, and values put in place of sites."""
 
     constraints: Any = None
     previous: Any = None
+    fixed: Any = None
 
     def at(self, address: str) -> Given:
         """What is given at an address below."""
-        return Given(_below(self.constraints, address), _below(self.previous, address))
+        return Given(*(_below(part, address) for part in self))
 
 
 def _below(choices, address):
