@@ -25,6 +25,7 @@ from .core._switch import cond, switch
 from .core._target import Target
 from .core._trace import Trace
 from .densities._marginal_and_normalize import marginal, normalize
+from .distributions._missing import nan_as_missing
 from .errors import (
     AddressError,
     ArgumentError,
@@ -106,6 +107,7 @@ __all__ = [
     "transforms",
     # Generative functions and their choices.
     "deterministic",
+    "nan_as_missing",
     "noncentred",
     "factor",
     "gen",
