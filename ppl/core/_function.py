@@ -66,7 +66,7 @@ class Frame:
         self.choices[address] = visit.value
         logp = _total(visit.logp)
         weight = logp if visit.weight is visit.logp else _total(visit.weight)
-        self._count(*self.operation.scaled(path, logp, weight, drawn=weight is None))
+        self._count(address, *self.operation.scaled(path, logp, weight, drawn=weight is None))
         if visit.discarded is not None:
             self.discarded[address] = visit.discarded
         if visit.record is not None:
@@ -94,7 +94,7 @@ class Frame:
         logp = real(who, "logp", logp, DensityError, "a log density below infinity", _below_infinity, scalar=False)
         logp = self.operation.factor(path, jnp.sum(jnp.asarray(logp, float)))
         weight = logp if self.operation.weighs(path, drawn=False) else None
-        self._count(*self.operation.scaled(path, logp, weight, drawn=False))
+        self._count(address, *self.operation.scaled(path, logp, weight, drawn=False))
 
     def _call(self, address, call, given, path):
         for part in given:
@@ -107,15 +107,17 @@ class Frame:
         out = call.function.visit(self.operation, key, given, path, call.args, call.kwargs)
         if out.choices:
             self.choices[address] = out.choices
-        self._count(out.logp, out.weight)
+        self._count(address, out.logp, out.weight)
         if out.discarded:
             self.discarded[address] = out.discarded
         if out.records:
             self.records[address] = out.records
         return out.retval
 
-    def _count(self, logp, weight):
+    def _count(self, address, logp, weight):
         self.logps.append(logp)
+        if self.operation.keeps_densities and logp is not None:
+            self.records[address] = logp  # of a call its own take the place of this one
         if weight is not None:
             self.weights.append(weight)
 

@@ -21,7 +21,7 @@ from ._bound_methods import Plain
 from ._by_address import ByAddress, InForce
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
 from ._coordinates import coordinates_of
-from ._operations import Assess, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
+from ._operations import Assess, AssessEach, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
 from ._overrides import Overrides, isolated, override
 from ._scales import scales_of
 from ._trace import Trace
@@ -126,6 +126,33 @@ class GenerativeFunction(Plain):
         """
         out = self._visit(Assess(), key, choices, None, args, kwargs, "choices")
         return out.logp, out.retval
+
+    def logps(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> Choices:
+        """The log density of full choices part by part: what `assess` adds up.
+
+        Args:
+            choices: a value for every sampled address.
+            *args: arguments.
+            key: needed where a density is itself estimated.
+            **kwargs: keyword arguments.
+
+        Returns:
+            A float in nats at every address, those of factors among them; in a plate or a loop one for each lane or
+            step. A call whose density is an estimate has one for all of its addresses.
+
+        Raises:
+            AddressError, ChoiceError: as for `assess`.
+
+        Example:
+            >>> import tracegrad as tg
+            >>> @tg.gen
+            ... def model():
+            ...     z = tg.sample("z", tg.dist.Normal(0.0, 1.0))
+            ...     tg.sample("x", tg.dist.Normal(z, 1.0))
+            >>> {address: round(float(x), 3) for address, x in model.logps({"z": 0.0, "x": 1.0}).items()}
+            {'z': -0.919, 'x': -1.419}
+        """
+        return self._visit(AssessEach(), key, choices, None, args, kwargs, "choices").records
 
     def generate(self, key: jax.Array, constraints: Mapping, *args, **kwargs) -> tuple[Trace, jax.Array]:
         """Draw a trace that agrees with constraints; the rest is drawn as the program says.

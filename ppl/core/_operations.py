@@ -119,6 +119,9 @@ class Operation:
     exact: bool = False
     """Whether every value is given, so that no key is needed."""
 
+    keeps_densities: bool = False
+    """Whether the log density of each address, with its scale, is put on record."""
+
     attitude = Attitude()
 
     def but(self, **attitude: Any) -> Self:
@@ -217,6 +220,12 @@ class Assess(Operation):
     """Take every value."""
 
     exact = True
+
+
+class AssessEach(Assess):
+    """Take every value, and keep the log densities apart."""
+
+    keeps_densities = True
 
 
 class Generate(Operation):

@@ -61,6 +61,11 @@ class Trace(eqx.Module):
         """The return value."""
         return _release(self._rest[3])
 
+    @property
+    def logps(self) -> Choices:
+        """The log density of each address, in nats; see `GenerativeFunction.logps`. Of stacked traces under `vmap`."""
+        return self.function.logps(self.choices, *self.args, **self.kwargs)
+
     def __repr__(self):
         name = self._rest[0].name
         return f"Trace({name}, choices={eqx.tree_pformat(self.choices)}, logp={eqx.tree_pformat(self.logp)})"
