@@ -87,6 +87,7 @@ from .objectives import (
 )
 from .training._baselines import MovingAverage, baseline_loss, control_loss
 from .training._fit import Fit, fit
+from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
 from .transforms import exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
@@ -178,6 +179,13 @@ __all__ = [
     # Fitting.
     "fit",
     "Fit",
+    "frozen",
+    "ordered",
+    "positive",
+    "scale_tril",
+    "simplex",
+    "unit_interval",
+    "unwrap",
     # Whether to believe it.
     "describe_estimators",
     "with_estimators",

@@ -15,6 +15,7 @@ from .._errors import FitError
 from ..core._generative import GenerativeFunction
 from ..transforms._internal import function as check_function
 from ..transforms._internal import is_boolean, whole
+from ._parameters import is_trained
 
 MOST_KEYS = 2**32
 
@@ -121,7 +122,7 @@ def trained(params: Any) -> tuple[Any, Any]:
     params = jax.tree_util.tree_map_with_path(
         lambda path, x: as_array("params" + jax.tree_util.keystr(path), x) if isinstance(x, inexact) else x, params
     )
-    arrays, static = eqx.partition(params, eqx.is_inexact_array)
+    arrays, static = eqx.partition(params, is_trained(params))
     if not jax.tree.leaves(arrays):
         raise FitError("fit: `params` holds no floating-point array to train.")
     return arrays, static

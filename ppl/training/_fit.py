@@ -35,6 +35,7 @@ from ._arguments import (
     trained,
 )
 from ._data import Batches
+from ._parameters import unwrap
 from ._progress import Progress
 
 MOST_STEPS = 1000
@@ -72,7 +73,7 @@ def _objective_of(objective, static, batches, *, stateful, maximize):
     def loss(arrays, key, batch, rows, state):
         named = {"scale": batches.size / batches.batch, "indices": batches.indices(rows), "state": state}
         named = {name: named[name] for name in takes}
-        value = objective(key, eqx.combine(arrays, static), *batch, **named)
+        value = objective(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
         if stateful:
             if not isinstance(value, tuple) or len(value) != 2:
                 raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
@@ -149,8 +150,8 @@ def fit(
             the batch; and `indices`, which examples the batch holds, integers of shape (batch_size,), so that what
             belongs to an example (a row of the parameters, say) meets its own.
         params: a pytree; its floating-point arrays and numbers, complex ones too, are trained, the rest is left as it
-            is. Or the `Fit` of an earlier call, to go on from: with the same key and data, the run is the one that
-            was never left.
+            is. Leaves may be `positive(...)` and its kin, or `frozen(...)`: the objective sees their values. Or the
+            `Fit` of an earlier call, to go on from: with the same key and data, the run is the one that was never left.
         optimizer: an optax optimiser.
         key: one typed key.
         steps: the number of steps (further steps, after an earlier `Fit`).
