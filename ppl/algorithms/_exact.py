@@ -14,7 +14,7 @@ from .._errors import DensityError
 from ..core._addresses import Choices, Path, lookup, nest, paths, show
 from ..core._arguments import chunk
 from ..core._finite_supports import finite_support
-from ..core._operations import At, Given, Operation, Visit
+from ..core._operations import At, Given, Operation, Outcome, Visit
 from ..core._target import Target
 from ..transforms import log_density
 from ._base import Algorithm, Estimate, Retained, choose, each
@@ -25,7 +25,8 @@ LIMIT = 1 << 20
 class AtNumbers(Operation):
     """Take what is given; elsewhere take the support point whose number stands in the place of a previous choice.
 
-    A latent site puts on record an array of zeros whose shape says its elements and, last, the size of its support.
+    A latent site puts on record an array of zeros whose shape says its elements and, last, the size of its support; and
+    one where it is live, which under a mask or in a branch that is not taken it is not.
     """
 
     exact = True
@@ -45,7 +46,8 @@ class AtNumbers(Operation):
         numbers = jnp.zeros(elements, int) if given.previous is None else given.previous
         value = values[numbers]
         logp = log_density(at.distribution, value, inside=True)
-        return Visit(value, logp, record=jnp.zeros((*elements, values.shape[0])))
+        live = jnp.asarray(at.attitude.live, float)
+        return Visit(value, logp, record=(jnp.zeros((*elements, values.shape[0])), live))
 
 
 class Joint(NamedTuple):
@@ -69,11 +71,23 @@ class Joint(NamedTuple):
             out[path] = jnp.reshape(out[path], elements)
         return nest(out)
 
+    def counted(self, out: Outcome, numbers: Choices) -> jax.Array:
+        """The log density of a visit at these numbers; a site that is not live counts at one of its values only."""
+        idle = [
+            jnp.all((lookup(numbers, p) == 0) | _along(live, lookup(numbers, p))) for p, (_, live) in paths(out.records)
+        ]
+        return jnp.where(jnp.all(jnp.stack(idle)), out.logp, -jnp.inf) if idle else out.logp
+
+
+def _along(flags, like):
+    """Flags of lanes, laid along the leading axes of an array."""
+    return jnp.reshape(flags, flags.shape + (1,) * (jnp.ndim(like) - flags.ndim)) != 0.0
+
 
 def joint_support(target: Target) -> Joint:
     """The joint support of a target's latents, without drawing any."""
     records = jax.eval_shape(lambda key: target.visit(AtNumbers(), key).records, jax.random.key(0))
-    return Joint({p: (x.shape[:-1], x.shape[-1]) for p, x in paths(records)})
+    return Joint({p: (x.shape[:-1], x.shape[-1]) for p, (x, _) in paths(records)})
 
 
 class Exact(Algorithm):
@@ -95,7 +109,7 @@ class Exact(Algorithm):
         def draw(key):
             index = choose(key, log_gammas, target)
             again = None if keys is None else keys[index]
-            return target.without_observed(value((again, index))[1]), log_gammas[index]
+            return target.without_observed(value((again, index))[1].choices), log_gammas[index]
 
         return Estimate(jax.nn.logsumexp(log_gammas), draw)
 
@@ -105,10 +119,13 @@ class Exact(Algorithm):
         keys = None if key is None else jax.random.split(key, joint.total)
 
         def term(at):
-            log_gamma, choices = _value(target, joint, *at)
-            latents = target.without_observed(choices)
-            same = [jnp.all(x == lookup(retained.latents, p).astype(x.dtype)) for p, x in paths(latents)]
-            return jnp.where(jnp.all(jnp.stack(same)), retained.log_gamma, log_gamma)
+            log_gamma, out = _value(target, joint, *at)
+            same = [
+                jnp.all((x == lookup(retained.latents, p).astype(x.dtype)) | ~_along(lookup(out.records, p)[1], x))
+                for p, x in paths(target.without_observed(out.choices))
+            ]
+            kept = jnp.all(jnp.stack(same)) & (log_gamma > -jnp.inf)
+            return jnp.where(kept, retained.log_gamma, log_gamma)
 
         return jax.nn.logsumexp(each(term, (keys, jnp.arange(joint.total)), self.chunk_size))
 
@@ -124,10 +141,11 @@ class Exact(Algorithm):
         return joint
 
 
-def _value(target: Target, joint: Joint, key: Any, index: Any) -> tuple[jax.Array, Choices]:
-    """Log gamma and the choices of one joint value."""
-    out = target.visit(AtNumbers(), key, previous=joint.numbers(index))
-    return out.logp, out.choices
+def _value(target: Target, joint: Joint, key: Any, index: Any) -> tuple[jax.Array, Outcome]:
+    """Log gamma of one joint value, and the visit there."""
+    numbers = joint.numbers(index)
+    out = target.visit(AtNumbers(), key, previous=numbers)
+    return joint.counted(out, numbers), out
 
 
 def exact(*, chunk_size: int | None = None) -> Exact:

@@ -29,8 +29,9 @@ class Filter(NamedTuple):
     def at(self, carry: Any, index: Any, step: tuple) -> tuple[jax.Array, Any, Choices]:
         """A step at joint value `index`: its log density, the next carry, its choices."""
         x, observed = step
-        out = self.chain.visit(AtNumbers(), None, Given(observed, self.joint.numbers(index)), carry, x)
-        return out.logp, out.retval, out.choices
+        numbers = self.joint.numbers(index)
+        out = self.chain.visit(AtNumbers(), None, Given(observed, numbers), carry, x)
+        return self.joint.counted(out, numbers), out.retval, out.choices
 
     def onto(self, carry: Any, step: tuple) -> tuple[jax.Array, Any]:
         """A step onto all values, from one carry: log densities (K,), and the carries after them."""
