@@ -17,7 +17,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms._internal import Spec, flag, lenient, partition, whole
+from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, whole
 from ._addresses import Path, nest, paths, show
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 
@@ -225,6 +225,44 @@ class Masked(Combinator):
         live = operation.attitude.live if _holds(flag) else jnp.asarray(flag, bool) & operation.attitude.live
         out = inner(operation.but(live=live), key, given, path, tuple(rest), {})
         return out._replace(logp=jnp.where(flag, out.logp, 0.0), weight=jnp.where(flag, out.weight, 0.0))
+
+
+class While(Combinator):
+    """Visit `state -> state` as long as a condition of the state holds: a scan whose steps past the end are masked."""
+
+    condition: Callable = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True, converter=lambda n: whole("while_loop", "max_steps", n, ChoiceError))
+
+    def visit(self, inner, operation, key, given, path, args):
+        """At most so many visits; past the end the state stays, and choices count for nothing."""
+        if len(args) != 1:
+            raise ChoiceError(f"while_loop at {show(path)} takes the initial state, and got {len(args)} arguments.")
+
+        def step(operation, key, given, path, args, kwargs):
+            (going, state), _ = args
+            going = going & self._goes_on(state, path)
+            out = Masked().visit(inner, operation, key, given, path, (going, state))
+            if not _same_structure(out.retval, state):
+                raise ChoiceError(
+                    f"while_loop at {show(path)}: the state comes in as {_types_of(state)} and goes out as "
+                    f"{_types_of(jax.tree.map(jnp.asarray, out.retval))}. Return the next state, of the same structure."
+                )
+            with lenient():
+                after = jax.tree.map(lambda new, old: jnp.where(going, new, old), out.retval, state)
+            return out._replace(retval=((going, after), None))
+
+        loop = Scan(self.max_steps, reverse=False, unroll=1)
+        out = loop.visit(step, operation, key, given, path, ((jnp.ones((), bool), args[0]),))
+        return out._replace(retval=out.retval[0][1])
+
+    def _goes_on(self, state, path):
+        going = self.condition(state)
+        if not (is_boolean(going) and jnp.ndim(going) == 0):
+            raise ChoiceError(
+                f"while_loop at {show(path)}: the condition must return one bool, and returned {going!r}. Reduce it "
+                "with `jnp.any` or `jnp.all`."
+            )
+        return going
 
 
 def _holds(flag) -> bool:

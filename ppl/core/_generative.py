@@ -7,19 +7,20 @@ p(t; args) be the density of choices t. Every operation is one visit of the prog
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 
-from .._errors import AddressError, DensityError
+from .._errors import AddressError, ChoiceError, DensityError
 from ..transforms import ArgumentError, RandomKeyError
 from ..transforms._internal import as_array, check_key, whole
+from ..transforms._internal import function as check_function
 from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, nest, paths, unmatched
 from ._bound_methods import Plain
 from ._by_address import ByAddress, InForce
-from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
+from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, While
 from ._coordinates import coordinates_of
 from ._operations import Assess, AssessEach, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
 from ._overrides import Overrides, isolated, override
@@ -290,6 +291,35 @@ class GenerativeFunction(Plain):
         the step returns (a bool for an integer, say) is promoted.
         """
         return Combined(self, Scan(length, reverse, unroll))
+
+    def while_loop(self, condition: Callable, *, max_steps: int) -> GenerativeFunction:
+        """A loop `f(state) -> state` as long as `condition(state)` holds, called as `f.while_loop(...)(state)`.
+
+        It is a scan of `max_steps` steps, so that it can be differentiated and its traces have one shape: choices are
+        stacked along a leading axis, and those past the end count for nothing (see `mask`). A run that would go on
+        after `max_steps` is cut there: the program is that truncated one.
+
+        Args:
+            condition: a function of the state to one bool.
+            max_steps: the most steps, a positive integer.
+
+        Returns:
+            A generative function of the initial state that returns the last one.
+
+        Raises:
+            ChoiceError: a state that changes its structure, shapes or types; a condition that is no bool.
+
+        Example:
+            >>> import jax, tracegrad as tg
+            >>> @tg.gen
+            ... def flip(state):
+            ...     tails, heads = state
+            ...     return tails + 1, tg.sample("heads", tg.dist.Bernoulli(0.5)) == 1
+            >>> flips = flip.while_loop(lambda state: ~state[1], max_steps=20)  # a geometric number of flips
+            >>> flips.simulate(jax.random.key(0), (0, False)).choices["heads"].shape
+            (20,)
+        """
+        return Combined(self, While(check_function("while_loop", "a condition", condition, ChoiceError), max_steps))
 
     def repeat(self, n: int) -> GenerativeFunction:
         """`n` independent copies with the same arguments; choices are stacked along a leading axis."""
