@@ -73,10 +73,6 @@ class GenerativeFunction(Plain):
         """
         return type(self)
 
-    def _takes(self, n: int) -> bool:
-        """Whether it can be called with n arguments by place, as far as that is known."""
-        return True
-
     # ---- operations ----
 
     def simulate(self, key: jax.Array, *args, **kwargs) -> Trace:
@@ -333,10 +329,6 @@ class Around(GenerativeFunction):
     def origin(self) -> Any:
         """That of the function."""
         return self.function.origin
-
-    def _takes(self, n: int) -> bool:
-        """As the function."""
-        return self.function._takes(n)
 
 
 class Overridden(Around):
