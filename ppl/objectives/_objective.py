@@ -16,7 +16,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from jaxtyping import Array, Float
 
@@ -30,10 +31,15 @@ Objective = Callable[..., Float[Array, ""]]
 Constructor = TypeVar("Constructor", bound=Callable)
 
 
-class Spent(NamedTuple):
+@dataclass(frozen=True)
+class Spent:
     """A formula that has closed its draws (by `scored` or `detached`), so that its derivative is right as it stands."""
 
     formula: Callable
+
+    def __call__(self, pair: Pair, key: Any) -> Any:
+        """The formula."""
+        return self.formula(pair, key)
 
 
 def objective(constructor: Constructor) -> Constructor:
@@ -59,25 +65,24 @@ def _each_a_tuple(model_args: Any, guide_args: Any) -> tuple[tuple, tuple]:
     return positional(model_args), positional(guide_args)
 
 
-def estimated(formula: Callable | Spent, gather: Callable = _each_a_tuple) -> Objective:
+def estimated(formula: Callable, gather: Callable = _each_a_tuple) -> Objective:
     """The objective that is estimated by a formula.
 
     Args:
-        formula: `(gathered, key, ...) -> scalar`.
+        formula: `(gathered, key, ...) -> scalar`, or `Spent` of one.
         gather: what the formula is of, as a function of the arguments of the model and of the guide; by default the
             pair of them, as tuples.
     """
-    estimate, spent = (formula.formula, True) if isinstance(formula, Spent) else (formula, False)
-    signature = _signature(estimate)
+    signature = _signature(formula)
 
     def objective(*args, **kwargs):
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         key, model_args, guide_args, *more = given.args
-        return estimate(gather(model_args, guide_args), key, *more)
+        return formula(gather(model_args, guide_args), key, *more)
 
     objective.__signature__ = signature  # type: ignore[attr-defined]
-    return objective if spent else expectation(objective)
+    return objective if isinstance(formula, Spent) else expectation(objective)
 
 
 def _signature(formula: Callable) -> inspect.Signature:

@@ -12,7 +12,7 @@ from jax import numpy as jnp
 from .._errors import AddressError
 from ..algorithms._base import log_mean_exp
 from ..core._addresses import as_selection, nest, paths
-from ..core._arguments import generative, particles
+from ..core._arguments import generative, particles, positional
 from ..core._generative import GenerativeFunction
 from ._objective import Objective, estimated, objective
 from ._pair import as_data
@@ -117,4 +117,4 @@ def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) ->
             raise AddressError(f"sleep: `observe` selects {'all' if x else 'none'} of the choices of {model.name}.")
         return guide.assess(z, x, *guide_args, key=density)[0]
 
-    return estimated(loss)
+    return estimated(loss, lambda p, q: (positional(p, model), positional(q, guide, told=1)))
