@@ -17,6 +17,7 @@ from jax import numpy as jnp
 import tracegrad as tg
 from tracegrad import dist
 from tracegrad.algorithms._importance import Importance
+from tracegrad.algorithms._proposal import Program
 from tracegrad.algorithms._smc import Smc
 from tracegrad.core._addresses import merge
 from tracegrad.core._operations import Given
@@ -239,14 +240,14 @@ class RetainedDropped(Importance):
         return self.estimate(key, target).log_z
 
 
-class JointScore(Importance):
-    """The joint density as the weight, where the prior proposed and only the kept factors are due."""
+class JointScore(Program):
+    """The joint density as the weight, where the program proposed and only the kept factors are due."""
 
-    def _particle(self, key, target):
-        latents, _, log_gamma = super()._particle(key, target)
-        return latents, log_gamma, log_gamma
+    def weighed(self, key, target):
+        found = super().weighed(key, target)
+        return found._replace(log_weight=found.log_gamma)
 
-    def _retained_weight(self, key, target, retained):
+    def weight_of(self, key, target, retained):
         return retained.log_gamma
 
 
@@ -274,7 +275,7 @@ def mutant(cls, algorithm):
     ("algorithm", "function", "address", "args", "values"),
     [
         (mutant(RetainedDropped, tg.importance(3)), pair, "x", (0.75,), bits("x")),
-        (mutant(JointScore, tg.importance(3)), pair, "x", (0.75,), bits("x")),
+        (dataclasses.replace(tg.importance(3), source=JointScore()), pair, "x", (0.75,), bits("x")),
         (mutant(RetainedPathDropped, tg.smc(2)), chain, "y", (0,), steps("y")),
         (mutant(RetainedStepsWeighedAnew, tg.smc(1)), blurred_once, "y", (0,), one_step("y")),
     ],

@@ -8,23 +8,19 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._errors import DensityError
-from ..core._addresses import Choices, check_known
-from ..core._arguments import chunk, count, generative
+from ..core._arguments import chunk, count
 from ..core._generative import GenerativeFunction
-from ..core._operations import Assess, Given, Operation, Outcome, Simulate
-from ..core._target import Target, splat
+from ..core._target import Target
 from ._base import Algorithm, Estimate, Retained, at_index, choose, each, log_mean_exp, split
+from ._proposal import Source, all_of, observations_of, source_of
 
 
 class Importance(Algorithm):
     """See `importance` and `sir`."""
 
     n: int = eqx.field(static=True)
-    proposal: GenerativeFunction | None
-    proposal_args: tuple | None
+    source: Source
     chunk_size: int | None = eqx.field(static=True)
-    sees_observed: bool = eqx.field(static=True)
     indices: ClassVar[tuple[str, ...]] = ("index",)
 
     def estimate(self, key: Any, target: Target) -> Estimate:
@@ -39,44 +35,14 @@ class Importance(Algorithm):
     def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
         """The mean weight of the retained particle and n - 1 fresh ones."""
         if self.n == 1:
-            return self._retained_weight(key, target, retained)
+            return self.source.weight_of(key, target, retained)
         keys = split(key, self.n, target, "importance")
-        own = self._retained_weight(keys[0], target, retained)
+        own = self.source.weight_of(keys[0], target, retained)
         return log_mean_exp(jnp.concatenate([own[None], self._fresh(keys[1:], target)[1]]))
 
     def _fresh(self, keys, target):
-        return each(lambda key: self._particle(key, target), keys, self.chunk_size)
-
-    def _particle(self, key: jax.Array, target: Target) -> tuple[Choices, jax.Array, jax.Array]:
-        """A particle, its log weight and its log gamma, with log gamma = log weight + log density of the proposal."""
-        if self.proposal is None:
-            return target.draw(key)
-        propose, density = jax.random.split(key)
-        drawn = self._propose(self.proposal, Simulate(), propose, target, None)
-        out = target.visit(Assess(), density, drawn.choices, what="the proposal's choices")
-        return drawn.choices, out.logp - drawn.logp, out.logp
-
-    def _retained_weight(self, key: Any, target: Target, retained: Retained) -> jax.Array:
-        """Where the prior proposes, only the factors of the observed; else gamma over the proposal's density."""
-        if self.proposal is None:
-            return retained.log_observed
-        out = self._propose(self.proposal, Assess(), key, target, retained.latents)
-        check_known(retained.latents, out.choices, self.proposal.name, "the latents of the target")
-        return retained.log_gamma - out.logp
-
-    def _propose(
-        self, proposal: GenerativeFunction, operation: Operation, key: Any, target: Target, latents: Any
-    ) -> Outcome:
-        args = (target.args if self.sees_observed else ()) if self.proposal_args is None else self.proposal_args
-        args = (target.observed, *args) if self.sees_observed else args
-        return proposal.visit(operation, key, Given(latents), target.path, args, {})
-
-
-def checked_proposal(what: str, proposal: Any, *, required: bool = False) -> GenerativeFunction | None:
-    """Check the proposal of an algorithm."""
-    if proposal is None and not required:
-        return None
-    return generative(what, proposal, role=" as its proposal", error=DensityError)
+        """Latents, log weights and log gammas; what the program returns need not be an array."""
+        return each(lambda key: self.source.weighed(key, target)[:3], keys, self.chunk_size)
 
 
 def importance(
@@ -95,7 +61,8 @@ def importance(
         n: the number of particles.
         proposal: r, a generative function over all latent addresses, called as `proposal(observed, *args)` with the
             dict of kept (or observed) choices in front. It may itself be a `marginal` or a `normalize`.
-        proposal_args: `args` of the proposal, a tuple; by default those of the function that is marginalised.
+        proposal_args: `args` of the proposal, a tuple; what is not a tuple is the only argument. By default those of
+            the function that is marginalised.
         chunk_size: run at most about this many particles at a time; None runs all in one `vmap`.
 
     Returns:
@@ -118,6 +85,5 @@ def importance(
         True
     """
     chunk_size = chunk("importance", chunk_size)
-    proposal = checked_proposal("importance", proposal)
-    args = None if proposal_args is None else splat(proposal_args)
-    return Importance(count("importance", "n", n), proposal, args, chunk_size, sees_observed=True)
+    args, tells = ((), all_of) if proposal_args is None else (proposal_args, observations_of)
+    return Importance(count("importance", "n", n), source_of("importance", proposal, args, tells), chunk_size)

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..core._arguments import chunk, count
 from ..core._generative import GenerativeFunction
-from ..core._target import splat
-from ._importance import Importance, checked_proposal
+from ._importance import Importance
+from ._proposal import nothing, proposal_of
 
 
 def sir(
@@ -27,7 +27,8 @@ def sir(
     Args:
         n: the number of particles.
         proposal: a generative function over all latent addresses; it may itself be a `marginal` or a `normalize`.
-        proposal_args: its arguments, a tuple. The target's observations are not passed: close over them, or pass them.
+        proposal_args: its arguments, a tuple; what is not a tuple is the only argument. The target's observations are
+            not passed: close over them, or pass them.
         chunk_size: run at most about this many particles at a time; None runs all in one `vmap`.
 
     Returns:
@@ -44,5 +45,4 @@ def sir(
         >>> logp, _ = posterior.assess({"z": 0.5}, key=jax.random.key(0))
     """
     chunk_size = chunk("sir", chunk_size)
-    checked = checked_proposal("sir", proposal, required=True)
-    return Importance(count("sir", "n", n), checked, splat(proposal_args), chunk_size, sees_observed=False)
+    return Importance(count("sir", "n", n), proposal_of("sir", proposal, proposal_args, nothing), chunk_size)

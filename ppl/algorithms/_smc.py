@@ -10,16 +10,15 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import DensityError
-from ..core._addresses import Choices, check_known, merge
+from ..core._addresses import Choices
 from ..core._arguments import chunk, count
 from ..core._generative import GenerativeFunction
-from ..core._operations import Assess, Generate, Given, Operation, Outcome, Simulate
 from ..core._overrides import draw_at
-from ..core._target import Target, splat
+from ..core._target import Target
 from ..transforms._internal import one_of, real
 from ._base import Algorithm, Estimate, Retained, at_index, choose, each, effective_size, log_mean_exp, split
 from ._chain import Chain, chain_of, first, later, recorded
-from ._importance import checked_proposal
+from ._proposal import Source, all_of, source_of
 from ._resampling import RESAMPLING
 
 
@@ -36,8 +35,7 @@ class Smc(Algorithm):
     """See `smc`."""
 
     n: int = eqx.field(static=True)
-    proposal: GenerativeFunction | None
-    proposal_args: tuple
+    source: Source
     resampling: str = eqx.field(static=True)
     ess_threshold: float | None = eqx.field(static=True)
     chunk_size: int | None = eqx.field(static=True)
@@ -128,29 +126,14 @@ class Smc(Algorithm):
 
     def _move(self, key, carry, chain, x, observed):
         """A fresh draw of one step: the next carry, log gamma, log weight and choices."""
-        if self.proposal is None:
-            out = chain.visit(Generate(), key, Given(observed), carry, x)
-            return out.retval, out.logp, out.weight, chain.target(carry, x, observed).without_observed(out.choices)
-        propose, density = jax.random.split(key)
-        drawn = self._propose(self.proposal, Simulate(), propose, chain, carry, x, observed, None)
-        out = chain.visit(Assess(), density, Given(merge(drawn.choices, observed)), carry, x)
-        check_known(drawn.choices, out.choices, chain.step.name, "the proposal's choices")
-        return out.retval, out.logp, out.logp - drawn.logp, drawn.choices
+        latents, log_weight, log_gamma, (after, _) = self.source.weighed(key, chain.target(carry, x, observed))
+        return after, log_gamma, log_weight, latents
 
     def _keep(self, key, chain, carry, x, observed, kept):
         """The same of the retained step, as it was made: a density in it may be an estimate."""
-        choices, (logp, log_observed, after) = kept
-        if self.proposal is None:
-            return after, logp, log_observed, choices
-        density = self._propose(self.proposal, Assess(), key, chain, carry, x, observed, choices)
-        check_known(choices, density.choices, self.proposal.name, "the latents of the step")
-        return after, logp, logp - density.logp, choices
-
-    def _propose(
-        self, proposal: GenerativeFunction, operation: Operation, key, chain, carry, x, observed, latents
-    ) -> Outcome:
-        args = (observed, carry, x, *self.proposal_args)
-        return proposal.visit(operation, key, Given(latents), chain.path, args, {})
+        choices, (log_gamma, log_observed, after) = kept
+        step = Retained(choices, log_gamma, log_observed)
+        return after, log_gamma, self.source.weight_of(key, chain.target(carry, x, observed), step), choices
 
 
 def _trace_back(key, target, last: Particles, history):
@@ -190,7 +173,7 @@ def smc(
         n: the number of particles.
         proposal: r for one step, a generative function over the step's latent addresses, called as
             `proposal(observed, carry, x, *proposal_args)` with the step's observed choices in front.
-        proposal_args: a tuple.
+        proposal_args: its arguments, a tuple; what is not a tuple is the only argument.
         resampling: "multinomial", or "systematic", which has less variance and no conditional form: Ẑ is unbiased, and
             a density that would need a retained path is refused.
         ess_threshold: resample only where the effective sample size (sum w)^2 / sum w^2 is below this share of n, and
@@ -221,8 +204,8 @@ def smc(
     """
     one_of("smc", "resampling", resampling, RESAMPLING, DensityError)
     chunk_size = chunk("smc", chunk_size)
-    checked = checked_proposal("smc", proposal)
+    source = source_of("smc", proposal, proposal_args, all_of)
     if ess_threshold is not None:
         share = "a share of n between 0 and 1"
         real("smc", "ess_threshold", ess_threshold, DensityError, share, lambda x: (x >= 0) & (x <= 1))
-    return Smc(count("smc", "n", n), checked, splat(proposal_args), resampling, ess_threshold, chunk_size)
+    return Smc(count("smc", "n", n), source, resampling, ess_threshold, chunk_size)

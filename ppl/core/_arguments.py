@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from .._errors import AddressError, DensityError
 from ..transforms import ArgumentError, TracegradError
 from ..transforms._internal import instead_of_objective, whole
 from ._addresses import Choices, as_arrays
-from ._generative import Call, GenerativeFunction
+from ._function import Function, Method
+from ._generative import Around, Call, GenerativeFunction
 
 
 @instead_of_objective.register(GenerativeFunction)
@@ -48,6 +50,43 @@ def mapping(what: str, name: str, value: Any, example: str, error: type[Tracegra
     if not isinstance(value, Mapping):
         raise error(f"{what}: `{name}` is a dict {example}, and got {type(value).__name__}.")
     return value
+
+
+def positional(args: Any, function: GenerativeFunction | None = None, *, told: int = 0) -> tuple:
+    """Arguments that are given as a tuple, or as they are where there is one only: all of them, as a tuple.
+
+    A tuple is Python's own. One of a class of its own (a NamedTuple, an optimiser's state) is the caller's, and so it
+    is one argument. A plain tuple that is meant as one argument is refused where the program shows it: it takes one.
+
+    Args:
+        args: what was given.
+        function: what is called with them.
+        told: how many arguments stand in front of them.
+    """
+    if type(args) is not tuple:
+        return (args,)
+    n = len(args)
+    if n > 1 and function is not None and _takes(function, told + 1) and not _takes(function, told + n):
+        raise ArgumentError(
+            f"{function.name} takes one argument{' more' if told else ''}, and got a tuple of {n}, which are {n} "
+            "arguments. Write `(args,)` for a tuple that is itself the argument."
+        )
+    return args
+
+
+def _takes(function: GenerativeFunction, n: int) -> bool:
+    """Whether a program can be called with n arguments by place, as far as its signature is known."""
+    while isinstance(function, Around):
+        function, n = function.function, n + isinstance(function, Method)
+    if not isinstance(function, Function):
+        return True
+    try:
+        inspect.signature(function.function).bind(*range(n))
+    except ValueError:  # A builtin, which has none.
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def observations(what: str, observed: Any) -> Choices:

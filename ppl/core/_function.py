@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import importlib
-import inspect
 import operator
 import sys
 import traceback
@@ -200,16 +199,6 @@ class Function(GenerativeFunction):
             function = function.func
         return getattr(getattr(function, "__func__", function), "__code__", type(function))
 
-    def _takes(self, n: int) -> bool:
-        """As the signature says; a builtin has none."""
-        try:
-            inspect.signature(self.function).bind(*range(n))
-        except TypeError:
-            return False
-        except ValueError:
-            return True
-        return True
-
     def visit(self, operation, key, given, path, args, kwargs):
         """Run the function with a frame of its own."""
         frame = Frame(self.name, operation, key, given, path)
@@ -271,10 +260,6 @@ class Method(Around):
 
     function: Function
     instance: Any
-
-    def _takes(self, n: int) -> bool:
-        """As the function, whose first argument is the instance."""
-        return self.function._takes(n + 1)
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the instance in front."""

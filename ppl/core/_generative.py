@@ -77,10 +77,6 @@ class GenerativeFunction(Plain):
         """
         return type(self)
 
-    def _takes(self, n: int) -> bool:
-        """Whether it can be called with n arguments by place, as far as that is known."""
-        return True
-
     # ---- operations ----
 
     def simulate(self, key: jax.Array, *args, **kwargs) -> Trace:
@@ -468,10 +464,6 @@ class Around(GenerativeFunction):
     def origin(self) -> Any:
         """That of the function."""
         return self.function.origin
-
-    def _takes(self, n: int) -> bool:
-        """As the function."""
-        return self.function._takes(n)
 
 
 class Chosen(Around):

@@ -12,16 +12,11 @@ from .._errors import AddressError
 from ..transforms import ArgumentError, TracegradError
 from ..transforms._internal import check_key
 from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths
-from ._arguments import generative, observations
+from ._arguments import generative, observations, positional
 from ._bound_methods import Plain
 from ._generative import GenerativeFunction, arguments
 from ._operations import Assess, Generate, Given, Operation, Outcome
 from ._overrides import isolated
-
-
-def splat(args: Any) -> tuple:
-    """Arguments as a tuple; one that is not a tuple is the only argument."""
-    return args if type(args) is tuple else (args,)
 
 
 def checked_target(what: str, target: Any, error: type[TracegradError] = ArgumentError) -> Target:
@@ -37,11 +32,12 @@ class Target(Plain):
 
     Args:
         function: a generative function over the latent and the observed addresses.
-        args: its arguments, a tuple; what is not a tuple is taken as the only argument.
+        args: its arguments, a tuple; what is not a tuple of Python's own is taken as the only argument.
         observed: values at the observed addresses, a nested dict.
 
     Raises:
         AddressError: `observed` is not a dict; on use, it has an address that the function does not have.
+        ArgumentError: `args` is a tuple of several, and the function takes one argument.
 
     Example:
         >>> import tracegrad as tg
@@ -70,7 +66,7 @@ class Target(Plain):
     ):
         self.function = generative("Target", function, error=AddressError)
         self.observed = observations("Target", {} if observed is None else observed)
-        self.args, self.kwargs = arguments(splat(args), {} if kwargs is None else dict(kwargs))
+        self.args, self.kwargs = arguments(positional(args, self.function), {} if kwargs is None else dict(kwargs))
         self.path = path
 
     def log_prob(self, latents: Mapping, *, key: jax.Array | None = None) -> jax.Array:

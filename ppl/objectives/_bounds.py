@@ -2,37 +2,34 @@
 
 Here are the bounds on log p(observed). What is differentiated is the expectation of the estimate that the docstring
 names, by the estimators of the sample sites; a hierarchical bound (HVI, IWHVI, DIWHVI) is `elbo` or `iwelbo` with a
-`marginal` as the guide.
+`marginal` as the guide. What all of them take (model, guide, observed) is described in `_objective`, and in their help.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
 from .._errors import DensityError
-from ..core._arguments import listed, particles, posterior
+from ..algorithms._base import log_mean_exp
+from ..core._arguments import listed, particles
 from ..core._generative import GenerativeFunction
-from ..transforms import expectation
 from ..transforms._internal import finite_real, real
-from ._pair import log_mean, pair
+from ._objective import Objective, objective
+from ._pair import Pair
 
 
-def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping) -> Callable:
+@objective
+def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping) -> Objective:
     """The evidence lower bound, E_q[log p(z, observed) - log q(z)] <= log p(observed).
-
-    Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses, the variational family.
-        observed: values at the observed addresses.
 
     Returns:
         An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised. The arguments are
-        tuples; one that is not a tuple is taken as the only argument.
+        tuples; one that is not a tuple of Python's own is taken as the only argument.
 
     Source: Jordan et al., An Introduction to Variational Methods for Graphical Models, 1999.
 
@@ -47,24 +44,16 @@ def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    observed = posterior("elbo", model, guide, observed)
-
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        return pair(model, guide, observed, model_args, guide_args).log_weight(key)
-
-    return objective
+    return Pair.log_weight
 
 
-def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Callable:
+@objective
+def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
     """The importance weighted bound, E[log 1/n sum_i p(z_i, observed) / q(z_i)] <= log p(observed).
 
     It grows with the number of particles n, and is the ELBO at n = 1. Particles are lanes of one `vmap`.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of particles.
 
     Returns:
@@ -79,18 +68,14 @@ def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mappi
         >>> tg.iwelbo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed, n = posterior("iwelbo", model, guide, observed), particles("iwelbo", n)
-
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        return log_mean(pair(model, guide, observed, model_args, guide_args).log_weights(key, n))
-
-    return objective
+    n = particles("iwelbo", n)
+    return lambda pair, key: log_mean_exp(pair.log_weights(key, n))
 
 
+@objective
 def renyi(
     model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, alpha: float = 0.5, n: int = 10
-) -> Callable:
+) -> Objective:
     """The variational Renyi bound, L_alpha = 1 / (1 - alpha) log E_q[w^(1 - alpha)], w = p(z, observed) / q(z).
 
     log p(observed) - L_alpha is the Renyi divergence D_alpha(q || p): a lower bound for alpha > 0, an upper one for
@@ -100,9 +85,6 @@ def renyi(
     hold log p(observed): the objective is `cubo` of order 1 - alpha, which says what is done instead.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         alpha: the order, a float other than 1.
         n: the number of particles.
 
@@ -122,24 +104,35 @@ def renyi(
         >>> tg.renyi(model, guide, {"x": 2.0}, alpha=0.5, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed, n = posterior("renyi", model, guide, observed), particles("renyi", n)
+    n = particles("renyi", n)
     finite_real("renyi", "alpha", alpha, DensityError)
     if alpha == 1:
         raise DensityError("renyi: alpha = 1 is the ELBO. Write `elbo(model, guide, observed)`, or another alpha.")
     if alpha < 0:
-        return cubo(model, guide, observed, order=1.0 - alpha, n=n)
-
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        log_w = pair(model, guide, observed, model_args, guide_args).log_weights(key, n)
-        return log_mean((1.0 - alpha) * log_w) / (1.0 - alpha)
-
-    return objective
+        return _chi(1.0 - alpha, n)
+    return lambda pair, key: log_mean_exp((1.0 - alpha) * pair.log_weights(key, n)) / (1.0 - alpha)
 
 
+def _chi(order, n):
+    """The formula of `cubo`."""
+
+    def bound(pair, key, log_z=None):
+        particles("cubo" if log_z is not None else "cubo without log_z", n, least=1 if log_z is not None else 2)
+        draws = pair.fixed_draws(key, n)
+        log_powers = order * draws.logp + (1.0 - order) * draws.logq - draws.drawn
+        if log_z is None:
+            return log_mean_exp(log_powers) / order + (1.0 - 1.0 / order) * draws.control(jnp.ones(n))
+        powers = jnp.exp(log_powers - order * log_z)
+        others = (jnp.sum(powers) - powers) / max(n - 1, 1)
+        return log_z + (jnp.mean(powers) - 1.0) / order + (1.0 - 1.0 / order) * draws.control(others)
+
+    return bound
+
+
+@objective
 def cubo(
     model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, order: float = 2.0, n: int = 10
-) -> Callable:
+) -> Objective:
     """The chi upper bound, CUBO_m = 1/m log E_q[w^m] >= log p(observed), m = order, w = p(z, observed) / q(z).
 
     A mean inside a log is estimated from below: 1/m log 1/n sum_i w_i^m comes to the bound by O(1/n) from the ELBO, on
@@ -180,23 +173,11 @@ def cubo(
         >>> tg.cubo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,), -2.2).shape
         ()
     """
-    observed, n = posterior("cubo", model, guide, observed), particles("cubo", n)
     real("cubo", "order", order, DensityError, "a number of at least 1", lambda m: (m >= 1) & np.isfinite(m))
-
-    @expectation
-    def objective(key, model_args=(), guide_args=(), log_z=None):
-        particles("cubo" if log_z is not None else "cubo without log_z", n, least=1 if log_z is not None else 2)
-        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
-        log_powers = order * draws.logp + (1.0 - order) * draws.logq - draws.drawn
-        if log_z is None:
-            return log_mean(log_powers) / order + (1.0 - 1.0 / order) * draws.control(jnp.ones(n))
-        powers = jnp.exp(log_powers - order * log_z)
-        others = (jnp.sum(powers) - powers) / max(n - 1, 1)
-        return log_z + (jnp.mean(powers) - 1.0) / order + (1.0 - 1.0 / order) * draws.control(others)
-
-    return objective
+    return _chi(order, particles("cubo", n))
 
 
+@objective
 def tvo(
     model: GenerativeFunction,
     guide: GenerativeFunction,
@@ -204,7 +185,7 @@ def tvo(
     *,
     betas: Sequence[float] = (0.0, 0.01, 0.03, 0.1, 0.3),
     n: int = 10,
-) -> Callable:
+) -> Objective:
     """The thermodynamic bound, sum_k (b_{k+1} - b_k) E_{pi_k}[log w] <= log p(observed), pi_k ~ q w^{b_k}.
 
     A left Riemann sum of log p = integral_0^1 E_{pi_b}[log w] db, whose integrand does not decrease; with b = (0,) it
@@ -212,9 +193,6 @@ def tvo(
     side and so downwards. The expectation of that estimate is what is differentiated.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         betas: left ends of the intervals, increasing from 0; the last one ends at 1.
         n: the number of particles.
 
@@ -230,17 +208,16 @@ def tvo(
         >>> tg.tvo(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed, n = posterior("tvo", model, guide, observed), particles("tvo", n)
+    n = particles("tvo", n)
     for beta in listed("tvo", betas, " of betas"):
         finite_real("tvo", "each of the betas", beta, DensityError)
     if not betas or betas[0] != 0.0 or any(b >= c for b, c in itertools.pairwise((*betas, 1.0))):
         raise DensityError(f"tvo: betas increase from 0.0 and stay below 1.0, and are {tuple(betas)}.")
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        log_w = pair(model, guide, observed, model_args, guide_args).log_weights(key, n)
+    def bound(pair, key):
+        log_w = pair.log_weights(key, n)
         ends = jnp.array((*betas, 1.0), dtype=log_w.dtype)
         tempered = jax.nn.softmax(jnp.outer(ends[:-1], log_w), axis=1)
         return jnp.dot(jnp.diff(ends), tempered @ log_w)
 
-    return objective
+    return bound

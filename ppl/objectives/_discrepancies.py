@@ -10,9 +10,8 @@ from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError, DensityError
 from ..core._addresses import as_arrays, lookup, nest, paths, show
-from ..core._arguments import generative, mapping, particles
+from ..core._arguments import generative, mapping, particles, positional
 from ..core._generative import GenerativeFunction
-from ..core._target import splat
 from ..transforms import expectation
 from ..transforms._internal import finite_real, positive
 from ..transforms._internal import function as check_function
@@ -22,7 +21,7 @@ def _draws(key, function, samples, n, args):
     """N draws, and the samples, as rows of two matrices."""
 
     def one(key):
-        choices = function.simulate(key, *splat(args)).choices
+        choices = function.simulate(key, *positional(args, function)).choices
         return nest({p: _there(lookup(choices, p), p, function, jnp.shape(x)[1:]) for p, x in paths(samples)})
 
     return _rows(jax.vmap(one)(jax.random.split(key, n))), _rows(samples)

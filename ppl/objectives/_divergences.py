@@ -13,12 +13,13 @@ from jax import numpy as jnp
 from jax.scipy.special import xlogy
 
 from .._errors import DensityError
-from ..core._arguments import particles, posterior
+from ..algorithms._base import log_mean_exp
+from ..core._arguments import particles
 from ..core._generative import GenerativeFunction
-from ..transforms import expectation
 from ..transforms._internal import finite_real, is_numeric
 from ..transforms._internal import function as check_function
-from ._pair import Fixed, log_mean, pair
+from ._objective import Objective, objective
+from ._pair import Fixed
 
 
 def _cross(draws: Fixed) -> jax.Array:
@@ -26,7 +27,8 @@ def _cross(draws: Fixed) -> jax.Array:
     return jnp.dot(jax.nn.softmax(draws.log_weights), draws.logp - draws.logq)
 
 
-def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+@objective
+def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
     """The inclusive divergence KL(p(z | observed) || q) = E_p[log w] - log p(observed) >= 0.
 
     Estimated by self-normalised importance sampling over n draws z_i from the guide at stopped parameters: with W_i ~
@@ -35,9 +37,6 @@ def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: M
     n = 1); with the exact posterior as the guide both are exact.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of draws.
 
     Returns:
@@ -52,26 +51,23 @@ def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: M
         >>> tg.forward_kl(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed, n = posterior("forward_kl", model, guide, observed), particles("forward_kl", n)
+    n = particles("forward_kl", n)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
-        return _cross(draws) - log_mean(draws.log_weights)
+    def divergence(pair, key):
+        draws = pair.fixed_draws(key, n)
+        return _cross(draws) - log_mean_exp(draws.log_weights)
 
-    return objective
+    return divergence
 
 
-def symmetric_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+@objective
+def symmetric_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
     """The symmetric divergence KL(q || p) + KL(p || q) = E_p[log w] - E_q[log w] >= 0; log p(observed) cancels.
 
     The first term is self-normalised as in `forward_kl`, biased by O(1/n) downwards; the second is minus the ELBO over
     n fresh draws, unbiased, through the estimators of the guide's sites.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of draws for each term.
 
     Returns:
@@ -86,17 +82,16 @@ def symmetric_kl(model: GenerativeFunction, guide: GenerativeFunction, observed:
         >>> tg.symmetric_kl(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed, n = posterior("symmetric_kl", model, guide, observed), particles("symmetric_kl", n)
+    n = particles("symmetric_kl", n)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        both = pair(model, guide, observed, model_args, guide_args)
+    def divergence(pair, key):
         forward, reverse = jax.random.split(key)
-        return _cross(both.fixed_draws(forward, n)) - jnp.mean(both.log_weights(reverse, n))
+        return _cross(pair.fixed_draws(forward, n)) - jnp.mean(pair.log_weights(reverse, n))
 
-    return objective
+    return divergence
 
 
+@objective
 def f_divergence(
     model: GenerativeFunction,
     guide: GenerativeFunction,
@@ -105,16 +100,13 @@ def f_divergence(
     f: Callable,
     n: int = 10,
     log_z: float | jax.Array | None = None,
-) -> Callable:
+) -> Objective:
     """The f-divergence D_f(p || q) = E_q[f(w / Z)], Z = p(observed), for a convex f with f(1) = 0.
 
     With `log_z` the mean of f over n draws is unbiased, value and derivative. Without it Z is the mean weight of the
     same draws, and the estimate is biased downwards by O(1/n); its expectation is what is differentiated.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         f: a function of the ratio p / q, elementwise: `lambda r: -jnp.log(r)` is KL(q || p), `xlogy(r, r)` KL(p || q),
             `(r - 1) ** 2` chi squared, `(jnp.sqrt(r) - 1) ** 2` squared Hellinger.
         n: the number of draws; at least 2 without `log_z`.
@@ -136,23 +128,27 @@ def f_divergence(
         >>> hellinger(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed = posterior("f_divergence", model, guide, observed)
-    n = particles("f_divergence", n, least=2 if log_z is None else 1)
     check_function("f_divergence", "as f a function of the ratio", f, DensityError)
-    if log_z is not None:
-        finite_real("f_divergence", "log_z", log_z, DensityError)
+    return _mean_of("f_divergence", f, n, log_z)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        log_w = pair(model, guide, observed, model_args, guide_args).log_weights(key, n)
-        values = f(jnp.exp(log_w - (log_mean(log_w) if log_z is None else log_z)))
+
+def _mean_of(what, f, n, log_z):
+    """The formula of an f-divergence."""
+    n = particles(what, n, least=2 if log_z is None else 1)
+    if log_z is not None:
+        finite_real(what, "log_z", log_z, DensityError)
+
+    def divergence(pair, key):
+        log_w = pair.log_weights(key, n)
+        values = f(jnp.exp(log_w - (log_mean_exp(log_w) if log_z is None else log_z)))
         if not is_numeric(values):
-            raise DensityError(f"f_divergence: f must return real numbers, and returned {values!r}.")
+            raise DensityError(f"{what}: f must return real numbers, and returned {values!r}.")
         return jnp.mean(values)
 
-    return objective
+    return divergence
 
 
+@objective
 def jensen_shannon(
     model: GenerativeFunction,
     guide: GenerativeFunction,
@@ -160,15 +156,12 @@ def jensen_shannon(
     *,
     n: int = 10,
     log_z: float | jax.Array | None = None,
-) -> Callable:
+) -> Objective:
     """The Jensen-Shannon divergence, half of KL(p || m) + KL(q || m) with m = (p + q) / 2, between 0 and log 2.
 
     An f-divergence with f(r) = 1/2 (r log r - (1 + r) log((1 + r) / 2)); bias and derivative as in `f_divergence`.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of draws; at least 2 without `log_z`.
         log_z: log p(observed) in nats, where it is known.
 
@@ -188,12 +181,13 @@ def jensen_shannon(
     def f(r):
         return 0.5 * (xlogy(r, r) - (1.0 + r) * jnp.log(0.5 * (1.0 + r)))
 
-    return f_divergence(model, guide, observed, f=f, n=n, log_z=log_z)
+    return _mean_of("jensen_shannon", f, n, log_z)
 
 
+@objective
 def trajectory_balance(
     model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1
-) -> Callable:
+) -> Objective:
     """Trajectory balance on policy: 1/2 E_q[(log Z + log q(z) - log p(z, observed))^2], zero where q is the posterior.
 
     The draws are at stopped parameters, and only the square is differentiated: in the guide that gives minus the
@@ -201,9 +195,6 @@ def trajectory_balance(
     Unbiased at every n.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of draws.
 
     Returns:
@@ -219,17 +210,17 @@ def trajectory_balance(
         >>> tg.trajectory_balance(model, guide, {"x": 2.0})(jax.random.key(0), (), (1.0,), -2.5).shape
         ()
     """
-    observed, n = posterior("trajectory_balance", model, guide, observed), particles("trajectory_balance", n)
+    n = particles("trajectory_balance", n)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=(), log_z=0.0):
-        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
+    def loss(pair, key, log_z=0.0):
+        draws = pair.fixed_draws(key, n)
         return 0.5 * jnp.mean((log_z + draws.logq - draws.logp) ** 2)
 
-    return objective
+    return loss
 
 
-def log_variance(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+@objective
+def log_variance(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
     """The log-variance loss, 1/2 Var_q[log q(z) - log p(z, observed)], zero where q is the posterior.
 
     The variance over n draws at stopped parameters is unbiased (n - 1 in the denominator), and only the densities are
@@ -237,9 +228,6 @@ def log_variance(model: GenerativeFunction, guide: GenerativeFunction, observed:
     draw.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of draws, at least 2.
 
     Returns:
@@ -254,11 +242,10 @@ def log_variance(model: GenerativeFunction, guide: GenerativeFunction, observed:
         >>> tg.log_variance(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed, n = posterior("log_variance", model, guide, observed), particles("log_variance", n, least=2)
+    n = particles("log_variance", n, least=2)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        draws = pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n)
+    def loss(pair, key):
+        draws = pair.fixed_draws(key, n)
         return 0.5 * jnp.var(draws.logq - draws.logp, ddof=1)
 
-    return objective
+    return loss

@@ -1,38 +1,69 @@
-"""What objectives share: draws from a guide, weighed against a model."""
+"""What an objective is estimated from: a model at its observations and a guide, each with its arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ..core._addresses import Choices, merge
+from ..algorithms._proposal import Proposal, nothing, proposal_of
+from ..core._addresses import Choices
 from ..core._attitudes import compared
 from ..core._generative import GenerativeFunction
-from ..core._target import splat
+from ..core._overrides import isolated
+from ..core._target import Target
+from ..core._trace import Trace
 from ..transforms import held
+from ..transforms._internal import stop_gradient
 
 
 class Pair(NamedTuple):
-    """A model with its observations and a guide, each with its arguments."""
+    """A model at its observations, a target, and a guide, a proposal for it."""
 
-    model: GenerativeFunction
-    guide: GenerativeFunction
-    observed: Mapping
-    model_args: tuple
-    guide_args: tuple
+    model: Target
+    guide: Proposal
+
+    @classmethod
+    def of(
+        cls, model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, model_args: Any, guide_args: Any
+    ) -> Pair:
+        """Gather them. Arguments are tuples, or the only ones."""
+        return cls(Target(model, model_args, observed), proposal_of("The pair", guide, guide_args, nothing))
+
+    def compared(self) -> Pair:
+        """The same, in which the model warns of values that the guide draws from a larger support than its own."""
+        guide, model = compared(self.guide.function, self.model.function)
+        return Pair(Target(model, self.model.args, self.model.observed), Proposal(guide, self.guide.args))
+
+    def with_model_held(self) -> Pair:
+        """The same at model arguments without derivative."""
+        model = self.model
+        return self._replace(model=Target(model.function, stop_gradient(model.args), model.observed))
+
+    # ---- one draw ----
+
+    def simulate(self, key: jax.Array) -> Trace:
+        """One run of the guide."""
+        return self.guide.function.simulate(key, *self.guide.args)
+
+    def logp(self, latents: Mapping, key: jax.Array | None = None) -> jax.Array:
+        """Log p(latents, observed)."""
+        return self.model.log_prob(latents, key=key)
+
+    def logq(self, latents: Mapping, key: jax.Array | None = None) -> jax.Array:
+        """Log q(latents)."""
+        return self.guide.function.assess(latents, *self.guide.args, key=key)[0]
 
     def log_weight(self, key: jax.Array) -> jax.Array:
         """Log p(z, observed) - log q(z) at z drawn from the guide; the derivative is the draw's and the densities'."""
-        draw, density = jax.random.split(key)
-        guide, model = compared(self.guide, self.model)
-        q = guide.simulate(draw, *self.guide_args)
-        logp, _ = model.assess(merge(q.choices, self.observed), *self.model_args, key=density)
-        return logp - q.logp
+        model, guide = self.compared()
+        with isolated():
+            return guide.weighed(key, model).log_weight
+
+    # ---- n draws ----
 
     def log_weights(self, key: jax.Array, n: int) -> jax.Array:
         """The log weights of n draws, shape (n,)."""
@@ -43,10 +74,8 @@ class Pair(NamedTuple):
 
         def one(key):
             draw, p, q = jax.random.split(key, 3)
-            choices, drawn = as_data(lambda key: self.guide.simulate(key, *self.guide_args), draw)
-            logp, _ = self.model.assess(merge(choices, self.observed), *self.model_args, key=p)
-            logq, _ = self.guide.assess(choices, *self.guide_args, key=q)
-            return Fixed(logp, logq, drawn)
+            latents, drawn = as_data(self.simulate, draw)
+            return Fixed(self.logp(latents, p), self.logq(latents, q), drawn)
 
         return jax.vmap(one)(jax.random.split(key, n))
 
@@ -69,16 +98,6 @@ class Fixed(NamedTuple):
         return jnp.mean(lax.stop_gradient(baselines) * (ratio - lax.stop_gradient(ratio)))
 
 
-def pair(model, guide, observed, model_args, guide_args) -> Pair:
-    """Gather them; arguments that are not tuples are the only ones."""
-    return Pair(model, guide, observed, splat(model_args), splat(guide_args))
-
-
-def fixed(tree: Any) -> Any:
-    """A pytree at stopped gradient."""
-    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
-
-
 def as_data(simulate: Any, key: jax.Array) -> tuple[Choices, jax.Array]:
     """The choices of a trace and their log density without derivative, be it in arguments or in what is closed over."""
 
@@ -86,9 +105,4 @@ def as_data(simulate: Any, key: jax.Array) -> tuple[Choices, jax.Array]:
         trace = simulate(key)
         return trace.choices, trace.logp
 
-    return fixed(held(run)(key))
-
-
-def log_mean(log_weights: jax.Array) -> jax.Array:
-    """The log of the mean weight."""
-    return jax.nn.logsumexp(log_weights) - jnp.log(float(log_weights.shape[0]))
+    return stop_gradient(held(run)(key))

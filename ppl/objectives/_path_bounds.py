@@ -5,48 +5,48 @@ Notation: w_k = p(z_k, observed) / q(z_k), wbar_k = w_k / sum_j w_j, L = log 1/n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ..core._addresses import merge
-from ..core._arguments import particles, posterior
-from ..core._attitudes import compared
+from ..algorithms._base import at_index, log_mean_exp
+from ..core._arguments import particles
 from ..core._generative import GenerativeFunction
-from ..core._target import splat
-from ..transforms import EstimatorError, ObjectiveError, check_pathwise, expectation, held, with_surrogate
-from ..transforms._internal import finite_real
-from ._pair import log_mean
+from ..transforms import EstimatorError, ObjectiveError, check_pathwise, held, with_surrogate
+from ..transforms._internal import finite_real, stop_gradient
+from ._objective import Objective, objective
+from ._pair import Pair
 
 
-class _Paths:
-    """n reparameterised draws from a guide: log w with the derivative of the path, log p with that of the model."""
+class Paths(NamedTuple):
+    """Reparameterised draws: log w with the derivative of the path alone, log p and log q with that of parameters."""
 
-    def __init__(self, what, key, n, model, guide, observed, model_args, guide_args):
-        self.observed = observed
-        self.guide, self.model = compared(guide, model)
-        self.guide_args, self.model_args = splat(guide_args), splat(model_args)
-        check_pathwise(what, lambda k: guide.simulate(k, *self.guide_args).choices, key)
-        self.log_weights, self.logp, self.logq = jax.vmap(self._lane)(jax.random.split(key, n))
-
-    def _lane(self, key):
-        z = self.guide.simulate(key, *self.guide_args).choices
-        fixed = jax.tree.map(lax.stop_gradient, z)
-        log_weight = held(lambda z: self._logp(z) - self._logq(z))(z)
-        return log_weight, self._logp(fixed), self._logq(fixed)
-
-    def _logp(self, z):
-        return self.model.assess(merge(z, self.observed), *self.model_args)[0]
-
-    def _logq(self, z):
-        return self.guide.assess(z, *self.guide_args)[0]
+    log_weights: jax.Array
+    logp: jax.Array
+    logq: jax.Array
 
 
+def paths(what: str, pair: Pair, key: jax.Array, n: int) -> Paths:
+    """Draws from the guide, all of it reparameterised, as arrays of shape (n,)."""
+    pair = pair.compared()
+    check_pathwise(what, lambda k: pair.simulate(k).choices, key)
+
+    def one(key):
+        z = pair.simulate(key).choices
+        fixed = stop_gradient(z)
+        log_weight = held(lambda z: pair.logp(z) - pair.logq(z))(z)
+        return Paths(log_weight, pair.logp(fixed), pair.logq(fixed))
+
+    return jax.vmap(one)(jax.random.split(key, n))
+
+
+@objective
 def sticking_the_landing(
     model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1
-) -> Callable:
+) -> Objective:
     """The evidence lower bound with the path derivative alone: log q at held parameters.
 
         d ELBO = E[(d log w/dz)(dz/dphi)];   the part left out, d log q at given z, has expectation zero
@@ -55,9 +55,6 @@ def sticking_the_landing(
     only. Inside the importance weighted bound the part left out does not average to zero: there it is refused.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of particles: 1.
 
     Returns:
@@ -80,24 +77,23 @@ def sticking_the_landing(
         >>> bool(abs(gradient[0]) < 1e-5)
         True
     """
-    observed, n = posterior("sticking_the_landing", model, guide, observed), particles("sticking_the_landing", n)
-    if n != 1:
+    if particles("sticking_the_landing", n) != 1:
         raise EstimatorError(
             f"sticking_the_landing is unbiased for the ELBO only, so for n=1, and got n={n!r}: in the importance "
             "weighted bound the score that it drops has no zero expectation. Write `dreg(model, guide, observed, n=n)`."
         )
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        paths = _Paths("sticking_the_landing", key, 1, model, guide, observed, model_args, guide_args)
-        return with_surrogate(paths.log_weights[0], paths.log_weights[0] + paths.logp[0])
+    def bound(pair, key):
+        one = at_index(paths("sticking_the_landing", pair, key, 1), 0)
+        return with_surrogate(one.log_weights, one.log_weights + one.logp)
 
-    return objective
+    return bound
 
 
+@objective
 def dreg(
     model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int, alpha: float = 0.0
-) -> Callable:
+) -> Objective:
     """The importance weighted bound, or the Renyi bound of order alpha, with the doubly reparameterised gradient.
 
         d/dphi = E[sum_k (alpha wbar_k + (1 - alpha) wbar_k^2) (d log w_k/dz_k)(dz_k/dphi)],   wbar ~ w^(1 - alpha)
@@ -107,9 +103,6 @@ def dreg(
     exact densities; first order only.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of particles.
         alpha: the order of the bound 1/(1 - alpha) log 1/n sum_k w_k^(1 - alpha), at least 0; not 1, which is the ELBO.
 
@@ -133,7 +126,7 @@ def dreg(
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    observed, n = posterior("dreg", model, guide, observed), particles("dreg", n)
+    n = particles("dreg", n)
     finite_real("dreg", "alpha", alpha, ObjectiveError)
     if alpha == 1.0:
         raise ObjectiveError("dreg: alpha = 1 is the ELBO. Write `sticking_the_landing(model, guide, observed)`.")
@@ -143,20 +136,19 @@ def dreg(
             "not. Write `cubo(model, guide, observed, order=1 - alpha)`."
         )
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        paths = _Paths("dreg", key, n, model, guide, observed, model_args, guide_args)
-        scaled = lax.stop_gradient((1.0 - alpha) * paths.log_weights)
+    def bound(pair, key):
+        log_weights, logp, _ = paths("dreg", pair, key, n)
+        scaled = lax.stop_gradient((1.0 - alpha) * log_weights)
         share = jax.nn.softmax(scaled)
         doubly = alpha * share + (1.0 - alpha) * share**2
-        return with_surrogate(
-            log_mean(scaled) / (1.0 - alpha), jnp.sum(doubly * paths.log_weights) + jnp.sum(share * paths.logp)
-        )
+        value = log_mean_exp(scaled) / (1.0 - alpha)
+        return with_surrogate(value, jnp.sum(doubly * log_weights) + jnp.sum(share * logp))
 
-    return objective
+    return bound
 
 
-def dreg_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Callable:
+@objective
+def dreg_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
     """The wake-phase loss of the guide, E[sum_k wbar_k log q(z_k)], with the doubly reparameterised gradient.
 
         d/dphi = E[sum_k (wbar_k - wbar_k^2) (d log w_k/dz_k)(dz_k/dphi)] = E[sum_k wbar_k d log q(z_k) at given z_k]
@@ -166,9 +158,6 @@ def dreg_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed
     parameters it has no derivative. For reparameterised guides and exact densities; first order only.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of particles.
 
     Returns:
@@ -190,12 +179,11 @@ def dreg_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    observed, n = posterior("dreg_wake_phi", model, guide, observed), particles("dreg_wake_phi", n)
+    n = particles("dreg_wake_phi", n)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        paths = _Paths("dreg_wake_phi", key, n, model, guide, observed, model_args, guide_args)
-        share = jax.nn.softmax(lax.stop_gradient(paths.log_weights))
-        return with_surrogate(jnp.sum(share * paths.logq), jnp.sum((share - share**2) * paths.log_weights))
+    def loss(pair, key):
+        log_weights, _, logq = paths("dreg_wake_phi", pair, key, n)
+        share = jax.nn.softmax(lax.stop_gradient(log_weights))
+        return with_surrogate(jnp.sum(share * logq), jnp.sum((share - share**2) * log_weights))
 
-    return objective
+    return loss

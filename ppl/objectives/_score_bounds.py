@@ -5,20 +5,17 @@ Notation: w_k = p(z_k, observed) / q(z_k), wbar_k = w_k / sum_j w_j, L = log 1/n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 from jax import lax
 from jax import numpy as jnp
 
-from ..core._addresses import merge
-from ..core._arguments import posterior
-from ..core._attitudes import compared
+from ..algorithms._base import log_mean_exp
 from ..core._generative import GenerativeFunction
-from ..core._target import splat
 from ..transforms import ObjectiveError, detached, magic_box, stated, with_surrogate
 from ..transforms._internal import lanes_of, one_of, whole
-from ._pair import log_mean, pair
+from ._objective import Objective, Spent, objective
 
 SAMPLES = "n, the number of samples,"
 
@@ -32,12 +29,13 @@ def _without(log_weights: jax.Array, mean: str) -> jax.Array:
         stand_in = (jnp.sum(log_weights) - log_weights) / (n - 1)
     else:
         stand_in = jax.nn.logsumexp(jnp.where(own, -jnp.inf, spread), axis=1) - jnp.log(float(n - 1))
-    return jax.vmap(log_mean)(jnp.where(own, stand_in[:, None], spread))
+    return jax.vmap(log_mean_exp)(jnp.where(own, stand_in[:, None], spread))
 
 
+@objective
 def vimco(
     model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int, mean: str = "geometric"
-) -> Callable:
+) -> Objective:
     """The importance weighted bound with VIMCO's gradient: every particle has the others as its baseline.
 
         dL = E[sum_k (L - L_{-k}) d log q(z_k) + sum_k wbar_k d log w_k],   L_{-k} = L with w_k a mean of the others
@@ -46,9 +44,6 @@ def vimco(
     densities may be estimates, whose draws are credited like any others. Right to every order.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of particles, at least 2.
         mean: "geometric" or "arithmetic", the mean of the other weights that stands in for one.
 
@@ -72,22 +67,20 @@ def vimco(
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    observed, n = posterior("vimco", model, guide, observed), whole("vimco", SAMPLES, n, ObjectiveError, least=2)
+    n = whole("vimco", SAMPLES, n, ObjectiveError, least=2)
     one_of("vimco", "mean", mean, ("geometric", "arithmetic"), ObjectiveError)
 
-    def log_weight(key, model_args, guide_args):
-        return pair(model, guide, observed, model_args, guide_args).log_weight(key)
-
-    def objective(key, model_args=(), guide_args=()):
-        log_weights, score, control = lanes_of("vimco", log_weight, key, n, (model_args, guide_args), {})
+    def bound(pair, key):
+        log_weights, score, control = lanes_of("vimco", pair.log_weight, key, n, (), {})
         without = lax.stop_gradient(_without(log_weights, mean))
-        bound = log_mean(log_weights) * magic_box(jnp.sum(score))
-        return stated(bound + jnp.sum(without * (1.0 - magic_box(score)) + control))
+        boxed = log_mean_exp(log_weights) * magic_box(jnp.sum(score))
+        return stated(boxed + jnp.sum(without * (1.0 - magic_box(score)) + control))
 
-    return objective
+    return Spent(bound)
 
 
-def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Callable:
+@objective
+def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
     """The evidence lower bound over n samples with VarGrad's gradient: that of -1/2 Var(log q - log p), draws fixed.
 
         d ELBO/dphi = E[1/(n - 1) sum_k (l_k - mean l) d log q(z_k)],   l = log p - log q
@@ -97,9 +90,6 @@ def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapp
     only.
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of samples, at least 2.
 
     Returns:
@@ -121,17 +111,17 @@ def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapp
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    observed, n = posterior("vargrad", model, guide, observed), whole("vargrad", SAMPLES, n, ObjectiveError, least=2)
+    n = whole("vargrad", SAMPLES, n, ObjectiveError, least=2)
 
-    def lane(key, model_args, guide_args):
-        drawing, weighed = compared(guide, model)
-        z = detached(lambda k: drawing.simulate(k, *guide_args).choices)(key)
-        return weighed.assess(merge(z, observed), *model_args)[0], guide.assess(z, *guide_args)[0]
+    def bound(pair, key):
+        pair = pair.compared()
 
-    def objective(key, model_args=(), guide_args=()):
-        model_args, guide_args = splat(model_args), splat(guide_args)
-        logp, logq = jax.vmap(lambda k: lane(k, model_args, guide_args))(jax.random.split(key, n))
+        def one(key):
+            z = detached(lambda key: pair.simulate(key).choices)(key)
+            return pair.logp(z), pair.logq(z)
+
+        logp, logq = jax.vmap(one)(jax.random.split(key, n))
         spread = jnp.var(logq - lax.stop_gradient(logp), ddof=1)
         return with_surrogate(jnp.mean(logp - logq), jnp.mean(logp) - 0.5 * spread)
 
-    return objective
+    return Spent(bound)

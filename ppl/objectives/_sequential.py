@@ -13,11 +13,13 @@ from ..algorithms._smc import smc
 from ..core._addresses import paths
 from ..core._arguments import generative, generatives, listed, observations, particles, posterior
 from ..core._generative import GenerativeFunction
-from ..core._target import Target, splat
+from ..core._target import Target
 from ..densities._marginal_and_normalize import marginal, normalize
-from ..transforms import ArgumentError, expectation, held
+from ..transforms import ArgumentError, held
 from ..transforms._internal import function as check_function
-from ._pair import as_data, fixed
+from ..transforms._internal import stop_gradient
+from ._objective import Objective, estimated
+from ._pair import as_data
 
 
 def smc_bound(
@@ -27,7 +29,7 @@ def smc_bound(
     *,
     n: int,
     resampling: str = "multinomial",
-) -> Callable:
+) -> Objective:
     """The bound of a particle filter, E[log Ẑ] <= log p(observed), Ẑ = prod_t 1/n sum_k w_t^k (FIVO, AESMC, VSMC).
 
     It tends to log p(observed) as n grows; at n = 1 it is the ELBO of the guide run step by step. The ancestors' score
@@ -65,15 +67,15 @@ def smc_bound(
     smc(n, guide, resampling=resampling)  # The arguments of the guide are not known yet; what is wrong now is said now.
     keep = [path for path, _ in paths(observed)]
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        filtered = marginal(model, keep, smc(n, guide, splat(guide_args), resampling=resampling))
-        return filtered.assess(observed, *splat(model_args), key=key)[0]
+    def bound(args, key):
+        model_args, guide_args = args
+        filtered = marginal(model, keep, smc(n, guide, guide_args, resampling=resampling))
+        return filtered.assess(observed, *model_args, key=key)[0]
 
-    return objective
+    return estimated(bound)
 
 
-def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Callable:
+def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
     """Neural adaptive SMC: E[log q(z)] over paths z of a particle filter, held fixed.
 
     Maximising it minimises KL(p(z | observed) || q) up to the filter's error, which is O(1/n): `wake_phi` with the
@@ -104,15 +106,15 @@ def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed:
     """
     observed, n = posterior("smc_wake_phi", model, guide, observed), particles("smc_wake_phi", n)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
+    def loss(args, key):
+        model_args, guide_args = args
         draw, density = jax.random.split(key)
-        target = Target(model, fixed(splat(model_args)), observed)
-        path, _ = as_data(normalize(target, smc(n, guide, splat(guide_args))).simulate, draw)
+        target = Target(model, stop_gradient(model_args), observed)
+        path, _ = as_data(normalize(target, smc(n, guide, guide_args)).simulate, draw)
         # What one particle follows is the guide itself.
-        return normalize(target, smc(1, guide, splat(guide_args))).assess(path, key=density)[0]
+        return normalize(target, smc(1, guide, guide_args)).assess(path, key=density)[0]
 
-    return objective
+    return estimated(loss)
 
 
 def nested_vi(
@@ -121,7 +123,7 @@ def nested_vi(
     reverses: Sequence[GenerativeFunction],
     *,
     n: int,
-) -> Callable:
+) -> Objective:
     """Nested variational inference: sum_k KL(pi_{k-1}(z) q_k(z' | z) || pi_k(z') r_k(z | z')) over a path of targets.
 
     pi_k ~ gamma_k. Level k takes n draws z of level k - 1, moves them by q_k, and weighs them by v = gamma_k(z')
@@ -177,19 +179,18 @@ def nested_vi(
 
         return jax.vmap(move)(jax.random.split(key, n), *before)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        densities, live = fixed(splat(model_args)), (forwards, reverses)
-        loss, log_w = jnp.zeros(()), jnp.zeros((n,))
+    def loss(args, key):
+        densities, guide_args, live = stop_gradient(args[0]), args[1], (forwards, reverses)
+        total, log_w = jnp.zeros(()), jnp.zeros((n,))
         before: tuple = ()
         for k in range(len(forwards)):
             here, onward = jax.random.split(jax.random.fold_in(key, k))
-            _, log_v = level(k, live, here, before, densities, splat(guide_args))
-            again = functools.partial(level, k, live, before=before, model_args=densities, guide_args=splat(guide_args))
-            choices, still = fixed(held(again)(onward))
+            _, log_v = level(k, live, here, before, densities, guide_args)
+            again = functools.partial(level, k, live, before=before, model_args=densities, guide_args=guide_args)
+            choices, still = stop_gradient(held(again)(onward))
             log_z = jax.nn.logsumexp(log_w + still) - jax.nn.logsumexp(log_w)
-            loss += log_z - jnp.dot(jax.nn.softmax(log_w), log_v)
+            total += log_z - jnp.dot(jax.nn.softmax(log_w), log_v)
             log_w, before = log_w + still, (choices,)
-        return loss
+        return total
 
-    return objective
+    return estimated(loss)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError
+from ..algorithms._base import log_mean_exp
 from ..core._addresses import as_selection, nest, paths
-from ..core._arguments import generative, particles, posterior
+from ..core._arguments import generative, particles, positional
 from ..core._generative import GenerativeFunction
-from ..core._target import splat
-from ..transforms import expectation
-from ._pair import as_data, fixed, log_mean, pair
+from ._objective import Objective, estimated, objective
+from ._pair import as_data
 
 
-def wake_theta(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+@objective
+def wake_theta(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
     """The wake phase of the model: E[log 1/n sum_i p(z_i, observed) / q(z_i)] <= log p(observed), the guide held fixed.
 
     Its value is the IWELBO; its derivative in the model is sum_i W_i d log p(z_i, observed), W_i ~ w_i, and zero in the
     guide. Unbiased for the IWELBO at every n, and for log p(observed) up to O(1/n).
 
     Args:
-        model: a generative function over the latent and the observed addresses.
-        guide: one over the latent addresses.
-        observed: values at the observed addresses.
         n: the number of draws.
 
     Returns:
@@ -41,16 +40,12 @@ def wake_theta(model: GenerativeFunction, guide: GenerativeFunction, observed: M
         >>> tg.wake_theta(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (0.0,), (1.0,)).shape
         ()
     """
-    observed, n = posterior("wake_theta", model, guide, observed), particles("wake_theta", n)
-
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        return log_mean(pair(model, guide, observed, model_args, guide_args).fixed_draws(key, n).log_weights)
-
-    return objective
+    n = particles("wake_theta", n)
+    return lambda pair, key: log_mean_exp(pair.fixed_draws(key, n).log_weights)
 
 
-def wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Callable:
+@objective
+def wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
     """The wake phase of the guide: sum_i W_i log q(z_i), with draws z_i and weights W_i ~ w_i held fixed.
 
     An estimate of E_p[log q(z)], p the posterior: maximising it minimises KL(p || q). The draws are from the guide at
@@ -75,17 +70,16 @@ def wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Map
         >>> tg.wake_phi(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    observed, n = posterior("wake_phi", model, guide, observed), particles("wake_phi", n)
+    n = particles("wake_phi", n)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
-        draws = pair(model, guide, observed, fixed(model_args), guide_args).fixed_draws(key, n)
-        return jnp.dot(fixed(jax.nn.softmax(draws.log_weights)), draws.logq)
+    def loss(pair, key):
+        draws = pair.with_model_held().fixed_draws(key, n)
+        return jnp.dot(lax.stop_gradient(jax.nn.softmax(draws.log_weights)), draws.logq)
 
-    return objective
+    return loss
 
 
-def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) -> Callable:
+def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) -> Objective:
     """The sleep phase of the guide: E[log q(z; x)] over (z, x) dreamed by the model, held fixed.
 
     Maximising it minimises E_x KL(p(z | x) || q(z; x)) over the model's own observations x. Unbiased.
@@ -112,15 +106,15 @@ def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) ->
     generative("sleep", guide, role=" as its guide")
     selection = as_selection(list(observe) if isinstance(observe, tuple) else observe)
 
-    @expectation
-    def objective(key, model_args=(), guide_args=()):
+    def loss(args, key):
+        model_args, guide_args = args
         draw, density = jax.random.split(key)
-        dream, _ = as_data(lambda key: model.simulate(key, *splat(model_args)), draw)
+        dream, _ = as_data(lambda key: model.simulate(key, *model_args), draw)
         selection.check((p for p, _ in paths(dream)), f"sleep, `observe` of {model.name}")
         x = nest({p: value for p, value in paths(dream) if p in selection})
         z = nest({p: value for p, value in paths(dream) if p not in selection})
         if not x or not z:
             raise AddressError(f"sleep: `observe` selects {'all' if x else 'none'} of the choices of {model.name}.")
-        return guide.assess(z, x, *splat(guide_args), key=density)[0]
+        return guide.assess(z, x, *guide_args, key=density)[0]
 
-    return objective
+    return estimated(loss, lambda p, q: (positional(p, model), positional(q, guide, told=1)))

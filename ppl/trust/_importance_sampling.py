@@ -11,12 +11,13 @@ from jax import numpy as jnp
 from .._errors import AddressError
 from .._extras import require
 from ..algorithms._base import at_index, each, effective_size, log_mean_exp
-from ..algorithms._importance import checked_proposal
-from ..core._addresses import Choices, merge, name_them, paths
+from ..algorithms._proposal import Proposal, nothing, source_of
+from ..core._addresses import Choices, name_them, paths
 from ..core._arguments import chunk, count
 from ..core._bound_methods import Plain
 from ..core._generative import GenerativeFunction
-from ..core._target import Target, checked_target, splat
+from ..core._overrides import isolated
+from ..core._target import Target, checked_target
 from ..transforms import ArgumentError
 from ..transforms._internal import check_key, function, is_boolean, is_numeric
 
@@ -155,20 +156,13 @@ def importance_sampling(
     check_key(key, "importance_sampling")
     checked_target("importance_sampling", target)
     n, chunk_size = count("importance_sampling", "n", n), chunk("importance_sampling", chunk_size)
-    checked_proposal("importance_sampling", proposal)
-    if proposal is not None:
-        _check_addresses(target, proposal, splat(proposal_args), key)
+    source = source_of("importance_sampling", proposal, proposal_args, nothing)
+    if isinstance(source, Proposal):
+        _check_addresses(target, source.function, source.args, key)
 
     def one(key):
-        if proposal is None:
-            latents, log_weight, _ = target.draw(key)
-            return latents, log_weight
-        draw, density = jax.random.split(key)
-        made = proposal.simulate(draw, *splat(proposal_args))
-        logp, _ = target.function.assess(
-            merge(target.observed, made.choices), *target.args, key=density, **target.kwargs
-        )
-        return made.choices, logp - made.logp
+        with isolated():
+            return source.weighed(key, target)[:2]
 
     run = jax.jit(lambda keys: each(one, keys, chunk_size))
     return WeightedDraws(*run(jax.random.split(key, n)))
