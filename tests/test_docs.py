@@ -8,7 +8,8 @@ import pytest
 from source_tree import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = ["choosing-an-estimator.md", "expectation-in-150-lines.md", "writing-an-estimator.md"]
+WRITING = ["writing-a-distribution.md", "writing-an-algorithm.md", "writing-an-estimator.md", "writing-an-objective.md"]
+PAGES = ["choosing-an-estimator.md", "expectation-in-150-lines.md", *WRITING]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -30,6 +31,19 @@ def test_the_code_of_a_page_runs(page, capsys):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile("\n".join(code), str(DOCS / page), "exec"), {"__name__": page})
     assert capsys.readouterr().out.splitlines() == "".join(blocks(page, "text")).splitlines()
+
+
+@pytest.mark.parametrize("page", WRITING)
+def test_a_page_on_writing_your_own_begins_with_a_program_and_ends_with_a_proof(page):
+    """A block of 15 to 40 lines that needs no other one, and a section that says how to see that it is right."""
+    first, *_ = blocks(page, "python")
+    assert 15 <= len([line for line in first.splitlines() if line.strip()]) <= 40
+    assert first.startswith("import ")
+    *_, proof = (DOCS / page).read_text().split("\n## ")
+    assert proof.startswith("Prove it\n")
+    assert "\nassert " in proof
+    assert re.search("exact_expectation|check_unbiased", proof)
+    assert re.search("able to fail|can fail|look right and are not", proof)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -198,3 +198,12 @@ def test_the_estimator_that_was_chosen_is_the_one_that_runs(spy):
     assert spy.of(lambda p: program(p).with_estimators({"z": spy["inner"]}).with_estimators({"*": spy["outer"]})) == [
         "outer"
     ]
+
+
+def test_an_estimator_that_holds_an_array_gives_way_to_another():
+    """Its array is an operand of the site, which the question whether the new one fits must take, too."""
+    coin = tg.gen(lambda p: tg.sample("b", dist.Bernoulli(p), estimator=tg.reinforce(baseline=jnp.array(0.5))))
+    objective = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval.astype(float))
+    assert float(jax.grad(tg.with_estimators(objective, {"b": tg.mvd()}), argnums=1)(KEY, 0.25)) == 4.0
+    with pytest.raises(tg.EstimatorError, match=r"reparam\(\) at 'b': BernoulliProbs has no reparameterised sampler"):
+        tg.with_estimators(objective, {"b": tg.reparam()})(KEY, 0.25)

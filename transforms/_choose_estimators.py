@@ -66,7 +66,7 @@ def _refusal(site: Site, estimator: Estimator, avals) -> str | None:
         reasons.append(estimator.refuses(site.restore(arrays)[0]))
         return 0
 
-    jax.eval_shape(ask, *avals[: 1 + site.distribution.count])
+    jax.eval_shape(ask, *avals)
     return reasons[0]
 
 
