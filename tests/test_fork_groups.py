@@ -15,7 +15,8 @@ from unbiased_programs import precisely
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import exact_expectation, expectation, outcome_sum, sample
+from tracegrad.transforms import exact_expectation, expectation, sample
+from tracegrad.transforms._internal import outcome_sum
 from tracegrad.transforms.forks._groups import cut
 from tracegrad.transforms.forks._one_by_one import one_by_one
 
