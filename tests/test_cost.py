@@ -3,12 +3,16 @@
 The times of the same programs are printed by tests/benchmarks.
 """
 
+import itertools
+
 import jax
 import pytest
 from benchmarks import chains, particles, vae
 from jax import numpy as jnp
 
 import tracegrad as tg
+from tracegrad import dist
+from tracegrad.transforms.forks._one_by_one import one_by_one
 
 # ---- at run time: a gradient step of a variational autoencoder ------------------------------------------------------
 
@@ -95,6 +99,64 @@ def test_enumerated_flips_do_not_copy_the_rest_of_the_program():
 def test_particles_are_a_vmap():
     counts = {chains.equations(chains.particles(n), *chains.arguments(3)) for n in (5, 50, 500)}
     assert len(counts) == 1
+
+
+# ---- forks ----------------------------------------------------------------------------------------------------------
+
+MATRIX = jnp.full((64, 64), 0.01)
+
+
+def forks(sites):
+    """The gradient of a program of so many dependent forking sites around a step of 64 x 64."""
+
+    def objective(key, w):
+        z = jnp.full(64, w)
+        for k in jax.random.split(key, sites):
+            a = tg.transforms.sample(k, dist.Bernoulli(probs=jax.nn.sigmoid(z.mean())), estimator=tg.mvd())
+            z = jnp.tanh(MATRIX @ z + a.astype(float))
+        return z.sum()
+
+    return jax.grad(tg.expectation(objective), argnums=1)
+
+
+def flops_of(gradient):
+    return jax.jit(gradient).lower(jax.random.key(0), 0.3).compile().cost_analysis()["flops"]
+
+
+def test_each_further_fork_costs_no_more_than_the_square_of_their_number():
+    """Each of n alternatives runs what comes after it, so that the whole is of n^2; it is so without a jump."""
+    flops = [flops_of(forks(n)) for n in range(1, 14)]
+    for n, (now, more) in enumerate(itertools.pairwise(flops), start=1):
+        assert now < more < now * ((n + 1) / n) ** 2
+
+
+@pytest.mark.parametrize(("sites", "factor"), [(4, 1.0), (12, 1.16)])
+def test_forks_in_groups_cost_little_more_than_a_run_for_each(sites, factor):
+    """An eighth of n^2 more in place of a half of it, for the runs of the rest of the program: 1 / GROUPS of it."""
+    together = flops_of(forks(sites))
+    with one_by_one():
+        assert together <= factor * flops_of(forks(sites))
+
+
+def test_forks_after_a_heavy_part_do_not_run_it_again():
+    def objective(key, w):
+        z = w
+        for k in jax.random.split(key, 5):
+            z = z + tg.transforms.sample(k, dist.Bernoulli(logits=z), estimator=tg.mvd()).astype(float)
+        z = jax.jit(lambda z: (MATRIX @ (MATRIX @ (MATRIX * z))).sum())(z)
+        for k in jax.random.split(jax.random.fold_in(key, 1), 3):
+            z = z * w + tg.transforms.sample(k, dist.Bernoulli(logits=z), estimator=tg.mvd()).astype(float)
+        return z
+
+    heavy = 2 * 2 * 64**3
+    assert flops_of(jax.grad(tg.expectation(objective), argnums=1)) < (2 + 5.2) * heavy  # itself, its gradient, 5 forks
+
+
+def test_code_is_linear_in_the_number_of_forks():
+    counts = {n: chains.equations(forks(n), jax.random.key(0), 0.3) for n in (4, 8, 12, 16, 32, 64)}
+    per_site = (counts[64] - counts[32]) / 32
+    for n in (4, 8, 12, 16):
+        assert counts[n] - counts[4] <= 1.2 * per_site * (n - 4)
 
 
 # ---- particles ------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from jax import numpy as jnp
 from .._estimator import Direct, Fork
 from .._pytree import stop_gradient
 from ..analysis._running_lanes import Running, running
+from ..forks._groups import groups_of
 from ..forks._replay import Options, average
-from ..forks._sum import FEW, Forked, add_forks
+from ..forks._sum import Forked, add_forks
 from ..program._interpreter import Mode, walk
 from ..program._plan import Plan, plan_of, read
 from ..program._site import rebind
@@ -84,9 +85,9 @@ class Estimating(Mode):
         return outs, record._replace(score=inside.scores.whole())
 
     def before_fork(self, plan, env, index):
-        """Remember where alternatives are named: replays start there."""
-        few = len(self.forked) < FEW
-        self.forked.append(Forked(index, {v: env[v] for v in plan.reads_from(index)} if few else None))
+        """Remember where a group of forks begins: replays start there."""
+        if index in groups_of(plan):
+            self.forked.append(Forked(index, {v: env[v] for v in plan.reads_from(index)}))
 
     def draw(self, step, operands, alternative):
         """Draw by the site's estimator."""

@@ -40,6 +40,11 @@ def numbering_of(jaxpr: Any) -> Numbering:
     return numbering_of_steps(plan_of(jaxpr).draws) if samples(jaxpr) else {}
 
 
+def alone(steps: list[Step]) -> Numbering:
+    """The alternatives of steps in order, each in a run of its own."""
+    return {1: np.arange(sum(map(width, steps)))[:, None]}
+
+
 def numbering_of_steps(steps: list[Step]) -> Numbering:
     """The alternatives of steps in order."""
     rows: dict[int, list] = {}
@@ -56,14 +61,10 @@ def _numbering(step):
         return _sample(step)
     control: Any = control_of(step.eqn)
     if not control.lanewise:
-        return _alone(step)
+        return alone([step])
     (body,) = control.bodies(step.eqn)
     past = width(step) // body.times * np.arange(body.times)
     return {length: np.concatenate([rows + t for t in past]) for length, rows in numbering_of(body.jaxpr).items()}
-
-
-def _alone(step):
-    return {1: np.arange(width(step))[:, None]}
 
 
 def _sample(step):
@@ -71,7 +72,7 @@ def _sample(step):
     shape = fork_shape(params["site"], [v.aval for v in step.eqn.invars], params["lanes"])
     axis = lane_axis(lane_shape(params["lanes"]))
     if axis is None:
-        return _alone(step)
+        return alone([step])
     numbers = np.arange(shape.size).reshape(shape.alternatives, *shape.elements)
     length = shape.elements[axis]
     return {length: np.moveaxis(numbers, 1 + axis, -1).reshape(-1, length)}

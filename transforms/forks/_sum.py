@@ -1,9 +1,8 @@
 """What forks add to an estimate: how the objective changes with each alternative, times the alternative's coefficient.
 
-The program runs again from the forking step with the alternatives put in place: all of a step's by one `vmap`, and
-alternatives in lanes that do not touch each other in one run (`_lanes`). Up to `FEW` steps are run from where they
-are; the alternatives of more steps, or of some drawn at random, all from the first of them, so that the code stays
-linear in the program.
+The program runs again from the forking step with the alternatives put in place: those of a group of steps (`_groups`)
+by one `vmap` from the first of them on, and alternatives in lanes that do not touch each other in one run (`_lanes`).
+Some of the alternatives, drawn at random, are run from the first step of all.
 """
 
 from __future__ import annotations
@@ -25,65 +24,48 @@ from ..program._plan import Plan
 from ..program._site import again, auxiliary
 from ..program._width import width
 from ._first_order_sum import fork_sum
+from ._groups import groups_of
 from ._lanes import versions
-from ._numbering import numbering, numbering_of_steps
+from ._numbering import alone, numbering_of_steps
+from ._one_by_one import is_one_by_one
 from ._replay import Lanewise, Replaying, Single
 from ._stratified import some
 
 NAMED = 4
-"""How many sites a message names."""
-
-FEW = 4
-"""How many forking steps are run from where they are."""
+"""How many sites a message names: as many as are read before it is clear which program is meant."""
 
 
 class Forked(NamedTuple):
-    """A forking step of a run, and the values that the steps from it on take from before (kept for `FEW` steps)."""
+    """Where forks are run again from: a step of a plan, and the values that the steps from it on take from before."""
 
     at: int
-    env: dict | None
+    env: dict
 
 
-class _Group(NamedTuple):
-    """Alternatives that are tried together.
+class _Replay(NamedTuple):
+    """Runs of the rest of a program.
 
     Attributes:
         start: from where to run.
-        only: the one step that is forked; None where all are.
-        past: how many alternatives are named before.
-        numbers: the alternatives, counted from there, in rows of one for each lane.
+        last: the last step that is forked.
+        numbers: the alternatives, counted from the first one of the step at the start, in rows of one for each lane.
     """
 
     start: Forked
-    only: Any
-    past: int
+    last: Any
     numbers: Any
-
-
-def _groups(plan, forked) -> Iterator[_Group]:
-    steps = [plan.steps[start.at] for start in forked]
-    if len(forked) > FEW:
-        yield from (_Group(forked[0], None, 0, numbers) for numbers in numbering_of_steps(steps).values())
-        return
-    past = 0
-    for start, step in zip(forked, steps, strict=True):
-        yield from (_Group(start, step, past, numbers) for numbers in numbering(step).values())
-        past += width(step)
 
 
 def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Array) -> list:
     """Add to each objective what each alternative changes, times its coefficient."""
     options, total = mode.options, coefficients.shape[0]
-    forked = [f._replace(env=f.env and {v: stop_gradient(x) for v, x in f.env.items()}) for f in mode.forked]
+    forked = [Forked(f.at, {v: stop_gradient(x) for v, x in f.env.items()}) for f in mode.forked]
     if options.forks is not None and options.forks < total:
         some_numbers = some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
         weighted = coefficients[some_numbers] * (total / options.forks)
-        changes = [(weighted, _alone(plan, options, _Group(forked[0], None, 0, some_numbers)))]
+        changes = [(weighted, _alone(plan, options, _Replay(forked[0], None, some_numbers)))]
     else:
-        changes = []
-        for group in _groups(plan, forked):
-            run = _alone if group.numbers.shape[1] == 1 else _lane_by_lane
-            changes.append((coefficients[group.past + group.numbers.ravel()], run(plan, options, group)))
+        changes = list(_changes(plan, options, forked, coefficients))
     who = _who(plan)
     for coefficient, replayed in changes:
         ys = [
@@ -91,6 +73,18 @@ def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Arr
             for y, ls in zip(ys, replayed, strict=True)
         ]
     return ys
+
+
+def _changes(plan, options, forked, coefficients) -> Iterator[tuple]:
+    """Coefficients, and the objectives with their alternatives in place: group by group."""
+    past = 0
+    for start in forked:
+        steps = groups_of(plan)[start.at]
+        numbered = alone(steps) if is_one_by_one() else numbering_of_steps(steps)
+        for numbers in numbered.values():
+            run = _alone if numbers.shape[1] == 1 else _lane_by_lane
+            yield coefficients[past + numbers.ravel()], run(plan, options, _Replay(start, steps[-1], numbers))
+        past += sum(map(width, steps))
 
 
 def _who(plan):
@@ -115,22 +109,22 @@ def _replay(plan, options, start, alternative):
     return walk(plan, _replayed(start), Replaying(options), start.at, alternative)[0][: options.objectives]
 
 
-def _alone(plan, options, group):
+def _alone(plan, options, what):
     """The objectives with each alternative in place, by itself."""
 
     def replay(number):
-        return _replay(plan, options, group.start, Single(number, group.only))
+        return _replay(plan, options, what.start, Single(number, what.last))
 
-    return _over(replay, jnp.ravel(group.numbers), options.chunk_size)
+    return _over(replay, jnp.ravel(what.numbers), options.chunk_size)
 
 
-def _lane_by_lane(plan, options, group):
+def _lane_by_lane(plan, options, what):
     """The same, for alternatives of which one in each lane is put in place at a time."""
-    rows, lanes = group.numbers.shape
+    rows, lanes = what.numbers.shape
 
     def replay(number):
         def program(on):
-            return _replay(plan, options, group.start, Lanewise(number, group.only, on))
+            return _replay(plan, options, what.start, Lanewise(number, what.last, on))
 
         return versions(program, lanes)
 

@@ -93,12 +93,13 @@ class Step:
 
 @dataclass
 class Plan:
-    """The steps of a jaxpr, its inputs (constants first) and its outputs."""
+    """The steps of a jaxpr, its inputs (constants first) and its outputs; `groups` as they are asked for."""
 
     inputs: list
     outputs: list
     steps: list = field(default_factory=list)
     constants: dict = field(default_factory=dict)
+    groups: dict[int, list] | None = None
 
     @property
     def draws(self) -> list[Step]:
