@@ -363,13 +363,13 @@ class GenerativeFunction(Plain):
         Source: Pearl, Causality, 2009, section 3.4.
 
         Example:
-            >>> import jax, tracegrad as tg
+            >>> import tracegrad as tg
             >>> @tg.gen
             ... def model():
             ...     rain = tg.sample("rain", tg.dist.Bernoulli(0.2))
             ...     return tg.sample("wet", tg.dist.Bernoulli(0.1 + 0.8 * rain))
-            >>> float(model.do({"rain": 1}).assess({"wet": 1})[0]) == float(jax.numpy.log(0.9))
-            True
+            >>> round(float(model.do({"rain": 1}).assess({"wet": 1})[0]), 4)  # log 0.9
+            -0.1054
         """
         if not isinstance(values, Mapping):
             raise AddressError(f"do takes a dict from addresses to values, like {{'z': 1.0}}, and got {values!r}.")
