@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
 
 from ._jax import on_mesh
 from ._lifting import Opaque, drop, lift
@@ -60,7 +61,7 @@ def drawer(spec: Spec):
 
 
 @functools.singledispatch
-def log_prob(distribution: Any, value: Any) -> jax.Array:
+def log_prob(distribution: Any, value: Any) -> Float[Array, "*batch"]:
     """`distribution.log_prob(value)`; a family registers another formula where its own has a wrong derivative."""
     return distribution.log_prob(value)
 
@@ -87,7 +88,7 @@ def _density(spec: Spec, inside: bool):  # noqa: FBT001  (a key of the cache)
     return jax.jit(site_log_density)
 
 
-def log_density(distribution: Any, value: Any, *, inside: bool = False) -> jax.Array:
+def log_density(distribution: Any, value: Any, *, inside: bool = False) -> Float[Array, "*batch"]:
     """`distribution.log_prob(value)`, traced once per kind of distribution. Shape: the distribution's batch shape.
 
     A value outside the support has the log density -inf; `inside` says that it is known to be in the support, because
@@ -117,8 +118,8 @@ class WeakDerivative(NamedTuple):
         [[4, 1]]
     """
 
-    alternatives: Any
-    coefficients: jax.Array
+    alternatives: Shaped[Array, " m *value"]
+    coefficients: Float[Array, " m *elements"]
 
 
 @functools.singledispatch
@@ -146,7 +147,7 @@ def reparameterised(distribution: Any) -> bool:
 
 
 @functools.singledispatch
-def support(distribution: Any) -> jax.Array | None:
+def support(distribution: Any) -> Shaped[Array, " k *event"] | None:
     """The finite support of one element, shape (k, *event_shape), or None where it is not finite.
 
     A plain class answers by a method `enumerate_support()`.
@@ -175,7 +176,7 @@ def moving_support(distribution: Any) -> bool:
 
 
 @functools.singledispatch
-def probabilities(distribution: Any, values: jax.Array) -> jax.Array | None:
+def probabilities(distribution: Any, values: Shaped[Array, " k *event"]) -> Float[Array, " k *batch"] | None:
     """The probabilities of support points where they are parameters, or polynomials of parameters; else None.
 
     At a probability of zero exp(log_prob) has no derivative, and these have. `values` has the shape (k, *event_shape),
@@ -221,7 +222,7 @@ def elementwise(distribution: Any) -> Any:
 
 
 @functools.singledispatch
-def weak_derivative(distribution: Any, key: jax.Array, value: Any) -> WeakDerivative | None:
+def weak_derivative(distribution: Any, key: Key[Array, ""], value: Shaped[Array, "*value"]) -> WeakDerivative | None:
     """A measure-valued derivative at the drawn `value`, or None where the family has none here.
 
     What a family registers here is what `mvd()` does at its sites. `key` is for randomness of its own, by `noise`.
@@ -246,7 +247,7 @@ def batch_shape(distribution: Any) -> tuple[int, ...]:
     return tuple(getattr(distribution, "batch_shape", ()))
 
 
-def log_density_at_support(distribution: Any, values: jax.Array) -> jax.Array:
+def log_density_at_support(distribution: Any, values: Shaped[Array, " k *event"]) -> Float[Array, " k *batch"]:
     """Log probabilities of each support point at each element, shape (k, *batch_shape).
 
     `values` has the shape (k, *event_shape).

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
+from jaxtyping import Array, Float, Key, Shaped
 
 from ._distribution import WeakDerivative
 
@@ -90,9 +91,9 @@ class Drawn(NamedTuple):
     """
 
     value: Any
-    score: jax.Array | None = None
-    baseline: jax.Array | None = None
-    control: jax.Array | None = None
+    score: Float[Array, "*shape"] | None = None
+    baseline: Float[Array, "*below"] | None = None
+    control: Float[Array, "*other"] | None = None
 
 
 class Direct(Estimator):
@@ -111,7 +112,7 @@ class Direct(Estimator):
     """
 
     @abc.abstractmethod
-    def draw(self, key: jax.Array, distribution: Any) -> Drawn:
+    def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
         """Draw through `noise(key, ...)` and return the value with its score term."""
 
 
@@ -130,7 +131,7 @@ class Fork(Estimator):
     """
 
     @abc.abstractmethod
-    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+    def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """Alternatives to the drawn value, and their coefficients; `key` is for the estimator's own randomness."""
 
 
@@ -149,5 +150,5 @@ class Enumerate(Estimator):
     """
 
     @abc.abstractmethod
-    def enumerate(self, distribution: Any) -> tuple[Any, jax.Array]:
+    def enumerate(self, distribution: Any) -> tuple[Shaped[Array, " k *value"], Float[Array, " k"]]:
         """All values, along a leading axis, and their probabilities (not their logarithms), shape (k,)."""

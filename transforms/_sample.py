@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
+from jaxtyping import Array, Key
 
 from ._distribution import law, reparameterised
 from ._errors import EstimatorError, name_of
@@ -19,7 +19,7 @@ def default_estimator(distribution: Any) -> Estimator:
     return reparam() if reparameterised(distribution) else reinforce()
 
 
-def sample(key: jax.Array, distribution: Any, *, estimator: Any = None, label: Any = ()) -> Any:
+def sample(key: Key[Array, ""], distribution: Any, *, estimator: Any = None, label: Any = ()) -> Any:
     """Draw from a distribution, leaving a mark that `expectation` reads.
 
     Args:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
+from jaxtyping import Array, Float
 
 
 class StandardNoise(NamedTuple):
@@ -22,7 +22,7 @@ class StandardNoise(NamedTuple):
 
     law: str
     shape: tuple[int, ...]
-    push: Callable[[jax.Array], jax.Array]
+    push: Callable[[Float[Array, "*noise"]], Float[Array, "*value"]]
 
 
 @functools.singledispatch

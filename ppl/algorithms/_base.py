@@ -20,6 +20,7 @@ import jax
 import numpyro.distributions as dist
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 from ..core._addresses import Choices, Path, show
 from ..core._bound_methods import Plain
@@ -44,8 +45,8 @@ class Estimate(NamedTuple):
         ((), ['z'], ())
     """
 
-    log_z: jax.Array
-    draw: Callable[[jax.Array], tuple[Choices, jax.Array]]
+    log_z: Float[Array, ""]
+    draw: Callable[[Key[Array, ""]], tuple[Choices, Float[Array, ""]]]
 
 
 class Retained(NamedTuple):
@@ -66,8 +67,8 @@ class Retained(NamedTuple):
     """
 
     latents: Choices
-    log_gamma: jax.Array
-    log_observed: jax.Array
+    log_gamma: Float[Array, ""]
+    log_observed: Float[Array, ""]
     record: Any = None
 
 
@@ -111,18 +112,18 @@ class Algorithm(Plain):
         return function.visit(operation, key, given, path, args, kwargs), None
 
     @abc.abstractmethod
-    def estimate(self, key: Any, target: Target) -> Estimate:
+    def estimate(self, key: Key[Array, ""] | None, target: Target) -> Estimate:
         """Estimate log Z from fresh draws."""
 
     @abc.abstractmethod
-    def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+    def estimate_given(self, key: Key[Array, ""] | None, target: Target, retained: Retained) -> Float[Array, ""]:
         """Estimate log Z with the retained latents among the draws."""
 
 
 # ---- what algorithms share ------------------------------------------------------------------------------------------
 
 
-def split(key: Any, n: int, target: Target, what: str) -> jax.Array:
+def split(key: Key[Array, ""] | None, n: int, target: Target, what: str) -> Key[Array, " n"]:
     """Keys for an algorithm that draws, or an error that says who needs a key and how to give one.
 
     Args:
@@ -172,7 +173,7 @@ def each(fn: Callable, xs: Any, chunk_size: int | None) -> Any:
     return jax.vmap(fn)(xs) if chunk_size is None else lax.map(jax.checkpoint(fn), xs, batch_size=chunk_size)
 
 
-def log_mean_exp(xs: jax.Array) -> jax.Array:
+def log_mean_exp(xs: Float[Array, " n *shape"]) -> Float[Array, "*shape"]:
     """Log mean exp along the leading axis.
 
     Example:
@@ -184,7 +185,7 @@ def log_mean_exp(xs: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(xs, axis=0) - jnp.log(float(xs.shape[0]))
 
 
-def effective_size(log_weights: jax.Array) -> jax.Array:
+def effective_size(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     """The effective sample size of Kong, (sum w)^2 / sum w^2, between 1 and n, from log weights of shape (n,).
 
     Source: Kong, A Note on Importance Sampling Using Standardized Weights, 1992.
@@ -198,7 +199,7 @@ def effective_size(log_weights: jax.Array) -> jax.Array:
     return jnp.exp(2.0 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2.0 * log_weights))
 
 
-def choose(key: jax.Array, logits: jax.Array, target: Target, address: str = "index") -> jax.Array:
+def choose(key: Key[Array, ""], logits: Float[Array, " n"], target: Target, address: str = "index") -> Int[Array, ""]:
     """Draw an index with these log weights, at an address beside those of the target: it carries an estimator.
 
     Name the address in the algorithm's `indices`, so that `with_estimators` knows it.

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._errors import DensityError
 from ..core._addresses import Choices, Path, lookup, nest, paths, show
@@ -96,7 +97,7 @@ class Exact(Algorithm):
     chunk_size: int | None = eqx.field(static=True)
     indices: ClassVar[tuple[str, ...]] = ("index",)
 
-    def estimate(self, key: Any, target: Target) -> Estimate:
+    def estimate(self, key: Key[Array, ""] | None, target: Target) -> Estimate:
         """The sum itself; a draw is one of the joint values."""
         joint = self._joint(target)
         keys = None if key is None else jax.random.split(key, joint.total)
@@ -113,7 +114,7 @@ class Exact(Algorithm):
 
         return Estimate(jax.nn.logsumexp(log_gammas), draw)
 
-    def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+    def estimate_given(self, key: Key[Array, ""] | None, target: Target, retained: Retained) -> Float[Array, ""]:
         """The same sum; the retained value keeps its gamma, which may be an estimate."""
         joint = self._joint(target)
         keys = None if key is None else jax.random.split(key, joint.total)
@@ -141,7 +142,7 @@ class Exact(Algorithm):
         return joint
 
 
-def _value(target: Target, joint: Joint, key: Any, index: Any) -> tuple[jax.Array, Outcome]:
+def _value(target: Target, joint: Joint, key: Any, index: Any) -> tuple[Float[Array, ""], Outcome]:
     """Log gamma of one joint value, and the visit there."""
     numbers = joint.numbers(index)
     out = target.visit(AtNumbers(), key, previous=numbers)

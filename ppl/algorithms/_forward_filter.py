@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._errors import DensityError
 from ..core._addresses import Choices
@@ -26,18 +27,18 @@ class Filter(NamedTuple):
     joint: Joint
     states: list
 
-    def at(self, carry: Any, index: Any, step: tuple) -> tuple[jax.Array, Any, Choices]:
+    def at(self, carry: Any, index: Any, step: tuple) -> tuple[Float[Array, ""], Any, Choices]:
         """A step at joint value `index`: its log density, the next carry, its choices."""
         x, observed = step
         numbers = self.joint.numbers(index)
         out = self.chain.visit(AtNumbers(), None, Given(observed, numbers), carry, x)
         return self.joint.counted(out, numbers), out.retval, out.choices
 
-    def onto(self, carry: Any, step: tuple) -> tuple[jax.Array, Any]:
+    def onto(self, carry: Any, step: tuple) -> tuple[Float[Array, " k"], Any]:
         """A step onto all values, from one carry: log densities (K,), and the carries after them."""
         return jax.vmap(lambda i: self.at(carry, i, step)[:2], out_axes=(0, self.axes))(jnp.arange(self.joint.total))
 
-    def between(self, carries: Any, step: tuple) -> tuple[jax.Array, Any]:
+    def between(self, carries: Any, step: tuple) -> tuple[Float[Array, " k k"], Any]:
         """A step from each carry onto all values: log densities (K, K), and the carries after them."""
         return jax.vmap(lambda c: self.onto(c, step), in_axes=(self.axes,), out_axes=(0, None))(carries)
 
@@ -89,7 +90,7 @@ class ForwardFilter(Algorithm):
 
     indices: ClassVar[tuple[str, ...]] = ("index",)
 
-    def estimate(self, key: Any, target: Target) -> Estimate:
+    def estimate(self, key: Key[Array, ""] | None, target: Target) -> Estimate:
         """The recursion; a draw samples the states backwards."""
         try:
             chain = _filter_of(target)
@@ -101,12 +102,12 @@ class ForwardFilter(Algorithm):
             ) from error
         return Estimate(log_z, lambda key: _backward(chain, alphas, carries, key, target))
 
-    def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+    def estimate_given(self, key: Key[Array, ""] | None, target: Target, retained: Retained) -> Float[Array, ""]:
         """The same recursion: it is exact, so there is nothing to retain."""
         return self.estimate(key, target).log_z
 
 
-def _forward(chain: Filter) -> tuple[jax.Array, jax.Array, Any]:
+def _forward(chain: Filter) -> tuple[Float[Array, ""], Float[Array, " steps k"], Any]:
     """The log of Z, and for each step the log probabilities of the states given what was observed so far."""
     steps = chain.chain.stacked
 
@@ -126,7 +127,7 @@ def _forward(chain: Filter) -> tuple[jax.Array, jax.Array, Any]:
     return total + totals.sum(), jnp.concatenate([alpha[None], alphas]), carries
 
 
-def _backward(chain: Filter, alphas: Any, carries: Any, key: Any, target: Target) -> tuple[Choices, jax.Array]:
+def _backward(chain: Filter, alphas: Any, carries: Any, key: Any, target: Target) -> tuple[Choices, Float[Array, ""]]:
     """Draw the states given all that was observed, the last one first, and return their choices and log gamma."""
     keys = split(key, chain.chain.length, target, "forward_filter")
     steps = chain.chain.stacked

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from ..core._arguments import chunk, count
 from ..core._generative import GenerativeFunction
@@ -23,7 +23,7 @@ class Importance(Algorithm):
     chunk_size: int | None = eqx.field(static=True)
     indices: ClassVar[tuple[str, ...]] = ("index",)
 
-    def estimate(self, key: Any, target: Target) -> Estimate:
+    def estimate(self, key: Key[Array, ""] | None, target: Target) -> Estimate:
         """The mean weight of n fresh particles; a draw is one of them, by its weight."""
         latents, log_weights, log_gammas = self._fresh(split(key, self.n, target, "importance"), target)
 
@@ -32,7 +32,7 @@ class Importance(Algorithm):
 
         return Estimate(log_mean_exp(log_weights), draw)
 
-    def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+    def estimate_given(self, key: Key[Array, ""] | None, target: Target, retained: Retained) -> Float[Array, ""]:
         """The mean weight of the retained particle and n - 1 fresh ones."""
         if self.n == 1:
             return self.source.weight_of(key, target, retained)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+from jaxtyping import Array, Float, Key
 
 from .._errors import DensityError
 from ..core._addresses import Choices, check_known
@@ -41,8 +42,8 @@ class Weighed(NamedTuple):
     """
 
     latents: Choices
-    log_weight: Any
-    log_gamma: Any
+    log_weight: Float[Array, ""]
+    log_gamma: Float[Array, ""]
     retval: Any
 
 
@@ -50,11 +51,11 @@ class Source(Plain):
     """Where latents come from."""
 
     @abc.abstractmethod
-    def weighed(self, key: Any, target: Target) -> Weighed:
+    def weighed(self, key: Key[Array, ""], target: Target) -> Weighed:
         """Fresh latents with their weight."""
 
     @abc.abstractmethod
-    def weight_of(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+    def weight_of(self, key: Key[Array, ""] | None, target: Target, retained: Retained) -> Float[Array, ""]:
         """The log weight that retained latents have, had they been drawn here."""
 
 

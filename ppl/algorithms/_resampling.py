@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 
 class Systematic(dist.Distribution):
@@ -29,13 +30,13 @@ class Systematic(dist.Distribution):
         above = jnp.cumsum(jax.nn.softmax(self.logits)) * n
         return above, above - jax.nn.softmax(self.logits) * n
 
-    def sample(self, key: jax.Array, sample_shape: tuple = ()) -> jax.Array:
+    def sample(self, key: Key[Array, ""], sample_shape: tuple = ()) -> Int[Array, "*sample n"]:
         """Draw all ancestors."""
         n = self.logits.shape[-1]
         points = jax.random.uniform(key, (*sample_shape, 1)) + jnp.arange(n, dtype=float)
         return jnp.minimum(jnp.searchsorted(self._edges()[0], points, side="right"), n - 1)
 
-    def log_prob(self, value: jax.Array) -> jax.Array:
+    def log_prob(self, value: Int[Array, "*sample n"]) -> Float[Array, "*sample"]:
         """The log length of the interval of u that gives these ancestors."""
         above, below = self._edges()
         k = jnp.arange(self.logits.shape[-1], dtype=above.dtype)
@@ -44,7 +45,7 @@ class Systematic(dist.Distribution):
         return jnp.log(jnp.maximum(upper - lower, jnp.finfo(above.dtype).tiny))
 
 
-def multinomial(logits: jax.Array) -> dist.Distribution:
+def multinomial(logits: Float[Array, " n"]) -> dist.Distribution:
     """Independent ancestors; the default, and the one that conditional SMC is exact for."""
     return dist.Categorical(logits=logits, validate_args=False).expand(logits.shape)
 

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._errors import DensityError
 from ..core._addresses import Choices
@@ -26,8 +27,8 @@ class Particles(NamedTuple):
     """Particles after a step: carries, log gamma so far, log weight since resampling, choices of the step."""
 
     carries: Any
-    log_gammas: jax.Array
-    log_weights: jax.Array
+    log_gammas: Float[Array, " n"]
+    log_weights: Float[Array, " n"]
     choices: Choices
 
 
@@ -45,14 +46,14 @@ class Smc(Algorithm):
         """The visit, step by step on record."""
         return recorded(function, operation, key, given, path, args, kwargs)
 
-    def estimate(self, key: Any, target: Target) -> Estimate:
+    def estimate(self, key: Key[Array, ""] | None, target: Target) -> Estimate:
         """The product of mean weights; a draw is one particle at the end, with its ancestors."""
         chain = chain_of(target, "smc")
         last, history = self._run(key, target, chain, None)
         log_z = log_mean_exp(last.log_weights) + (0.0 if history is None else history[1].sum())
         return Estimate(log_z, lambda key: _trace_back(key, target, last, history))
 
-    def estimate_given(self, key: Any, target: Target, retained: Retained) -> jax.Array:
+    def estimate_given(self, key: Key[Array, ""] | None, target: Target, retained: Retained) -> Float[Array, ""]:
         """Conditional SMC: the same with the retained path as particle 0, which always survives."""
         if self.resampling != "multinomial":
             raise DensityError(

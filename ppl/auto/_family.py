@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError, DensityError
 from ..algorithms._base import Algorithm
@@ -43,15 +44,15 @@ class Family(Plain):
     space: Unconstrained
 
     @abc.abstractmethod
-    def start(self, key: jax.Array) -> dict:
+    def start(self, key: Key[Array, ""]) -> dict:
         """Initial parameters of the point's density."""
 
     @abc.abstractmethod
-    def draw(self, key: jax.Array, params: Mapping, path: Path) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: Key[Array, ""], params: Mapping, path: Path) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """A point, shape (d,), and its log density."""
 
     @abc.abstractmethod
-    def weigh(self, params: Mapping, point: jax.Array) -> jax.Array:
+    def weigh(self, params: Mapping, point: Float[Array, " d"]) -> Float[Array, ""]:
         """The log density of a point."""
 
     @property
@@ -64,7 +65,7 @@ class Family(Plain):
         """The family as a generative function of its parameters over the latent addresses."""
         return Guide(family=self, algorithm=_Exact())
 
-    def init(self, key: jax.Array) -> dict:
+    def init(self, key: Key[Array, ""]) -> dict:
         """Parameters to start a fit from: a dict of arrays, with the logits of discrete latents under "logits"."""
         check_key(key, f"{self.name}.init")
         logits = {p: jnp.zeros(site.shape, site.dtype) for p, site in self.space.sites if site.discrete}

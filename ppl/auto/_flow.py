@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
+from jaxtyping import Array, Key
 
 from .._errors import DensityError
 from .._extras import require
@@ -72,7 +73,7 @@ def _made(make, key, space):
     return bijection
 
 
-def spline_flow(key: jax.Array, base: Any) -> Any:
+def spline_flow(key: Key[Array, ""], base: Any) -> Any:
     """Two masked autoregressive layers of rational quadratic splines: fast to draw from, and to weigh its draws."""
     flows = require("flowjax.flows", "flows", "auto.flow")
     splines = require("flowjax.bijections", "flows", "auto.flow")

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError, ChoiceError, DensityError
 from ..core._addresses import Choices, Path, check_known, lookup, merge, nest, paths, show
@@ -37,7 +38,7 @@ class Unconstrained(Plain):
 
     target: Target
     sites: tuple[tuple[Path, Site], ...] = eqx.field(static=True)
-    normal: tuple[jax.Array, jax.Array] | None = None
+    normal: tuple[Float[Array, " d"], Float[Array, " d d"]] | None = None
     """A mean and a Cholesky factor: a point is then counted from that mean, in units of that factor."""
 
     @property
@@ -51,7 +52,7 @@ class Unconstrained(Plain):
         found = [site.dtype for _, site in self.sites if not site.discrete]
         return jnp.result_type(*found) if found else jnp.zeros((), float).dtype
 
-    def unravel(self, point: jax.Array) -> Choices:
+    def unravel(self, point: Float[Array, " d"]) -> Choices:
         """The coordinates of a point by address, a nested dict."""
         finite_real("The unconstrained space", "a point", point, ChoiceError, scalar=False)
         if jnp.shape(point) != (self.size,):
@@ -67,7 +68,7 @@ class Unconstrained(Plain):
                 start += site.size
         return nest(out)
 
-    def ravel(self, coordinates: Mapping) -> jax.Array:
+    def ravel(self, coordinates: Mapping) -> Float[Array, " d"]:
         """A point from coordinates by address.
 
         Raises:
@@ -81,25 +82,25 @@ class Unconstrained(Plain):
             return point
         return jax.scipy.linalg.solve_triangular(self.normal[1], point - self.normal[0], lower=True)
 
-    def log_prob(self, point: jax.Array) -> jax.Array:
+    def log_prob(self, point: Float[Array, " d"]) -> Float[Array, ""]:
         """Log gamma(T(point)) + log |det dT|, a scalar in nats."""
         _, log_gamma, log_det = self.forward(self.unravel(point))
         return log_gamma + log_det
 
-    def constrain(self, point: jax.Array) -> Choices:
+    def constrain(self, point: Float[Array, " d"]) -> Choices:
         """The choices T(point) at the latent addresses."""
         return self.forward(self.unravel(point))[0]
 
-    def unconstrain(self, choices: Mapping) -> jax.Array:
+    def unconstrain(self, choices: Mapping) -> Float[Array, " d"]:
         """The point of given choices at the latent addresses."""
         return self.ravel(self.backward(choices)[0])
 
-    def forward(self, coordinates: Mapping) -> tuple[Choices, jax.Array, jax.Array]:
+    def forward(self, coordinates: Mapping) -> tuple[Choices, Float[Array, ""], Float[Array, ""]]:
         """Choices, log gamma and log |det dT| at coordinates (and indices) by address."""
         out = self._visit(Constrain(self.target), coordinates)
         return self.target.without_observed(out.choices), out.logp, _total(out.records) + self._log_det
 
-    def backward(self, choices: Mapping) -> tuple[Choices, jax.Array]:
+    def backward(self, choices: Mapping) -> tuple[Choices, Float[Array, ""]]:
         """Coordinates (and indices) by address, and log |det dT| at them."""
         out = self._visit(Unconstrain(self.target), choices)
         coordinates, log_dets = _apart(out.records)
@@ -150,7 +151,7 @@ def _flat(value, path, site):
     return jnp.ravel(value)
 
 
-def cholesky_factor(params: Mapping) -> jax.Array:
+def cholesky_factor(params: Mapping) -> Float[Array, " d d"]:
     """The Cholesky factor of a covariance: exp(log_scale) times a unit lower triangular matrix, row by row."""
     unit = jnp.eye(params["loc"].shape[0], dtype=params["loc"].dtype)
     if "lower" in params:
@@ -243,7 +244,9 @@ def to_unconstrained(target: Target) -> Unconstrained:
     return space
 
 
-def starting_points(space: Unconstrained, key: jax.Array, *, radius: float = 2.0, tries: int = 20) -> jax.Array:
+def starting_points(
+    space: Unconstrained, key: Key[Array, ""], *, radius: float = 2.0, tries: int = 20
+) -> Float[Array, " d"]:
     """A point drawn uniformly from (-radius, radius)^d, the first of several at which the density is finite."""
     check_key(key, "starting_points")
     points = jax.random.uniform(key, (tries, space.size), space.dtype, -radius, radius)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
+from jaxtyping import Array, Shaped
 
 from .._errors import DensityError
 from ..transforms import elementwise, support
@@ -12,7 +12,7 @@ from ..transforms._internal import law
 from ._addresses import Path, show
 
 
-def finite_support(path: Path, distribution: Any, remedy: str) -> tuple[tuple[int, ...], jax.Array]:
+def finite_support(path: Path, distribution: Any, remedy: str) -> tuple[tuple[int, ...], Shaped[Array, " k *event"]]:
     """The shape of the independent elements of a latent site, and the k values that each can take, (k, *event).
 
     Raises:

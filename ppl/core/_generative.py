@@ -12,6 +12,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError, ChoiceError, DensityError
 from ..transforms import ArgumentError, RandomKeyError
@@ -79,7 +80,7 @@ class GenerativeFunction(Plain):
 
     # ---- operations ----
 
-    def simulate(self, key: jax.Array, *args, **kwargs) -> Trace:
+    def simulate(self, key: Key[Array, ""], *args, **kwargs) -> Trace:
         """Draw choices t ~ p(.; args).
 
         Args:
@@ -100,12 +101,14 @@ class GenerativeFunction(Plain):
         check_key(key, f"{self.name}.simulate")
         return self._trace(self._visit(Simulate(), key, None, None, args, kwargs, "choices"), args, kwargs)
 
-    def propose(self, key: jax.Array, *args, **kwargs) -> tuple[Choices, jax.Array, Any]:
+    def propose(self, key: Key[Array, ""], *args, **kwargs) -> tuple[Choices, Float[Array, ""], Any]:
         """Draw choices t ~ p(.; args), and return (t, log p(t; args), retval)."""
         tr = self.simulate(key, *args, **kwargs)
         return tr.choices, tr.logp, tr.retval
 
-    def assess(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> tuple[jax.Array, Any]:
+    def assess(
+        self, choices: Mapping, *args, key: Key[Array, ""] | None = None, **kwargs
+    ) -> tuple[Float[Array, ""], Any]:
         """The log density of full choices, log p(choices; args), and the return value.
 
         Args:
@@ -124,7 +127,7 @@ class GenerativeFunction(Plain):
         out = self._visit(Assess(), key, choices, None, args, kwargs, "choices")
         return out.logp, out.retval
 
-    def logps(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> Choices:
+    def logps(self, choices: Mapping, *args, key: Key[Array, ""] | None = None, **kwargs) -> Choices:
         """The log density of full choices part by part: what `assess` adds up.
 
         Args:
@@ -151,7 +154,7 @@ class GenerativeFunction(Plain):
         """
         return self._visit(AssessEach(), key, choices, None, args, kwargs, "choices").records
 
-    def generate(self, key: jax.Array, constraints: Mapping, *args, **kwargs) -> tuple[Trace, jax.Array]:
+    def generate(self, key: Key[Array, ""], constraints: Mapping, *args, **kwargs) -> tuple[Trace, Float[Array, ""]]:
         """Draw a trace that agrees with constraints; the rest is drawn as the program says.
 
         Returns:
@@ -162,7 +165,9 @@ class GenerativeFunction(Plain):
         out = self._visit(Generate(), key, constraints, None, args, kwargs, "constraints")
         return self._trace(out, args, kwargs), out.weight
 
-    def update(self, key: jax.Array, trace: Trace, constraints: Mapping, *args, **kwargs):
+    def update(
+        self, key: Key[Array, ""], trace: Trace, constraints: Mapping, *args, **kwargs
+    ) -> tuple[Trace, Float[Array, ""], Choices]:
         """Change choices and arguments of a trace, keeping what is neither changed nor gone.
 
         Args:
@@ -185,7 +190,9 @@ class GenerativeFunction(Plain):
         gone = difference(trace.choices, out.choices)
         return self._trace(out, args, kwargs), out.weight - trace.logp, {**out.discarded, **gone}
 
-    def regenerate(self, key: jax.Array, trace: Trace, selection: Any, *args, **kwargs):
+    def regenerate(
+        self, key: Key[Array, ""], trace: Trace, selection: Any, *args, **kwargs
+    ) -> tuple[Trace, Float[Array, ""], Choices]:
         """Draw the selected choices of a trace again, as the program says, keeping the rest.
 
         Args:
@@ -219,7 +226,7 @@ class GenerativeFunction(Plain):
             ) from error
         return self._trace(out, args, kwargs), out.weight - kept, {**out.discarded, **gone}
 
-    def project(self, trace: Trace, selection: Any, *, key: jax.Array | None = None) -> jax.Array:
+    def project(self, trace: Trace, selection: Any, *, key: Key[Array, ""] | None = None) -> Float[Array, ""]:
         """The log density of the selected choices of a trace, each given what came before it: a scalar in nats.
 
         With a key, densities among them may be estimates; then the exponential's expectation is the density.

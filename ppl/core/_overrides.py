@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
-import jax
+from jaxtyping import Array, Key
 
 from .._errors import AddressError
 from ..transforms import Estimator, EstimatorError, sample
@@ -98,6 +98,6 @@ def chosen(path: Path, default: Any) -> Any:
     return next((e for e in found if e is not None), default)
 
 
-def draw_at(path: Path, key: jax.Array, distribution: Any) -> Any:
+def draw_at(path: Path, key: Key[Array, ""], distribution: Any) -> Any:
     """Draw at a path, with the estimator in force there or the default one."""
     return sample(key, distribution, estimator=chosen(path, None), label=path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError
 from ..transforms import ArgumentError, TracegradError
@@ -69,7 +70,7 @@ class Target(Plain):
         self.args, self.kwargs = arguments(positional(args, self.function), {} if kwargs is None else dict(kwargs))
         self.path = path
 
-    def log_prob(self, latents: Mapping, *, key: jax.Array | None = None) -> jax.Array:
+    def log_prob(self, latents: Mapping, *, key: Key[Array, ""] | None = None) -> Float[Array, ""]:
         """Log gamma(latents): a float scalar in nats; with a key, an estimate where the function's density is one."""
         if key is not None:
             check_key(key, "Target.log_prob")
@@ -86,7 +87,7 @@ class Target(Plain):
         out = jax.eval_shape(lambda key: self.visit(Generate(), key).choices, jax.random.key(0))
         return self.without_observed(out)
 
-    def draw(self, key: jax.Array) -> tuple[Choices, jax.Array, jax.Array]:
+    def draw(self, key: Key[Array, ""]) -> tuple[Choices, Float[Array, ""], Float[Array, ""]]:
         """Draw latents as the program does, each given what came before it.
 
         Returns:

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import Array, Float
 
 from ._addresses import Choices
 
@@ -33,7 +34,7 @@ class Trace(eqx.Module):
     """
 
     choices: Choices
-    logp: jax.Array
+    logp: Float[Array, ""]
     _rest: tuple
 
     def __init__(self, function: Any, args: tuple, kwargs: dict, choices: Choices, retval: Any, logp):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._errors import ChoiceError, DensityError
 from ..algorithms._base import Algorithm
@@ -27,11 +27,13 @@ class Estimated(GenerativeFunction):
     algorithm: eqx.AbstractVar[Algorithm]
 
     @abc.abstractmethod
-    def draw(self, key: Any, path: Path, args: tuple, kwargs: dict) -> tuple[Choices, jax.Array]:
+    def draw(self, key: Key[Array, ""], path: Path, args: tuple, kwargs: dict) -> tuple[Choices, Float[Array, ""]]:
         """Choices, and log w with E[1/w | choices] = 1 / density."""
 
     @abc.abstractmethod
-    def weigh(self, key: Any, choices: Choices, path: Path, args: tuple, kwargs: dict) -> jax.Array:
+    def weigh(
+        self, key: Key[Array, ""] | None, choices: Choices, path: Path, args: tuple, kwargs: dict
+    ) -> Float[Array, ""]:
         """Log w with E[w] = density of the choices."""
 
     @abc.abstractmethod

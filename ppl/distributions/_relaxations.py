@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float
 
 from ..transforms import EstimatorError
 from ..transforms._internal import is_numeric, positive, real
@@ -17,8 +18,8 @@ from ..transforms._internal import is_numeric, positive, real
 class _Relaxed(eqx.Module):
     """A one-hot draw from logits, shape (*batch, k), made differentiable by Gumbel noise and a softmax."""
 
-    logits: jax.Array
-    temperature: jax.Array
+    logits: Float[Array, "*batch k"]
+    temperature: Float[Array, ""]
 
     has_rsample: ClassVar[bool] = True
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import jax
 from jax import numpy as jnp
 from jax.scipy.special import xlogy
+from jaxtyping import Array, Float
 
 from .._errors import DensityError
 from ..algorithms._base import log_mean_exp
@@ -22,7 +23,7 @@ from ._objective import Objective, objective
 from ._pair import Fixed
 
 
-def _cross(draws: Fixed) -> jax.Array:
+def _cross(draws: Fixed) -> Float[Array, ""]:
     """E_p[log p(z, observed) - log q(z)], self-normalised over the draws."""
     return jnp.dot(jax.nn.softmax(draws.log_weights), draws.logp - draws.logq)
 
@@ -99,7 +100,7 @@ def f_divergence(
     *,
     f: Callable,
     n: int = 10,
-    log_z: float | jax.Array | None = None,
+    log_z: float | Float[Array, ""] | None = None,
 ) -> Objective:
     """The f-divergence D_f(p || q) = E_q[f(w / Z)], Z = p(observed), for a convex f with f(1) = 0.
 
@@ -155,7 +156,7 @@ def jensen_shannon(
     observed: Mapping,
     *,
     n: int = 10,
-    log_z: float | jax.Array | None = None,
+    log_z: float | Float[Array, ""] | None = None,
 ) -> Objective:
     """The Jensen-Shannon divergence, half of KL(p || m) + KL(q || m) with m = (p + q) / 2, between 0 and log 2.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from ..algorithms._proposal import Proposal, nothing, proposal_of
 from ..core._addresses import Choices
@@ -45,19 +46,19 @@ class Pair(NamedTuple):
 
     # ---- one draw ----
 
-    def simulate(self, key: jax.Array) -> Trace:
+    def simulate(self, key: Key[Array, ""]) -> Trace:
         """One run of the guide."""
         return self.guide.function.simulate(key, *self.guide.args)
 
-    def logp(self, latents: Mapping, key: jax.Array | None = None) -> jax.Array:
+    def logp(self, latents: Mapping, key: Key[Array, ""] | None = None) -> Float[Array, ""]:
         """Log p(latents, observed)."""
         return self.model.log_prob(latents, key=key)
 
-    def logq(self, latents: Mapping, key: jax.Array | None = None) -> jax.Array:
+    def logq(self, latents: Mapping, key: Key[Array, ""] | None = None) -> Float[Array, ""]:
         """Log q(latents)."""
         return self.guide.function.assess(latents, *self.guide.args, key=key)[0]
 
-    def log_weight(self, key: jax.Array) -> jax.Array:
+    def log_weight(self, key: Key[Array, ""]) -> Float[Array, ""]:
         """Log p(z, observed) - log q(z) at z drawn from the guide; the derivative is the draw's and the densities'."""
         model, guide = self.compared()
         with isolated():
@@ -65,11 +66,11 @@ class Pair(NamedTuple):
 
     # ---- n draws ----
 
-    def log_weights(self, key: jax.Array, n: int) -> jax.Array:
+    def log_weights(self, key: Key[Array, ""], n: int) -> Float[Array, " n"]:
         """The log weights of n draws, shape (n,)."""
         return jax.vmap(self.log_weight)(jax.random.split(key, n))
 
-    def fixed_draws(self, key: jax.Array, n: int) -> Fixed:
+    def fixed_draws(self, key: Key[Array, ""], n: int) -> Fixed:
         """N draws from the guide, as though they were data."""
 
         def one(key):
@@ -83,22 +84,22 @@ class Pair(NamedTuple):
 class Fixed(NamedTuple):
     """log p(z, observed) and log q(z) with their derivatives at given z, and log q of the draw that made them."""
 
-    logp: jax.Array
-    logq: jax.Array
-    drawn: jax.Array
+    logp: Float[Array, " n"]
+    logq: Float[Array, " n"]
+    drawn: Float[Array, " n"]
 
     @property
-    def log_weights(self) -> jax.Array:
+    def log_weights(self) -> Float[Array, " n"]:
         """Log p(z, observed) over the density that z was drawn with, which has no derivative."""
         return self.logp - self.drawn
 
-    def control(self, baselines: jax.Array) -> jax.Array:
+    def control(self, baselines: Float[Array, " n"]) -> Float[Array, ""]:
         """Zero, with the derivative 1/n sum_i b_i d log q(z_i): of mean zero where no b_i depends on its own z_i."""
         ratio = jnp.exp(self.logq - self.drawn)
         return jnp.mean(lax.stop_gradient(baselines) * (ratio - lax.stop_gradient(ratio)))
 
 
-def as_data(simulate: Any, key: jax.Array) -> tuple[Choices, jax.Array]:
+def as_data(simulate: Any, key: Key[Array, ""]) -> tuple[Choices, Float[Array, ""]]:
     """The choices of a trace and their log density without derivative, be it in arguments or in what is closed over."""
 
     def run(key):

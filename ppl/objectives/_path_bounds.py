@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from ..algorithms._base import at_index, log_mean_exp
 from ..core._arguments import particles
@@ -24,12 +25,12 @@ from ._pair import Pair
 class Paths(NamedTuple):
     """Reparameterised draws: log w with the derivative of the path alone, log p and log q with that of parameters."""
 
-    log_weights: jax.Array
-    logp: jax.Array
-    logq: jax.Array
+    log_weights: Float[Array, " n"]
+    logp: Float[Array, " n"]
+    logq: Float[Array, " n"]
 
 
-def paths(what: str, pair: Pair, key: jax.Array, n: int) -> Paths:
+def paths(what: str, pair: Pair, key: Key[Array, ""], n: int) -> Paths:
     """Draws from the guide, all of it reparameterised, as arrays of shape (n,)."""
     pair = pair.compared()
     check_pathwise(what, lambda k: pair.simulate(k).choices, key)

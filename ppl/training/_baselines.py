@@ -6,12 +6,12 @@ None of them changes the expectation of a gradient; they change its variance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, PyTree
 
 from ..core._bound_methods import Plain
 from ..transforms import ObjectiveError
@@ -45,9 +45,9 @@ class MovingAverage(Plain):
         True
     """
 
-    decay: jax.Array
-    total: jax.Array
-    weight: jax.Array
+    decay: Float[Array, ""]
+    total: Float[Array, "*shape"]
+    weight: Float[Array, ""]
 
     def __init__(self, decay: float = 0.9, *, shape: tuple[int, ...] = ()):
         interval = "at least 0 and below 1"
@@ -59,11 +59,11 @@ class MovingAverage(Plain):
         self.weight = jnp.zeros(())
 
     @property
-    def value(self) -> jax.Array:
+    def value(self) -> Float[Array, "*shape"]:
         """The average so far, without derivative; zero before the first update."""
         return lax.stop_gradient(self.total / jnp.where(self.weight > 0.0, self.weight, 1.0))
 
-    def update(self, objective: jax.Array) -> MovingAverage:
+    def update(self, objective: Float[Array, "*shape"]) -> MovingAverage:
         """The average with one more value of the objective."""
         finite_real("MovingAverage.update", "objective", objective, ObjectiveError, scalar=False)
         if jnp.ndim(objective) > self.total.ndim:
@@ -79,7 +79,7 @@ def _zero_valued(x: jax.Array) -> jax.Array:
     return x - lax.stop_gradient(x)
 
 
-def baseline_loss(objective: jax.Array, baseline: jax.Array) -> jax.Array:
+def baseline_loss(objective: Float[Array, "*shape"], baseline: Float[Array, "*shape"]) -> Float[Array, ""]:
     """The term that trains a learned baseline b(context): zero in value, with the derivative of mean (f - b)^2.
 
     Add it to what is minimised (subtract it from what is maximised). Being zero in value it leaves the gradient of the
@@ -116,7 +116,7 @@ def baseline_loss(objective: jax.Array, baseline: jax.Array) -> jax.Array:
     return _zero_valued(jnp.mean((lax.stop_gradient(objective) - baseline) ** 2))
 
 
-def control_loss(objective: Callable, params: Any, control: Any) -> jax.Array:
+def control_loss(objective: Callable, params: PyTree, control: PyTree) -> Float[Array, ""]:
     """The term that trains the control variate of RELAX or REBAR: zero in value, derivative that of the variance.
 
     With g = d objective/d params it is the derivative of sum g^2: the expectation of g does not depend on the control

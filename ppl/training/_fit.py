@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
 
 from .._errors import ChoiceError, FitError
 from ..transforms._internal import check_key, flag, lenient, nonfinite, stop_gradient
@@ -59,10 +60,10 @@ class Fit(eqx.Module):
         ((100,), True)
     """
 
-    params: Any
-    history: jax.Array
-    opt_state: Any
-    state: Any = None
+    params: PyTree
+    history: Float[Array, " steps"]
+    opt_state: PyTree
+    state: PyTree = None
 
 
 def _objective_of(objective, static, batches, *, stateful, maximize):
@@ -128,14 +129,14 @@ def _make_run(loss: Callable, batches: Batches, optimizer: optax.GradientTransfo
 
 def fit(
     objective: Callable,
-    params: Any,
+    params: PyTree,
     optimizer: optax.GradientTransformation,
     *,
-    key: jax.Array,
+    key: Key[Array, ""],
     steps: int,
-    data: Any = None,
+    data: PyTree = None,
     batch_size: int | None = None,
-    state: Any = None,
+    state: PyTree = None,
     maximize: bool = False,
     progress: bool = True,
     callback: Callable[[Fit], Any] | None = None,

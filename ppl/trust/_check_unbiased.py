@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from ..transforms import EstimatorError, choose_estimators, enum, reinforce
 from ..transforms._internal import check_key, is_inexact, outcome_sum, states_gradient, table, whole
@@ -52,7 +53,7 @@ class BiasReport:
 
 
 def check_unbiased(
-    objective: Callable, *args, key: jax.Array, exact: Any = None, draws: int = 100_000, limit: int = 1 << 16
+    objective: Callable, *args, key: Key[Array, ""], exact: Any = None, draws: int = 100_000, limit: int = 1 << 16
 ) -> BiasReport:
     """Test whether the value and the gradient of an objective have the right means.
 

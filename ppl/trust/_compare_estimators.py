@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from ..core._arguments import listed, mapping
 from ..transforms import Estimator, EstimatorError
@@ -78,7 +79,7 @@ class Comparison:
 
 
 def compare_estimators(
-    objective: Callable, *args, key: jax.Array, sites: Mapping[Any, list[Estimator]], draws: int = 1000
+    objective: Callable, *args, key: Key[Array, ""], sites: Mapping[Any, list[Estimator]], draws: int = 1000
 ) -> Comparison:
     """Measure the gradient variance and the time of an objective under every combination of estimators.
 

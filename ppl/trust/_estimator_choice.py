@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
+from jaxtyping import Array, Key
 
 from .._errors import AddressError
 from ..core._addresses import Path, name_them, show
@@ -65,7 +65,7 @@ def with_estimators(objective: Callable, estimators: Mapping) -> Callable:
     return chosen
 
 
-def describe_estimators(objective: Callable, key: jax.Array, *args, **kwargs) -> Description:
+def describe_estimators(objective: Callable, key: Key[Array, ""], *args, **kwargs) -> Description:
     """What each sample site of an objective uses, why, and what its gradient costs in further runs.
 
     Args:

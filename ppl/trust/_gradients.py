@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Key
 
 from ..transforms import ObjectiveError
 from ..transforms._internal import is_inexact, is_numeric, objective_function
@@ -52,7 +53,7 @@ def gradient_of(objective: Callable, args: tuple):
     return run, names, at, [given[i] for i in trained]
 
 
-def moments(run: Callable, key: jax.Array, draws: int, chunk: int = 1000):
+def moments(run: Callable, key: Key[Array, ""], draws: int, chunk: int = 1000):
     """Mean and standard error of each entry of `run(key)` over draws."""
     chunks = max(1, draws // chunk)
     each = min(draws, chunk)

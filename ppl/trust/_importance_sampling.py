@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError
 from .._extras import require
@@ -40,19 +41,19 @@ class WeightedDraws(Plain):
     """
 
     choices: Choices
-    log_weights: jax.Array
+    log_weights: Float[Array, " n"]
 
     @property
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """The log of the mean weight: exp of it is unbiased for Z, itself it is a lower bound in expectation."""
         return log_mean_exp(self.log_weights)
 
     @property
-    def ess(self) -> jax.Array:
+    def ess(self) -> Float[Array, ""]:
         """The effective sample size of Kong, (sum w)^2 / sum w^2, between 1 and n."""
         return effective_size(self.log_weights)
 
-    def psis(self) -> tuple[jax.Array, float]:
+    def psis(self) -> tuple[Float[Array, " n"], float]:
         """Pareto smoothed log weights, normalised, shape (n,), and the shape k-hat of the tail.
 
         Below 0.7 the estimates can be relied on; above it the proposal misses a part of the target, and neither the
@@ -81,7 +82,7 @@ class WeightedDraws(Plain):
         weights = jax.nn.softmax(self.log_weights)
         return jax.tree.map(lambda x: jnp.tensordot(weights, x.astype(weights.dtype), axes=1), values)
 
-    def resample(self, key: jax.Array, n: int) -> Choices:
+    def resample(self, key: Key[Array, ""], n: int) -> Choices:
         """Draw n of the choices by weight, with replacement: sampling importance resampling. Each is (n, ...)."""
         check_key(key, "resample")
         index = jax.random.categorical(key, self.log_weights, shape=(count("resample", "n", n),))
@@ -117,7 +118,7 @@ def importance_sampling(
     proposal: GenerativeFunction | None = None,
     proposal_args: Any = (),
     *,
-    key: jax.Array,
+    key: Key[Array, ""],
     n: int = 1000,
     chunk_size: int | None = None,
 ) -> WeightedDraws:

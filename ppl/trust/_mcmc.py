@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Key, Shaped
 
 from .._errors import ChoiceError, DensityError
 from .._extras import require
@@ -44,8 +45,8 @@ class Draws(eqx.Module):
     """
 
     choices: Choices
-    statistics: dict[str, jax.Array]
-    step_size: jax.Array
+    statistics: dict[str, Shaped[Array, " chain draw"]]
+    step_size: Float[Array, " chain"]
 
 
 def _run(name: str, space: Unconstrained, keys, starts, draws: int, warmup: int, settings: dict) -> tuple:
@@ -106,7 +107,7 @@ def _starts(name, space, key, chains, init):
 def nuts(
     target: Target,
     *,
-    key: jax.Array,
+    key: Key[Array, ""],
     draws: int = 1000,
     warmup: int = 1000,
     chains: int = 4,
@@ -151,7 +152,7 @@ def nuts(
 def hmc(
     target: Target,
     *,
-    key: jax.Array,
+    key: Key[Array, ""],
     steps: int = 20,
     draws: int = 1000,
     warmup: int = 1000,

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import jax
 import numpyro.distributions as dist
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Shaped
 from numpyro.distributions import constraints
 
 from ..transforms._internal import lenient
@@ -22,7 +22,7 @@ GENERIC = 0.3
 """How far from zero a real parameter is moved to, in place of zero itself."""
 
 
-def own_probabilities(distribution: Any, values: jax.Array) -> jax.Array:
+def own_probabilities(distribution: Any, values: Shaped[Array, " k *event"]) -> Float[Array, " k *batch"]:
     """exp(log_prob) at the support (k, *event_shape), and its derivative from just inside; shape (k, *batch_shape)."""
     inside = _exp_log_prob(_inward(distribution), values)
     return lax.stop_gradient(_exp_log_prob(distribution, values)) + inside - lax.stop_gradient(inside)

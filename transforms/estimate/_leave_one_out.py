@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from .._arguments import objective_function, whole
 from .._errors import ObjectiveError
@@ -16,7 +17,7 @@ from ._stated import stated
 from ._surrogate import Scored, scored
 
 
-def lanes_of(what: str, fun: Callable, key: jax.Array, n: int, args: tuple, kwargs: dict) -> Scored:
+def lanes_of(what: str, fun: Callable, key: Key[Array, ""], n: int, args: tuple, kwargs: dict) -> Scored:
     """`n` independent runs of a scalar objective, with their scores: arrays of shape (n,)."""
     run = scored(fun, what)
     found = jax.vmap(lambda k: run(k, *args, **kwargs))(jax.random.split(key, n))
@@ -59,7 +60,7 @@ def leave_one_out(fun: Callable, n: int) -> Callable:
     objective_function("leave_one_out", fun)
     n = whole("leave_one_out", "n, the number of samples,", n, ObjectiveError, least=2)
 
-    def objective(key: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    def objective(key: Key[Array, ""], *args: Any, **kwargs: Any) -> Float[Array, ""]:
         value, score, control = lanes_of("leave_one_out", fun, key, n, args, kwargs)
         others = lax.stop_gradient((jnp.sum(value) - value) / (n - 1))
         box = magic_box(score)

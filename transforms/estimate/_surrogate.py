@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float
 
 from .._errors import EstimatorError, name_of
 from .._estimator import Direct
@@ -44,8 +45,8 @@ class Scored(NamedTuple):
     """
 
     value: Any
-    score: jax.Array
-    control: jax.Array
+    score: Float[Array, ""]
+    control: Float[Array, ""]
 
 
 def _traced(fun, args, kwargs):
@@ -165,7 +166,7 @@ def check_pathwise(what: str, fun: Callable, *args: Any) -> None:
             )
 
 
-def with_surrogate(value: jax.Array, surrogate: jax.Array) -> jax.Array:
+def with_surrogate(value: Float[Array, ""], surrogate: Float[Array, ""]) -> Float[Array, ""]:
     """The value, with the derivative of the surrogate, which has itself no derivative (asking is an error).
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Key
 
 from .._distribution import WeakDerivative
 from .._estimator import Fork
@@ -38,7 +39,7 @@ class Arm(Fork):
         """Refuse all but two-valued draws."""
         return refuse_unless_binary(distribution)
 
-    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+    def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The mirrored draw; the coefficient of each log odds is u - 1/2."""
         found = finite(distribution)
         _, u, mirrored, odds = _mirrored(found, key, value)
@@ -52,7 +53,7 @@ class DisArm(Fork):
         """Refuse all but two-valued draws."""
         return refuse_unless_binary(distribution)
 
-    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+    def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The mirrored draw; the coefficient of each log odds is ARM's, averaged over the noise given both draws."""
         found = finite(distribution)
         drawn, _, mirrored, odds = _mirrored(found, key, value)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from .._estimator import Enumerate
 from .._pytree import size
@@ -34,7 +35,7 @@ class Enum(Enumerate):
             )
         return None
 
-    def enumerate(self, distribution: Any) -> tuple[Any, jax.Array]:
+    def enumerate(self, distribution: Any) -> tuple[Shaped[Array, " k *value"], Float[Array, " k"]]:
         """The joint support of all elements of the site, and its probabilities."""
         found = finite(distribution)
         k, n = found.p.shape[0], size(found.batch)

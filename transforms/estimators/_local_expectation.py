@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jax import numpy as jnp
+from jaxtyping import Array, Key
 
 from .._distribution import WeakDerivative
 from .._estimator import Fork
@@ -19,7 +19,7 @@ class LocalExpectation(Fork):
         """Refuse infinite supports."""
         return refuse_infinite(distribution)
 
-    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+    def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The support points other than the drawn one, with their probabilities as coefficients.
 
         The drawn value itself would compare the objective with itself: k values need k - 1 runs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
+from jaxtyping import Array, Key
 
 from .._distribution import WeakDerivative, elementwise, weak_derivative
 from .._errors import EstimatorError
@@ -24,7 +24,7 @@ class Mvd(Fork):
             "the distribution can, or register one with `weak_derivative.register`."
         )
 
-    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+    def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The family's weak derivative, element by element."""
         found = weak_derivative(elementwise(distribution), key, value)
         if found is None:

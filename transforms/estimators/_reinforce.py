@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from .._arguments import real
 from .._distribution import elementwise, held, log_density, moving_support
@@ -30,7 +30,7 @@ class Reinforce(Direct):
             "where the distribution can; bounds that are not trained can be Python numbers or NumPy arrays."
         )
 
-    def draw(self, key: jax.Array, distribution: Any) -> Drawn:
+    def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
         """Draw without derivative, and give back the log density as the score term, one per element."""
         value = stop_gradient(noise(key, held(distribution)))
         return Drawn(value, log_density(elementwise(distribution), value, inside=True), self.baseline)

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Key
 
 from .._arguments import finite_real, flag, positive
 from .._arguments import function as check_function
@@ -61,7 +62,7 @@ class Relax(Path, Direct):
         """Refuse infinite supports."""
         return refuse_infinite(distribution)
 
-    def draw(self, key: jax.Array, distribution: Any) -> Drawn:
+    def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
         """Draw without derivative; the score term, and the control variate c(z) - c(z~) box."""
         value = stop_gradient(noise(key, held(distribution)))
         found, flat = finite(distribution), elementwise(distribution)

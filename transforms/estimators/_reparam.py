@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import jax
+from jaxtyping import Array, Key
 
 from .._arguments import flag
 from .._distribution import reparameterised
@@ -34,7 +34,7 @@ class Reparam(Path, Direct):
             "biased. Write `reinforce()`, or `mvd()`, `local_expectation()` or `enum()` where its support is finite."
         )
 
-    def draw(self, key: jax.Array, distribution: Any) -> Drawn:
+    def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
         """Draw, keeping the derivative of the sampler."""
         return Drawn(noise(key, distribution))
 

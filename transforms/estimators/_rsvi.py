@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jaxtyping import Array, Key
 
 from .._arguments import flag, whole
 from .._distribution import elementwise, held
@@ -68,7 +69,7 @@ class Rsvi(Path, Direct):
             "distribution can, else `reinforce()`, or register one with `accepted_noise.register`."
         )
 
-    def draw(self, key: jax.Array, distribution: Any) -> Drawn:
+    def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
         """The usual draw, its path through the accepted noise, and the score of that noise."""
         value = stop_gradient(noise(key, held(distribution)))
         found = accepted_noise(elementwise(distribution), auxiliary(key), value, self.augmentation)

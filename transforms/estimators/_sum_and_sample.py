@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from jax import numpy as jnp
+from jaxtyping import Array, Key
 
 from .._arguments import whole
 from .._distribution import WeakDerivative
@@ -35,7 +36,7 @@ class SumAndSample(Fork):
             )
         return refuse_infinite(distribution)
 
-    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+    def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The k likeliest values with their probabilities, and one of the others, independent of the drawn value."""
         found = finite(distribution)
         order = jnp.argsort(-found.fixed, axis=0)

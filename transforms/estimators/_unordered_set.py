@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Key
 
 from .._arguments import whole
 from .._distribution import WeakDerivative
@@ -88,7 +89,7 @@ class UnorderedSet(Fork):
             )
         return refuse_infinite(distribution)
 
-    def fork(self, key: jax.Array, distribution: Any, value: Any) -> WeakDerivative:
+    def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The others of the set, drawn from what the drawn value leaves."""
         found = finite(distribution)
         index = _others(found, found.which(value), key, self.k)

@@ -14,6 +14,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import Array, Key
 
 from .. import _distribution as _d
 from .._errors import BiasedGradientError, RandomKeyError, name_of
@@ -122,7 +123,7 @@ def bind_site(label: Any, key: jax.Array, distribution: Any, estimator: Any) -> 
     return tree.unflatten(_bind(key, *arrays, *extra, site=site))
 
 
-def noise(key: jax.Array, distribution: Any) -> Any:
+def noise(key: Key[Array, ""], distribution: Any) -> Any:
     """Draw on behalf of an estimator: never reinterpreted, and differentiable as the sampler itself is.
 
     Example:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jaxtyping import Array, Float
 
 from .._distribution import held
 from .._errors import EstimatorError
@@ -19,7 +20,7 @@ from .._pytree import size, stop_gradient
 from ._site import Site, auxiliary, noise
 
 
-def magic_box(score: jax.Array) -> jax.Array:
+def magic_box(score: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """exp(score - stop_gradient(score)): one in value, the score function in derivative, to every order (DiCE).
 
     Source: Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator, 2018.
