@@ -1,8 +1,9 @@
 """Densities that are estimates: the two laws, by exact enumeration; what they refuse; what they cost.
 
 For every algorithm, K = 1 and 3, nested or not: assess gives w with E[w] = mu(x), simulate gives (x, w) with
-E[1{x = v} / w] = 1 for each v. The second is E[1/w | x] = 1/mu(x) and x ~ mu in one equation, and the first summed over
-x is the total mass. Both are enumerated by `exact_expectation`, so no statistics: tolerance 1e-9.
+E[1{x = v} / w] = 1 for each v. The second is E[1/w | x] = 1/mu(x) and x ~ mu in one equation. Both are enumerated by
+`exact_expectation`, so no statistics; mu itself is a sum in NumPy, over every run where it is that of an algorithm.
+Tolerance 1e-9.
 """
 
 import dataclasses
@@ -208,6 +209,112 @@ def inverse_masses(q, args, values, cells=4):
     return exactly(program, cells=cells)
 
 
+# ---- their laws, in NumPy -------------------------------------------------------------------------------------------
+
+
+def coin(p):
+    return np.array([1.0 - p, p])
+
+
+def of_pair(p):
+    """p(x) of `pair`, by hand."""
+    return coin(0.75 * p + 0.25 * (1.0 - p))
+
+
+def move_and_emit(*, nested):
+    """P(z = 1 | state) and P(y = 1 | z) of a step."""
+    probabilities = (of_pair(0.5)[1], of_pair(0.75)[1]), (of_pair(0.25)[1], of_pair(0.75)[1])
+    return probabilities if nested else ((0.25, 0.75), (0.25, 0.75))
+
+
+def likelihood_of(ys, *, nested):
+    """p(y) of the chain, by a sum over the states."""
+    move, emit = map(np.array, move_and_emit(nested=nested))
+    alpha = np.array([1.0, 0.0])
+    for y in ys:
+        alpha = np.array([alpha @ (1.0 - move), alpha @ move]) * (emit if y else 1.0 - emit)
+    return alpha.sum()
+
+
+def of_chain(length, *, nested):
+    return [likelihood_of(ys, nested=nested) for ys in itertools.product((0, 1), repeat=length)]
+
+
+def resampled(n, draws):
+    """The law of one of n draws, each (probability, u, what is said to be its density), chosen by gamma / density."""
+    gamma, law = np.array([0.25 * 0.25, 0.75 * 0.75]), np.zeros(2)
+    for each in itertools.product(draws, repeat=n):
+        weights = np.array([gamma[u] / density for _, u, density in each])
+        probability = np.prod([p for p, _, _ in each])
+        for (_, u, _), weight in zip(each, weights / weights.sum(), strict=True):
+            law[u] += probability * weight
+    return law
+
+
+def plainly(p):
+    """Draws of a coin, with its own density."""
+    return [(coin(p)[u], u, coin(p)[u]) for u in (0, 1)]
+
+
+def blurred_draws():
+    """Draws of `blurred_half`, whose density is the mean of two given what is marginalised, one of them the draw's."""
+    given = [coin(0.5), coin(0.25)]
+    return [
+        (0.25 * given[a][u], u, (given[a][u] + given[b][u]) / 2.0) for a, b, u in itertools.product((0, 1), repeat=3)
+    ]
+
+
+def filtered_paths(threshold):
+    """The law of the path that two particles end with, over two steps: a sum over all their runs."""
+    move, emit = move_and_emit(nested=False)
+    law = dict.fromkeys(itertools.product((0, 1), repeat=2), 0.0)
+    for first in itertools.product((0, 1), repeat=2):
+        weights = np.array([coin(emit[z])[1] for z in first])
+        resamples = threshold is None or weights.sum() ** 2 / (weights**2).sum() < threshold * 2
+        carried = np.ones(2) if resamples else weights
+        for ancestors in itertools.product((0, 1), repeat=2):
+            chance = np.prod(weights[list(ancestors)] / weights.sum()) if resamples else float(ancestors == (0, 1))
+            for last in itertools.product((0, 1), repeat=2):
+                paths = [(first[a], z) for a, z in zip(ancestors, last, strict=True)]
+                made = np.prod([coin(move[0])[z] for z in first]) * np.prod([coin(move[s])[z] for s, z in paths])
+                final = carried * np.array([coin(emit[z])[0] for z in last])
+                for path, share in zip(paths, final / final.sum(), strict=True):
+                    law[path] += made * chance * share
+    return list(law.values())
+
+
+def summed_with_estimates():
+    """The law of y in `outer` given x = 1 where each value of y is summed with an estimate of p(x = 1) of its own."""
+    estimates = [(0.75, 9 / 16), (0.5, 6 / 16), (0.25, 1 / 16)]  # of two draws of u
+    law = np.zeros(2)
+    for (no, p), (yes, q) in itertools.product(estimates, repeat=2):
+        joint = np.array([no, yes]) * coin(0.75)
+        law += p * q * joint / joint.sum()
+    return law
+
+
+PAIRS, YS_OF_CHAIN = of_pair(0.75), of_chain(2, nested=False)
+LAWS = {
+    **{f"marginal: {name}": PAIRS for name, (_, _, values) in MARGINALS.items() if set(values[0]) == {"x"}},
+    **{f"marginal: {name}": YS_OF_CHAIN for name in MARGINALS if name.startswith(("forward", "smc"))},
+    "marginal: importance over a marginal": PAIRS @ [coin(0.5), coin(0.75)],
+    "marginal: importance keeping a marginal": PAIRS,
+    "marginal: exact over a marginal": PAIRS,
+    "marginal: smc 1 over marginals": of_chain(2, nested=True),
+    "marginal: smc 2 over marginals, proposal": of_chain(1, nested=True),
+    "normalize: sir 1": coin(0.25),
+    "normalize: sir 3": resampled(3, plainly(0.25)),
+    "normalize: sir 2, proposal that is a marginal": resampled(2, blurred_draws()),
+    "normalize: sir 2, proposal that is a posterior": resampled(2, plainly(0.75)),
+    "normalize: importance 3": resampled(3, plainly(0.75)),
+    "normalize: exact": coin(0.9),
+    "normalize: smc 2": filtered_paths(None),
+    "normalize: smc 2, adaptive": filtered_paths(0.9),
+    "normalize: smc 1 over marginals": [0.25, 0.25, 0.5 * 0.375, 0.5 * 0.625],
+    "normalize: exact over a marginal": summed_with_estimates(),
+}
+
+
 # ---- the two laws ---------------------------------------------------------------------------------------------------
 
 
@@ -221,8 +328,9 @@ def test_the_two_laws(name):
     q, args, values = DENSITIES[name]
     inverse, frequency = inverse_masses(q, args, values)
     np.testing.assert_allclose(inverse, 1.0, rtol=1e-9)
+    np.testing.assert_allclose(frequency, LAWS[name], rtol=1e-9)
     np.testing.assert_allclose(frequency.sum(), 1.0, rtol=1e-9)
-    np.testing.assert_allclose(masses(q, args, values), frequency, rtol=1e-9)
+    np.testing.assert_allclose(masses(q, args, values), LAWS[name], rtol=1e-9)
 
 
 def test_the_law_of_a_marginal_is_the_marginal():
@@ -339,16 +447,6 @@ def test_smc_with_three_particles(name):
             check_mean(jnp.where(jnp.all(path == jnp.array(v)[None], axis=1), jnp.exp(-trace.logp), 0.0), 1.0)
 
 
-def likelihood_of(ys, *, nested):
-    """p(y) by a sum over the states in NumPy; p(x = 1) of `pair` is p / 2 + 1 / 4."""
-    move = np.array([0.5, 0.625]) if nested else np.array([0.25, 0.75])
-    emit = np.array([0.375, 0.625]) if nested else np.array([0.25, 0.75])
-    alpha = np.array([1.0, 0.0])
-    for y in ys:
-        alpha = np.array([alpha @ (1.0 - move), alpha @ move]) * (emit if y else 1.0 - emit)
-    return alpha.sum()
-
-
 # ---- every operation ------------------------------------------------------------------------------------------------
 
 
@@ -359,7 +457,7 @@ def program(p):
 
 
 def test_operations_on_a_program_with_a_marginal_inside():
-    log_inner = {v: float(tg.marginal(pair, "x", tg.exact()).assess({"x": v}, 0.75)[0]) for v in (0, 1)}
+    log_inner, log_y = np.log(of_pair(0.75)), np.log([0.5, 0.75])  # p(x), and p(y = 1 | x)
     made, weight = program.generate(KEY, {"inner": {"x": 1}}, 0.75)
     np.testing.assert_allclose(weight, log_inner[1], rtol=1e-6)
     made, weight = program.generate(KEY, {"y": 1}, 0.75)
@@ -368,12 +466,12 @@ def test_operations_on_a_program_with_a_marginal_inside():
     other = 1 - int(made.choices["inner"]["x"])
     changed, weight, discarded = program.update(KEY, made, {"inner": {"x": other}}, 0.75)
     assert int(discarded["inner"]["x"]) == 1 - other
-    np.testing.assert_allclose(weight, changed.logp - made.logp, rtol=1e-5)
+    joint = log_inner + log_y
+    np.testing.assert_allclose([made.logp, changed.logp], [joint[1 - other], joint[other]], rtol=1e-5)
+    np.testing.assert_allclose(weight, joint[other] - joint[1 - other], rtol=1e-5)
     again, weight, discarded = program.regenerate(KEY, made, "inner", 0.75)
     assert set(discarded["inner"]) == {"x"}
-    gained = again.logp - log_inner[int(again.choices["inner"]["x"])]
-    kept = made.logp - log_inner[int(made.choices["inner"]["x"])]
-    np.testing.assert_allclose(weight, gained - kept, atol=1e-5)
+    np.testing.assert_allclose(weight, log_y[int(again.choices["inner"]["x"])] - log_y[1 - other], atol=1e-5)
 
 
 @pytest.mark.usefixtures("double")
