@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax
+from typing_extensions import ParamSpec
 
 from .._errors import AddressError, DensityError
 from ..transforms import ArgumentError, RandomKeyError
@@ -19,9 +20,13 @@ from ..transforms._internal import as_array, check_key, whole
 from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, paths
 from ._bound_methods import Plain
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap
+from ._docstrings import shows_wrapped
 from ._operations import Assess, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
 from ._overrides import Overrides, isolated, override
-from ._trace import Trace
+from ._trace import R, Trace
+
+P = ParamSpec("P", default=...)
+"""The parameters of a generative function, to a type checker."""
 
 
 def arguments(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -31,7 +36,7 @@ def arguments(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     return jax.tree.map(as_array, (args, kwargs))
 
 
-class Call(eqx.Module):
+class Call(eqx.Module, Generic[R]):
     """A generative function with its arguments, ready to be sampled at an address."""
 
     function: GenerativeFunction
@@ -39,8 +44,10 @@ class Call(eqx.Module):
     kwargs: dict
 
 
-class GenerativeFunction(Plain):
+class GenerativeFunction(Plain, Generic[P, R]):
     """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address.
+
+    To a type checker it is `GenerativeFunction[parameters, what it returns]`, and `GenerativeFunction` is any one.
 
     Example:
         >>> import jax, tracegrad as tg
@@ -60,7 +67,7 @@ class GenerativeFunction(Plain):
         """What messages call it."""
         return type(self).__name__.lower()
 
-    def __call__(self, *args, **kwargs) -> Call:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """The function with its arguments, for `sample(address, f(args))`."""
         return Call(self, *arguments(args, kwargs))
 
@@ -79,7 +86,7 @@ class GenerativeFunction(Plain):
 
     # ---- operations ----
 
-    def simulate(self, key: jax.Array, *args, **kwargs) -> Trace:
+    def simulate(self, key: jax.Array, *args: P.args, **kwargs: P.kwargs) -> Trace[R]:
         """Draw choices t ~ p(.; args).
 
         Args:
@@ -100,12 +107,12 @@ class GenerativeFunction(Plain):
         check_key(key, f"{self.name}.simulate")
         return self._trace(self._visit(Simulate(), key, None, None, args, kwargs, "choices"), args, kwargs)
 
-    def propose(self, key: jax.Array, *args, **kwargs) -> tuple[Choices, jax.Array, Any]:
+    def propose(self, key: jax.Array, *args: P.args, **kwargs: P.kwargs) -> tuple[Choices, jax.Array, R]:
         """Draw choices t ~ p(.; args), and return (t, log p(t; args), retval)."""
         tr = self.simulate(key, *args, **kwargs)
         return tr.choices, tr.logp, tr.retval
 
-    def assess(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> tuple[jax.Array, Any]:
+    def assess(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> tuple[jax.Array, R]:
         """The log density of full choices, log p(choices; args), and the return value.
 
         Args:
@@ -124,7 +131,7 @@ class GenerativeFunction(Plain):
         out = self._visit(Assess(), key, choices, None, args, kwargs, "choices")
         return out.logp, out.retval
 
-    def generate(self, key: jax.Array, constraints: Mapping, *args, **kwargs) -> tuple[Trace, jax.Array]:
+    def generate(self, key: jax.Array, constraints: Mapping, *args, **kwargs) -> tuple[Trace[R], jax.Array]:
         """Draw a trace that agrees with constraints; the rest is drawn as the program says.
 
         Returns:
@@ -274,7 +281,7 @@ class GenerativeFunction(Plain):
         """
         return Combined(self, Masked())
 
-    def with_estimators(self, estimators: Mapping) -> GenerativeFunction:
+    def with_estimators(self, estimators: Mapping) -> GenerativeFunction[P, R]:
         """The same program with other gradient estimators, chosen by address.
 
         Args:
@@ -319,7 +326,7 @@ class Combined(GenerativeFunction):
         return self.combinator.visit(self.function.visit, operation, key, given, path, args)
 
 
-class Around(GenerativeFunction):
+class Around(GenerativeFunction[P, R]):
     """A generative function around another, visited in another way: the same program, under the same name."""
 
     function: GenerativeFunction
@@ -334,12 +341,18 @@ class Around(GenerativeFunction):
         """That of the function."""
         return self.function.origin
 
+    @property
+    def __wrapped__(self) -> Any:
+        """The function, for `inspect` and editors."""
+        return self.function
+
     def _takes(self, n: int) -> bool:
         """As the function."""
         return self.function._takes(n)
 
 
-class Overridden(Around):
+@shows_wrapped
+class Overridden(Around[P, R]):
     """A generative function with estimators chosen from outside."""
 
     overrides: Overrides
