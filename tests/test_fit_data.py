@@ -57,6 +57,24 @@ def test_indices_are_those_of_the_rows_and_of_an_order_of_their_own_in_each_pass
     assert len({tuple(order) for order in passes}) == 3
 
 
+@pytest.mark.parametrize("around", ["with_estimators", "leave_one_out"])
+def test_what_is_put_around_an_objective_passes_on_what_it_names(around):
+    """The weight of a minibatch is three here; without it the parameter would go a third as far."""
+    heads = tg.gen(lambda w: tg.sample("b", tg.dist.Bernoulli(logits=w)))
+
+    def objective(key, w, batch, scale=1.0):
+        return scale * w * batch.mean() + 0.0 * heads.simulate(key, w).retval.astype(float)
+
+    made = {
+        "with_estimators": lambda: tg.with_estimators(tg.expectation(objective), {"b": tg.mvd()}),
+        "leave_one_out": lambda: tg.leave_one_out(objective, 2),
+    }[around]()
+    found = run(made, 0.0, data=jnp.ones(6), batch_size=2, steps=1)
+    plain = run(lambda key, w, batch, scale: scale * w * batch.mean(), 0.0, data=jnp.ones(6), batch_size=2, steps=1)
+    np.testing.assert_allclose(found.params, plain.params, rtol=1e-5)
+    assert found.params != 0.0
+
+
 def test_without_names_nothing_is_given():
     seen = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import jax
 from jax import numpy as jnp
@@ -72,9 +72,30 @@ def _check_lane(mapped, *, program: Program):
         )
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 bind = make_primitive("expectation", run=_run, shapes=_shapes, jvp=_jvp, check_lane=_check_lane)
 
 
+@overload
+def expectation(
+    fun: Callable[P, R],
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    forks: int | None = None,
+    credit: bool = True,
+) -> Callable[P, R]: ...
+@overload
+def expectation(
+    fun: None = None,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    forks: int | None = None,
+    credit: bool = True,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def expectation(
     fun: Callable | None = None,
     *,

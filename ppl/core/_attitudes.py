@@ -7,11 +7,11 @@ from typing import Any
 import equinox as eqx
 
 from ._arguments import generative
-from ._generative import Around, GenerativeFunction
+from ._generative import Around, GenerativeFunction, P, R
 from ._guide_supports import Supports
 
 
-class Attentive(Around):
+class Attentive(Around[P, R]):
     """A generative function whose every visit has some of its attitude changed; see `Attitude`."""
 
     attitude: tuple[tuple[str, Any], ...] = eqx.field(static=True)
@@ -27,7 +27,7 @@ def compared(guide: GenerativeFunction, model: GenerativeFunction) -> tuple[Gene
     return Attentive(guide, (("drawn", supports),)), Attentive(model, (("weighed", supports),))
 
 
-def validated(function: GenerativeFunction) -> GenerativeFunction:
+def validated(function: GenerativeFunction[P, R]) -> GenerativeFunction[P, R]:
     """The same program, in which the values given to it are checked against their supports while it runs.
 
     Values that are known before a program runs are checked without asking. Those that are traced, by `jit`, `vmap`,

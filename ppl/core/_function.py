@@ -13,20 +13,23 @@ import importlib
 import operator
 import sys
 import traceback
+import types
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Concatenate, overload
 
 import equinox as eqx
 import jax
 from jax import numpy as jnp
+from typing_extensions import ParamSpec
 
 from .._errors import AddressError, ChoiceError, DensityError
 from ..transforms import Estimator, EstimatorError, RandomKeyError
 from ..transforms._internal import function as check_function
 from ..transforms._internal import real, suspended, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
-from ._generative import Around, Call, GenerativeFunction
+from ._docstrings import shows_wrapped
+from ._generative import Around, Call, GenerativeFunction, P, R
 from ._given_values import conform
 from ._operations import At, Given, Operation, Outcome
 from ._overrides import chosen
@@ -178,13 +181,17 @@ class Frame:
         return jax.random.fold_in(self.key, self._number(address))
 
 
+Q = ParamSpec("Q")
+"""The parameters of a method after its first, to a type checker."""
+
 _frame: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("frame", default=None)
 
 
-class Function(GenerativeFunction):
+@shows_wrapped
+class Function(GenerativeFunction[P, R]):
     """A Python function as a generative function; see `gen`."""
 
-    function: Callable = eqx.field(static=True)
+    function: Callable[P, R] = eqx.field(static=True)
 
     @property
     def name(self) -> str:
@@ -221,7 +228,12 @@ class Function(GenerativeFunction):
         logp, weight = _sum(frame.logps), _sum(frame.weights)
         return Outcome(retval, frame.choices, logp, weight, frame.discarded, frame.records)
 
-    def inline(self, *args, **kwargs) -> Any:
+    @property
+    def __wrapped__(self) -> Callable[P, R]:
+        """The function: `inspect` and editors follow it to its signature and its source."""
+        return self.function
+
+    def inline(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function as a part of the calling one: its addresses become the caller's own.
 
         Returns:
@@ -231,6 +243,10 @@ class Function(GenerativeFunction):
             raise AddressError(f"{self.name}.inline(...) was called outside a generative function.")
         return self.function(*args, **kwargs)
 
+    @overload
+    def __get__(self, instance: None, owner: Any = None) -> Function[P, R]: ...
+    @overload
+    def __get__(self: Function[Concatenate[Any, Q], R], instance: object, owner: Any = None) -> Method[Q, R]: ...
     def __get__(self, instance, owner=None):
         return self if instance is None else Method(self, instance)
 
@@ -255,17 +271,22 @@ def _find(module: str, name: str) -> Any:
         return None
 
 
-class Method(Around):
+class Method(Around[P, R]):
     """A generative function that was defined as a method, with its instance."""
 
-    function: Function
+    function: Any  # a `Function`, which a type checker would take for a method of this class
     instance: Any
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the instance in front."""
         return self.function.visit(operation, key, given, path, (self.instance, *args), kwargs)
 
-    def inline(self, *args, **kwargs) -> Any:
+    @property
+    def __wrapped__(self) -> Callable[P, R]:
+        """The method of the instance, for `inspect` and editors."""
+        return types.MethodType(self.function.function, self.instance)
+
+    def inline(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the method as a part of the calling function; see `Function.inline`."""
         return self.function.inline(self.instance, *args, **kwargs)
 
@@ -315,6 +336,10 @@ def _sum(terms):
     return sum(terms[1:], terms[0]) if terms else jnp.zeros((), float)
 
 
+@overload
+def gen(function: GenerativeFunction[P, R]) -> GenerativeFunction[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def gen(function: Callable[P, R]) -> Function[P, R]: ...
 def gen(function: Callable) -> GenerativeFunction:
     """Make a Python function a generative function.
 
@@ -349,6 +374,10 @@ def gen(function: Callable) -> GenerativeFunction:
     return Function(check_function("gen", "a function", function, AddressError))
 
 
+@overload
+def sample(address: str, what: Call[R], *, estimator: None = None) -> R: ...
+@overload
+def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> Any: ...
 def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> Any:
     """Sample at an address of the generative function that is running.
 

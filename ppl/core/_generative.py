@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax
+from typing_extensions import ParamSpec
 
 from .._errors import AddressError, ChoiceError, DensityError
 from ..transforms import ArgumentError, RandomKeyError
@@ -22,10 +23,14 @@ from ._bound_methods import Plain
 from ._by_address import ByAddress, InForce
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, While
 from ._coordinates import coordinates_of
+from ._docstrings import shows_wrapped
 from ._operations import Assess, AssessEach, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
 from ._overrides import Overrides, isolated, override
 from ._scales import scales_of
-from ._trace import Trace
+from ._trace import R, Trace
+
+P = ParamSpec("P", default=...)
+"""The parameters of a generative function, to a type checker."""
 
 
 def arguments(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -35,7 +40,7 @@ def arguments(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     return jax.tree.map(as_array, (args, kwargs))
 
 
-class Call(eqx.Module):
+class Call(eqx.Module, Generic[R]):
     """A generative function with its arguments, ready to be sampled at an address."""
 
     function: GenerativeFunction
@@ -43,8 +48,10 @@ class Call(eqx.Module):
     kwargs: dict
 
 
-class GenerativeFunction(Plain):
+class GenerativeFunction(Plain, Generic[P, R]):
     """A distribution over choices and a return value. Make one with `gen`; call it to sample it at an address.
+
+    To a type checker it is `GenerativeFunction[parameters, what it returns]`, and `GenerativeFunction` is any one.
 
     Example:
         >>> import jax, tracegrad as tg
@@ -64,7 +71,7 @@ class GenerativeFunction(Plain):
         """What messages call it."""
         return type(self).__name__.lower()
 
-    def __call__(self, *args, **kwargs) -> Call:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """The function with its arguments, for `sample(address, f(args))`."""
         return Call(self, *arguments(args, kwargs))
 
@@ -79,7 +86,7 @@ class GenerativeFunction(Plain):
 
     # ---- operations ----
 
-    def simulate(self, key: jax.Array, *args, **kwargs) -> Trace:
+    def simulate(self, key: jax.Array, *args: P.args, **kwargs: P.kwargs) -> Trace[R]:
         """Draw choices t ~ p(.; args).
 
         Args:
@@ -100,12 +107,12 @@ class GenerativeFunction(Plain):
         check_key(key, f"{self.name}.simulate")
         return self._trace(self._visit(Simulate(), key, None, None, args, kwargs, "choices"), args, kwargs)
 
-    def propose(self, key: jax.Array, *args, **kwargs) -> tuple[Choices, jax.Array, Any]:
+    def propose(self, key: jax.Array, *args: P.args, **kwargs: P.kwargs) -> tuple[Choices, jax.Array, R]:
         """Draw choices t ~ p(.; args), and return (t, log p(t; args), retval)."""
         tr = self.simulate(key, *args, **kwargs)
         return tr.choices, tr.logp, tr.retval
 
-    def assess(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> tuple[jax.Array, Any]:
+    def assess(self, choices: Mapping, *args, key: jax.Array | None = None, **kwargs) -> tuple[jax.Array, R]:
         """The log density of full choices, log p(choices; args), and the return value.
 
         Args:
@@ -151,7 +158,7 @@ class GenerativeFunction(Plain):
         """
         return self._visit(AssessEach(), key, choices, None, args, kwargs, "choices").records
 
-    def generate(self, key: jax.Array, constraints: Mapping, *args, **kwargs) -> tuple[Trace, jax.Array]:
+    def generate(self, key: jax.Array, constraints: Mapping, *args, **kwargs) -> tuple[Trace[R], jax.Array]:
         """Draw a trace that agrees with constraints; the rest is drawn as the program says.
 
         Returns:
@@ -330,7 +337,7 @@ class GenerativeFunction(Plain):
         """
         return Combined(self, Masked())
 
-    def with_estimators(self, estimators: Mapping) -> GenerativeFunction:
+    def with_estimators(self, estimators: Mapping) -> GenerativeFunction[P, R]:
         """The same program with other gradient estimators, chosen by address.
 
         Args:
@@ -347,7 +354,7 @@ class GenerativeFunction(Plain):
         """
         return Overridden(self, Overrides(estimators))
 
-    def do(self, values: Mapping) -> GenerativeFunction:
+    def do(self, values: Mapping) -> GenerativeFunction[P, R]:
         """The program after an intervention: some sites are replaced by values, whatever would have been drawn there.
 
         They are choices no more: nothing is given or weighed at them, and what comes after sees the values. (To
@@ -375,7 +382,7 @@ class GenerativeFunction(Plain):
             raise AddressError(f"do takes a dict from addresses to values, like {{'z': 1.0}}, and got {values!r}.")
         return Intervened(self, as_arrays(values))
 
-    def with_scale(self, scale: Mapping) -> GenerativeFunction:
+    def with_scale(self, scale: Mapping) -> GenerativeFunction[P, R]:
         """The same program with weights on parts of its log density: sum over addresses of scale * log p(address).
 
         A minibatch of B of N rows is `{"data": N / B}`, a tempered likelihood `{"data": 0.5}`, a beta-VAE or a
@@ -397,7 +404,7 @@ class GenerativeFunction(Plain):
         """
         return Chosen(self, "scales", scales_of(scale))
 
-    def with_coordinates(self, coordinates: Mapping) -> GenerativeFunction:
+    def with_coordinates(self, coordinates: Mapping) -> GenerativeFunction[P, R]:
         """The same program, whose latents have other coordinates on its unconstrained space, chosen by address.
 
         Addresses, choices and density are the same; what changes is where `auto` families, `nuts` and `hmc` move.
@@ -450,7 +457,7 @@ class Combined(GenerativeFunction):
         return self.combinator.visit(self.function.visit, operation, key, given, path, args)
 
 
-class Around(GenerativeFunction):
+class Around(GenerativeFunction[P, R]):
     """A generative function around another, visited in another way: the same program, under the same name."""
 
     function: GenerativeFunction
@@ -465,8 +472,17 @@ class Around(GenerativeFunction):
         """That of the function."""
         return self.function.origin
 
+    @property
+    def __wrapped__(self) -> Any:
+        """The function, for `inspect` and editors."""
+        return self.function
 
-class Chosen(Around):
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        shows_wrapped(cls)
+
+
+class Chosen(Around[P, R]):
     """A generative function with scales or coordinates chosen from outside: `field` of the attitude is which."""
 
     field: str = eqx.field(static=True)
@@ -486,7 +502,7 @@ class Chosen(Around):
         return out
 
 
-class Intervened(Around):
+class Intervened(Around[P, R]):
     """A generative function with values in place of some of its sites."""
 
     values: Choices
@@ -509,7 +525,7 @@ class Intervened(Around):
         return out
 
 
-class Overridden(Around):
+class Overridden(Around[P, R]):
     """A generative function with estimators chosen from outside."""
 
     overrides: Overrides

@@ -34,6 +34,9 @@ class Target(Plain):
         function: a generative function over the latent and the observed addresses.
         args: its arguments, a tuple; what is not a tuple of Python's own is taken as the only argument.
         observed: values at the observed addresses, a nested dict.
+        kwargs: its keyword arguments.
+        path: the addresses around it, where it is part of a larger program: messages and the choice of estimators go by
+            them.
 
     Raises:
         AddressError: `observed` is not a dict; on use, it has an address that the function does not have.
@@ -58,7 +61,7 @@ class Target(Plain):
 
     def __init__(
         self,
-        function: Any,
+        function: GenerativeFunction,
         args: Any = (),
         observed: Mapping | None = None,
         kwargs: Mapping | None = None,

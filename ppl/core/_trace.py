@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax
+from typing_extensions import TypeVar
 
 from ._addresses import Choices
 
+R = TypeVar("R", default=Any)
+"""What a generative function returns, to a type checker."""
 
-class Trace(eqx.Module):
+
+class Trace(eqx.Module, Generic[R]):
     """One run of a generative function: what it was given, what it chose, what it returned, and how likely that was.
 
     Attributes:
@@ -57,7 +61,7 @@ class Trace(eqx.Module):
         return _release(self._rest[2])
 
     @property
-    def retval(self) -> Any:
+    def retval(self) -> R:
         """The return value."""
         return _release(self._rest[3])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
@@ -13,12 +14,15 @@ from ..core._overrides import Overrides
 from ..transforms import Description, choose_estimators, describe_sites
 from ..transforms._internal import check_key, objective_function
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def _path(label: Any) -> Path:
     return label if isinstance(label, tuple) and label else (str(label),)
 
 
-def with_estimators(objective: Callable, estimators: Mapping) -> Callable:
+def with_estimators(objective: Callable[P, R], estimators: Mapping) -> Callable[P, R]:
     """The same objective with other gradient estimators, chosen by address.
 
     Args:
@@ -43,6 +47,7 @@ def with_estimators(objective: Callable, estimators: Mapping) -> Callable:
     objective_function("with_estimators", objective)
     overrides = Overrides(estimators)
 
+    @functools.wraps(objective)
     def chosen(*args, **kwargs):
         seen: set[Path] = set()
         used: set[int] = set()

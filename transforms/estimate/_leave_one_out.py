@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,7 @@ def leave_one_out(fun: Callable, n: int) -> Callable:
     objective_function("leave_one_out", fun)
     n = whole("leave_one_out", "n, the number of samples,", n, ObjectiveError, least=2)
 
+    @functools.wraps(fun)
     def objective(key: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
         value, score, control = lanes_of("leave_one_out", fun, key, n, args, kwargs)
         others = lax.stop_gradient((jnp.sum(value) - value) / (n - 1))
