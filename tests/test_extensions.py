@@ -202,6 +202,32 @@ def test_a_class_answers_by_what_it_has():
     np.testing.assert_array_equal(support(Telling(0.3)), [-1.0, 1.0])
 
 
+def test_a_class_of_numpyros_kind_says_in_one_line_whether_it_is_reparameterised():
+    class Named(dist.Distribution):
+        """By its parameters."""
+
+        arg_constraints = {"loc": dist.constraints.real}
+        reparametrized_params = ["loc"]
+
+        def __init__(self, loc):
+            self.loc = loc
+            super().__init__(jnp.shape(loc))
+
+    class Told(Named):
+        """By a flag, its parameters left out."""
+
+        reparametrized_params = []
+        has_rsample = True
+
+    class Held(dist.Normal):
+        """By a flag, against what it inherits."""
+
+        has_rsample = False
+
+    assert [reparameterised(cls(0.0)) for cls in (Named, Told, Held, dist.Normal)] == [True, True, False, True]
+    assert reparameterised(Told(jnp.zeros(2)).to_event(1))
+
+
 def test_families_of_numpyro_answer():
     assert [reparameterised(d) for d in (dist.Normal(0.0, 1.0), dist.Poisson(2.0))] == [True, False]
     assert [positive_support(d) for d in (dist.Gamma(2.0, 1.0), dist.Normal(0.0, 1.0))] == [True, False]

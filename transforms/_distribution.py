@@ -125,8 +125,8 @@ class WeakDerivative(NamedTuple):
 def reparameterised(distribution: Any) -> bool:
     """Whether `sample` is differentiable in the parameters and its derivative is the pathwise one.
 
-    A class of one's own says so in one line: `has_rsample = True`; one of numpyro's kind names its parameters,
-    `reparametrized_params = ["loc", "scale"]`.
+    A class of one's own says so in one line: `has_rsample = True`. One of numpyro's kind may name its parameters
+    instead, `reparametrized_params = ["loc", "scale"]`.
 
     Example:
         >>> import jax

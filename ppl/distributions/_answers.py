@@ -5,6 +5,8 @@ Measure-valued derivatives are in `_weak_derivatives`.
 
 from __future__ import annotations
 
+import inspect
+
 import jax
 import numpy as np
 import numpyro.distributions as dist
@@ -17,6 +19,9 @@ from ..transforms import elementwise, moving_support, positive_support, reparame
 
 @reparameterised.register(dist.Distribution)
 def _(distribution) -> bool:
+    said = inspect.getattr_static(distribution, "has_rsample")
+    if isinstance(said, bool):  # a class of a user's own; numpyro's have a property
+        return said
     # A family without parameters of its own answers numpyro's `has_rsample` with True by default: mixtures, say.
     return bool(distribution.reparametrized_params) and distribution.has_rsample
 
