@@ -14,8 +14,7 @@ from unbiased_programs import precisely
 import tracegrad as tg
 from tracegrad import dist
 from tracegrad.transforms import expectation, sample
-from tracegrad.transforms.forks import _numbering
-from tracegrad.transforms.forks import _replay as _replaying
+from tracegrad.transforms.forks._one_by_one import one_by_one
 
 W = np.array([-0.4, 0.7, 0.2])
 
@@ -144,12 +143,10 @@ CHUNKED = {"many sites", "loop of lanes", "several outputs"}
     [(name, None) for name in PROGRAMS]
     + [pytest.param(n, 4, marks=[] if n in CHUNKED else [pytest.mark.slow]) for n in PROGRAMS],
 )
-def test_alternatives_together_equal_alternatives_alone(name, chunk_size, monkeypatch):
+def test_alternatives_together_equal_alternatives_alone(name, chunk_size):
     together = gradients(PROGRAMS[name], tg.mvd(), chunk_size)
-    jax.clear_caches()  # and with them what is known of jaxprs
-    monkeypatch.setattr(_numbering, "lane_axis", lambda lanes: None)
-    monkeypatch.setattr(_replaying, "lane_axis", lambda lanes: None)
-    alone = gradients(PROGRAMS[name], tg.mvd())
+    with one_by_one():
+        alone = gradients(PROGRAMS[name], tg.mvd())
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         assert np.std(np.asarray(b)) > 0.0
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
