@@ -188,6 +188,12 @@ def test_the_cost_of_lanes_that_meet_at_the_end_is_linear_in_their_number(one, s
     assert sixteen < 4.6 * four
 
 
+def test_the_base_is_run_once_however_many_alternatives_each_lane_has():
+    """Six sites, in groups of 1, 1, 2 and 2: their runs of the rest, and one of the base besides the estimate's own."""
+    once = 2 * 64 * 64
+    assert flops(heavy, tg.mvd(), 4, 6) < 1.05 * 4 * once * (6 + 6 + 5 + 2 * 4 + 2 * 2)
+
+
 def test_the_last_of_a_few_sites_is_tried_without_what_comes_before():
     """Two forks before the heavy part cost two runs of it; a fork after it costs none."""
 

@@ -31,6 +31,9 @@ from ._replay import Lanewise, Replaying, Single
 from ._stratified import some
 from .lanes import versions
 
+NONE = -1
+"""The number of no alternative."""
+
 NAMED = 4
 """How many sites a message names: as many as are read before it is clear which program is meant."""
 
@@ -122,11 +125,11 @@ def _lane_by_lane(plan, options, what):
     """The same, for alternatives of which one in each lane is put in place at a time."""
     rows, lanes = what.numbers.shape
 
-    def replay(number):
-        def program(on):
-            return _replay(plan, options, what.start, Lanewise(number, what.last, on))
+    def program(numbers):
+        return _replay(plan, options, what.start, Lanewise(numbers, what.last))
 
-        return versions(program, lanes)
+    def replay(row):
+        return versions(program, jnp.full(lanes, NONE), jnp.full(lanes, row))
 
     chunk = options.chunk_size and max(1, options.chunk_size // lanes)
     return [ls.reshape(-1, *ls.shape[2:]) for ls in _over(replay, jnp.arange(rows), chunk)]

@@ -82,9 +82,17 @@ def _values(env, atoms):
     return [same(jnp.asarray(a.val, a.aval.dtype)) if isinstance(a, Literal) else env[a] for a in atoms]
 
 
-def versions(program: Callable[[jax.Array], Any], lanes: int) -> list[jax.Array]:
-    """The outputs of `program(on)` in each version, along a leading axis of length `lanes`; see the folder's top."""
-    none, every = jnp.zeros(lanes, bool), jnp.ones(lanes, bool)
-    traced = trace(program, none)
-    inputs = [*map(same, traced.consts), Value(0, none, every)]
+def versions(program: Callable[[jax.Array], Any], base: jax.Array, other: jax.Array) -> list[jax.Array]:
+    """The outputs of a program in each version.
+
+    Args:
+        program: a function of an array whose leading axis are lanes.
+        base: its argument in the base.
+        other: what the lanes have in their versions: in version j lane j has `other[j]`, all others those of `base`.
+
+    Returns:
+        The leaves of what it returns, versions along a leading axis.
+    """
+    traced, lanes = trace(program, base), len(base)
+    inputs = [*map(same, traced.consts), Value(0, base, other)]
     return [laid_out(y, lanes) for y in run(traced.jaxpr, inputs, lanes)]

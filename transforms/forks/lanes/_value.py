@@ -1,8 +1,8 @@
 """The versions of one value, in the shortest form that holds them all.
 
 What is the same in all versions is held once. What varies along an axis, index by index, is held twice: as it is in the
-base, and with all lanes on; version j has entry j of the second along that axis, and the base's entries elsewhere. What
-varies in any other way is held in all its versions.
+base, and with all lanes changed; version j has entry j of the second along that axis, and the base's entries elsewhere.
+What varies in any other way is held in all its versions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Value(NamedTuple):
     Attributes:
         how: `SAME`, `APART`, or the axis along which it varies index by index.
         base: the value of the base; None where versions are apart.
-        varied: along an axis, the value with all lanes on; apart, the versions along a leading axis.
+        varied: along an axis, the value with all lanes changed; apart, the versions along a leading axis.
     """
 
     how: int
