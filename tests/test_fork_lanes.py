@@ -14,8 +14,7 @@ from unbiased_programs import precisely
 import tracegrad as tg
 from tracegrad import dist
 from tracegrad.transforms import expectation, sample
-from tracegrad.transforms.forks import _numbering
-from tracegrad.transforms.forks import _replay as _replaying
+from tracegrad.transforms.forks._one_by_one import one_by_one
 
 W = np.array([-0.4, 0.7, 0.2])
 
@@ -144,12 +143,10 @@ CHUNKED = {"many sites", "loop of lanes", "several outputs"}
     [(name, None) for name in PROGRAMS]
     + [pytest.param(n, 4, marks=[] if n in CHUNKED else [pytest.mark.slow]) for n in PROGRAMS],
 )
-def test_alternatives_together_equal_alternatives_alone(name, chunk_size, monkeypatch):
+def test_alternatives_together_equal_alternatives_alone(name, chunk_size):
     together = gradients(PROGRAMS[name], tg.mvd(), chunk_size)
-    jax.clear_caches()  # and with them what is known of jaxprs
-    monkeypatch.setattr(_numbering, "lane_axis", lambda lanes: None)
-    monkeypatch.setattr(_replaying, "lane_axis", lambda lanes: None)
-    alone = gradients(PROGRAMS[name], tg.mvd())
+    with one_by_one():
+        alone = gradients(PROGRAMS[name], tg.mvd())
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         assert np.std(np.asarray(b)) > 0.0
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
@@ -189,6 +186,12 @@ def test_the_cost_of_lanes_that_meet_at_the_end_is_linear_in_their_number(one, s
     four, sixteen = (flops(one, tg.mvd(), lanes, sites) for lanes in (4, 16))
     # Four times the lanes, and 16 x 16 in place of 4 x 4 numbers under the logsumexp, which are few.
     assert sixteen < 4.6 * four
+
+
+def test_the_base_is_run_once_however_many_alternatives_each_lane_has():
+    """Six sites, in groups of 1, 1, 2 and 2: their runs of the rest, and one of the base besides the estimate's own."""
+    once = 2 * 64 * 64
+    assert flops(heavy, tg.mvd(), 4, 6) < 1.05 * 4 * once * (6 + 6 + 5 + 2 * 4 + 2 * 2)
 
 
 def test_the_last_of_a_few_sites_is_tried_without_what_comes_before():

@@ -284,7 +284,9 @@ MUTANTS = {
     ),
     "versions without their base": (
         "particles under mvd",
-        wrapped("transforms.forks._lanes:_diagonal", lambda original: lambda *args: jnp.ones_like(original(*args))),
+        wrapped(
+            "transforms.forks.lanes._value:_diagonal", lambda original: lambda *args: jnp.ones_like(original(*args))
+        ),
     ),
     "versions of a product missed": (
         "particles under mvd",

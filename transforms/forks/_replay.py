@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax import lax
@@ -88,31 +88,27 @@ class Single(Alternative):
 
 
 class Lanewise(Alternative):
-    """An alternative in each lane of an axis that `on` names; numbers are those of one lane, where it has this axis."""
-
-    def __init__(self, number: jax.Array, last: Any, on: jax.Array):
-        super().__init__(number, last)
-        self.on = on
+    """An alternative in each lane of an axis: `number` has one for each, counted among those of its lane."""
 
     def at(self, number):
-        """Another one, in the same lanes."""
-        return Lanewise(number, self.last, self.on)
+        """Others, in the same lanes."""
+        return Lanewise(number, self.last)
 
     def width(self, step):
         """How many alternatives each lane has at a step."""
-        return len(numbering(step).get(len(self.on), ()))
+        return len(numbering(step).get(len(self.number), ()))
 
     def width_of(self, jaxpr):
         """How many alternatives each lane has in a body."""
-        return len(numbering_of(jaxpr).get(len(self.on), ()))
+        return len(numbering_of(jaxpr).get(len(self.number), ()))
 
     def inside(self, construct):
         """None where alternatives are not numbered lane by lane (in a branch)."""
         return self if construct.lanewise else None
 
     def put(self, values, alternatives, shape, lanes):
-        """In place in each lane that is on."""
+        """Each in its lane, where the site has this axis."""
         axis = lane_axis(lanes)
-        if axis is None or lanes[axis] != len(self.on):
+        if axis is None or lanes[axis] != len(self.number):
             return values
-        return replace_lanes(values, alternatives, shape, axis, self.number, self.on)
+        return replace_lanes(values, alternatives, shape, axis, self.number)

@@ -1,7 +1,7 @@
 """What forks add to an estimate: how the objective changes with each alternative, times the alternative's coefficient.
 
 The program runs again from the forking step with the alternatives put in place: those of a group of steps (`_groups`)
-by one `vmap` from the first of them on, and alternatives in lanes that do not touch each other in one run (`_lanes`).
+by one `vmap` from the first of them on, and alternatives in lanes that do not touch each other in one run (`lanes`).
 Some of the alternatives, drawn at random, are run from the first step of all.
 """
 
@@ -25,11 +25,14 @@ from ..program._site import again, auxiliary
 from ..program._width import width
 from ._first_order_sum import fork_sum
 from ._groups import groups_of
-from ._lanes import versions
 from ._numbering import alone, numbering_of_steps
 from ._one_by_one import is_one_by_one
 from ._replay import Lanewise, Replaying, Single
 from ._stratified import some
+from .lanes import versions
+
+NONE = -1
+"""The number of no alternative."""
 
 NAMED = 4
 """How many sites a message names: as many as are read before it is clear which program is meant."""
@@ -122,11 +125,11 @@ def _lane_by_lane(plan, options, what):
     """The same, for alternatives of which one in each lane is put in place at a time."""
     rows, lanes = what.numbers.shape
 
-    def replay(number):
-        def program(on):
-            return _replay(plan, options, what.start, Lanewise(number, what.last, on))
+    def program(numbers):
+        return _replay(plan, options, what.start, Lanewise(numbers, what.last))
 
-        return versions(program, lanes)
+    def replay(row):
+        return versions(program, jnp.full(lanes, NONE), jnp.full(lanes, row))
 
     chunk = options.chunk_size and max(1, options.chunk_size // lanes)
     return [ls.reshape(-1, *ls.shape[2:]) for ls in _over(replay, jnp.arange(rows), chunk)]

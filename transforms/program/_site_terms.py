@@ -167,19 +167,26 @@ def replace_one(values, alternatives, shape: ForkShape, number: Any) -> list:
     return [one(v, a) for v, a in zip(values, alternatives, strict=True)]
 
 
-def replace_lanes(values, alternatives, shape: ForkShape, axis: int, number: Any, on: jax.Array) -> list:
-    """The values with an alternative in place in every lane along `axis` that is `on`.
+def replace_lanes(values, alternatives, shape: ForkShape, axis: int, numbers: jax.Array) -> list:
+    """The values with an alternative in place in each lane along an axis: in lane i that of number `numbers[i]`.
 
-    `number` counts the alternatives of one lane; the values are as they are where it is none of this site's.
+    A number counts the alternatives of one lane; the values are as they are where it is none of this site's.
     """
     others = [1 if i == axis else n for i, n in enumerate(shape.elements)]
-    n = size(others)
-    which = jnp.clip(number // n, 0, shape.alternatives - 1)
-    here = (jnp.arange(n) == number % n).reshape(others) & (number >= 0) & (number < n * shape.alternatives)
-    here = here & on.reshape([-1 if i == axis else 1 for i in range(len(others))])
+    n, along = size(others), [-1 if i == axis else 1 for i in range(len(others))]
+    which = jnp.clip(numbers // n, 0, shape.alternatives - 1)
+    numbers = numbers.reshape(along)
+    here = (jnp.arange(n).reshape(others) == numbers % n) & (numbers >= 0) & (numbers < n * shape.alternatives)
+
+    def choose(alternative):
+        if shape.alternatives == 1:
+            return alternative[0]
+        return jax.vmap(lambda a, i: lax.dynamic_index_in_dim(a, i, keepdims=False), (1 + axis, 0), axis)(
+            alternative, which
+        )
 
     def one(value, alternative):
-        chosen = lax.dynamic_index_in_dim(alternative, which, axis=0, keepdims=False)
-        return jnp.where(here.reshape(here.shape + (1,) * (value.ndim - here.ndim)), chosen, value)
+        mask = here.reshape(here.shape + (1,) * (value.ndim - here.ndim))
+        return jnp.where(mask, choose(alternative), value)
 
     return [one(v, a) for v, a in zip(values, alternatives, strict=True)]
