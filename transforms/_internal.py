@@ -34,5 +34,6 @@ from .analysis._nonfinite import nonfinite as nonfinite
 from .analysis._nonfinite import site_scope as site_scope
 from .estimate._leave_one_out import lanes_of as lanes_of
 from .exact._outcome_sum import outcome_sum as outcome_sum
+from .program._share import share as share
 from .program._site import check_key as check_key
 from .program._site import value_struct as value_struct

@@ -9,7 +9,7 @@ import jax
 from jax import numpy as jnp
 
 from .._errors import AddressError, DensityError
-from ..transforms._internal import real
+from ..transforms._internal import real, share
 from ._addresses import Path, as_path, show
 from ._by_address import ByAddress, InForce
 
@@ -36,6 +36,5 @@ def scale_at(in_force: tuple[InForce, ...], path: Path) -> jax.Array | None:
 
 
 def scaled(logp: Any, scale: jax.Array) -> jax.Array:
-    """Scale * logp; a density of zero stays zero, whatever its scale."""
-    finite = jnp.isfinite(logp)
-    return jnp.where(finite, scale * jnp.where(finite, logp, 0.0), logp)
+    """A log density times a scale; a scale of zero leaves the part out, even one of density zero."""
+    return share(scale, logp)

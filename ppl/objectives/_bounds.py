@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -19,12 +20,14 @@ from ..algorithms._base import log_mean_exp
 from ..core._arguments import listed, particles
 from ..core._generative import GenerativeFunction
 from ..transforms._internal import finite_real, real
-from ._objective import Objective, objective
+from ._objective import Objective, Shared, objective
 from ._pair import Pair
 
 
 @objective
-def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping) -> Objective:
+def elbo(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, **shared: Unpack[Shared]
+) -> Objective:
     """The evidence lower bound, E_q[log p(z, observed) - log q(z)] <= log p(observed).
 
     Returns:
@@ -48,7 +51,9 @@ def elbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping
 
 
 @objective
-def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
+def iwelbo(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int, **shared: Unpack[Shared]
+) -> Objective:
     """The importance weighted bound, E[log 1/n sum_i p(z_i, observed) / q(z_i)] <= log p(observed).
 
     It grows with the number of particles n, and is the ELBO at n = 1. Particles are lanes of one `vmap`.
@@ -74,7 +79,13 @@ def iwelbo(model: GenerativeFunction, guide: GenerativeFunction, observed: Mappi
 
 @objective
 def renyi(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, alpha: float = 0.5, n: int = 10
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    alpha: float = 0.5,
+    n: int = 10,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The variational Renyi bound, L_alpha = 1 / (1 - alpha) log E_q[w^(1 - alpha)], w = p(z, observed) / q(z).
 
@@ -131,7 +142,13 @@ def _chi(order, n):
 
 @objective
 def cubo(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, order: float = 2.0, n: int = 10
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    order: float = 2.0,
+    n: int = 10,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The chi upper bound, CUBO_m = 1/m log E_q[w^m] >= log p(observed), m = order, w = p(z, observed) / q(z).
 
@@ -185,6 +202,7 @@ def tvo(
     *,
     betas: Sequence[float] = (0.0, 0.01, 0.03, 0.1, 0.3),
     n: int = 10,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The thermodynamic bound, sum_k (b_{k+1} - b_k) E_{pi_k}[log w] <= log p(observed), pi_k ~ q w^{b_k}.
 

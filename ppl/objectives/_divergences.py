@@ -7,6 +7,7 @@ parameters and keep the derivatives of both densities at the draws; they need no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Unpack
 
 import jax
 from jax import numpy as jnp
@@ -19,7 +20,7 @@ from ..core._arguments import particles
 from ..core._generative import GenerativeFunction
 from ..transforms._internal import finite_real, is_numeric
 from ..transforms._internal import function as check_function
-from ._objective import Objective, objective
+from ._objective import Objective, Shared, objective
 from ._pair import Fixed
 
 
@@ -29,7 +30,9 @@ def _cross(draws: Fixed) -> Float[Array, ""]:
 
 
 @objective
-def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
+def forward_kl(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10, **shared: Unpack[Shared]
+) -> Objective:
     """The inclusive divergence KL(p(z | observed) || q) = E_p[log w] - log p(observed) >= 0.
 
     Estimated by self-normalised importance sampling over n draws z_i from the guide at stopped parameters: with W_i ~
@@ -62,7 +65,9 @@ def forward_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: M
 
 
 @objective
-def symmetric_kl(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
+def symmetric_kl(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10, **shared: Unpack[Shared]
+) -> Objective:
     """The symmetric divergence KL(q || p) + KL(p || q) = E_p[log w] - E_q[log w] >= 0; log p(observed) cancels.
 
     The first term is self-normalised as in `forward_kl`, biased by O(1/n) downwards; the second is minus the ELBO over
@@ -101,6 +106,7 @@ def f_divergence(
     f: Callable,
     n: int = 10,
     log_z: float | Float[Array, ""] | None = None,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The f-divergence D_f(p || q) = E_q[f(w / Z)], Z = p(observed), for a convex f with f(1) = 0.
 
@@ -157,6 +163,7 @@ def jensen_shannon(
     *,
     n: int = 10,
     log_z: float | Float[Array, ""] | None = None,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The Jensen-Shannon divergence, half of KL(p || m) + KL(q || m) with m = (p + q) / 2, between 0 and log 2.
 
@@ -187,7 +194,7 @@ def jensen_shannon(
 
 @objective
 def trajectory_balance(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1, **shared: Unpack[Shared]
 ) -> Objective:
     """Trajectory balance on policy: 1/2 E_q[(log Z + log q(z) - log p(z, observed))^2], zero where q is the posterior.
 
@@ -221,7 +228,9 @@ def trajectory_balance(
 
 
 @objective
-def log_variance(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
+def log_variance(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10, **shared: Unpack[Shared]
+) -> Objective:
     """The log-variance loss, 1/2 Var_q[log q(z) - log p(z, observed)], zero where q is the posterior.
 
     The variance over n draws at stopped parameters is unbiased (n - 1 in the denominator), and only the densities are

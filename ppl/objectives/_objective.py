@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
+import jax
+from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from ..core._arguments import positional, posterior
+from ..core._arguments import count, positional, posterior
 from ..transforms import expectation
 from ._pair import Pair
 
@@ -49,13 +51,17 @@ def objective(constructor: Constructor) -> Constructor:
         constructor: `(model, guide, observed, ...) -> formula`; the formula is `(pair, key, ...) -> scalar`, or `Spent`
             of one. What it takes beyond a pair and a key, the objective takes after its own arguments.
     """
-    what = constructor.__name__
+    what, known = constructor.__name__, inspect.signature(constructor).parameters
 
     @functools.wraps(constructor)
-    def make(model, guide, observed, **options):
-        observed = posterior(what, model, guide, observed)
+    def make(model, guide, observed, *, scale=None, draws=1, **options):
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{what}() got an unexpected keyword argument {name!r}.")
+        observed, draws = posterior(what, model, guide, observed), count(what, "draws", draws)
+        model = model if scale is None else model.with_scale(scale)
         formula = constructor(model, guide, observed, **options)
-        return estimated(formula, functools.partial(Pair.of, model, guide, observed))
+        return averaged(estimated(formula, functools.partial(Pair.of, model, guide, observed)), draws)
 
     make.__doc__ = _with_shared_arguments(constructor.__doc__ or "")
     return make  # type: ignore[return-value]
@@ -85,6 +91,18 @@ def estimated(formula: Callable, gather: Callable = _each_a_tuple) -> Objective:
     return objective if isinstance(formula, Spent) else expectation(objective)
 
 
+def averaged(objective: Objective, draws: int) -> Objective:
+    """The mean of an objective over so many independent draws, lanes of one `vmap`."""
+    if draws == 1:
+        return objective
+
+    @functools.wraps(objective)
+    def mean(key, *args, **kwargs):
+        return jnp.mean(jax.vmap(lambda key: objective(key, *args, **kwargs))(jax.random.split(key, draws)))
+
+    return mean
+
+
 def _signature(formula: Callable) -> inspect.Signature:
     """How an objective is called: as all are, and then with what its formula takes after its first two arguments."""
 
@@ -97,10 +115,22 @@ def _signature(formula: Callable) -> inspect.Signature:
 
 # ---- help -----------------------------------------------------------------------------------------------------------
 
-SHARED = {
+
+class Shared(TypedDict, total=False):
+    """What every constructor takes by name, beside what is its own."""
+
+    scale: Mapping | None
+    draws: int
+
+
+BEFORE = {
     "model": "a generative function over the latent and the observed addresses.",
     "guide": "one over the latent addresses, the variational family.",
     "observed": "values at the observed addresses.",
+}
+AFTER = {
+    "scale": "weights of parts of the model's density by address, as of `with_scale`: `{'data': N / B}` for a batch.",
+    "draws": "the objective is the mean over so many independent draws of the whole estimate.",
 }
 
 
@@ -108,5 +138,9 @@ def _with_shared_arguments(doc: str) -> str:
     """A docstring with the arguments that all constructors take, where it does not say more of them itself."""
     before, returns, after = doc.partition("    Returns:\n")
     head, args, own = before.partition("    Args:\n")
-    lines = [f"        {name}: {text}\n" for name, text in SHARED.items() if f"        {name}: " not in own]
-    return f"{head}    Args:\n{''.join(lines)}{own if args else chr(10)}{returns}{after}"
+    first, last = (
+        "".join(f"        {name}: {text}\n" for name, text in lines.items() if f"        {name}: " not in own)
+        for lines in (BEFORE, AFTER)
+    )
+    own = own.rstrip() + "\n" if args else ""
+    return f"{head}    Args:\n{first}{own}{last}\n{returns}{after}"

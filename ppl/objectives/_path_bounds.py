@@ -6,7 +6,7 @@ Notation: w_k = p(z_k, observed) / q(z_k), wbar_k = w_k / sum_j w_j, L = log 1/n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 from jax import lax
@@ -18,7 +18,7 @@ from ..core._arguments import particles
 from ..core._generative import GenerativeFunction
 from ..transforms import EstimatorError, ObjectiveError, check_pathwise, held, with_surrogate
 from ..transforms._internal import finite_real, stop_gradient
-from ._objective import Objective, objective
+from ._objective import Objective, Shared, objective
 from ._pair import Pair
 
 
@@ -46,7 +46,7 @@ def paths(what: str, pair: Pair, key: Key[Array, ""], n: int) -> Paths:
 
 @objective
 def sticking_the_landing(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1, **shared: Unpack[Shared]
 ) -> Objective:
     """The evidence lower bound with the path derivative alone: log q at held parameters.
 
@@ -93,7 +93,13 @@ def sticking_the_landing(
 
 @objective
 def dreg(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int, alpha: float = 0.0
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    n: int,
+    alpha: float = 0.0,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The importance weighted bound, or the Renyi bound of order alpha, with the doubly reparameterised gradient.
 
@@ -149,7 +155,9 @@ def dreg(
 
 
 @objective
-def dreg_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
+def dreg_wake_phi(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int, **shared: Unpack[Shared]
+) -> Objective:
     """The wake-phase loss of the guide, E[sum_k wbar_k log q(z_k)], with the doubly reparameterised gradient.
 
         d/dphi = E[sum_k (wbar_k - wbar_k^2) (d log w_k/dz_k)(dz_k/dphi)] = E[sum_k wbar_k d log q(z_k) at given z_k]

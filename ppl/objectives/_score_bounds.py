@@ -6,6 +6,7 @@ Notation: w_k = p(z_k, observed) / q(z_k), wbar_k = w_k / sum_j w_j, L = log 1/n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import jax
 from jax import lax
@@ -15,7 +16,7 @@ from ..algorithms._base import log_mean_exp
 from ..core._generative import GenerativeFunction
 from ..transforms import ObjectiveError, detached, magic_box, stated, with_surrogate
 from ..transforms._internal import lanes_of, one_of, whole
-from ._objective import Objective, Spent, objective
+from ._objective import Objective, Shared, Spent, objective
 
 SAMPLES = "n, the number of samples,"
 
@@ -34,7 +35,13 @@ def _without(log_weights: jax.Array, mean: str) -> jax.Array:
 
 @objective
 def vimco(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int, mean: str = "geometric"
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    n: int,
+    mean: str = "geometric",
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The importance weighted bound with VIMCO's gradient: every particle has the others as its baseline.
 
@@ -80,7 +87,9 @@ def vimco(
 
 
 @objective
-def vargrad(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
+def vargrad(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int, **shared: Unpack[Shared]
+) -> Objective:
     """The evidence lower bound over n samples with VarGrad's gradient: that of -1/2 Var(log q - log p), draws fixed.
 
         d ELBO/dphi = E[1/(n - 1) sum_k (l_k - mean l) d log q(z_k)],   l = log p - log q

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 from jax import lax
@@ -14,12 +14,14 @@ from ..algorithms._base import log_mean_exp
 from ..core._addresses import as_selection, nest, paths
 from ..core._arguments import generative, particles, positional
 from ..core._generative import GenerativeFunction
-from ._objective import Objective, estimated, objective
+from ._objective import Objective, Shared, estimated, objective
 from ._pair import as_data
 
 
 @objective
-def wake_theta(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
+def wake_theta(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10, **shared: Unpack[Shared]
+) -> Objective:
     """The wake phase of the model: E[log 1/n sum_i p(z_i, observed) / q(z_i)] <= log p(observed), the guide held fixed.
 
     Its value is the IWELBO; its derivative in the model is sum_i W_i d log p(z_i, observed), W_i ~ w_i, and zero in the
@@ -45,7 +47,9 @@ def wake_theta(model: GenerativeFunction, guide: GenerativeFunction, observed: M
 
 
 @objective
-def wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10) -> Objective:
+def wake_phi(
+    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10, **shared: Unpack[Shared]
+) -> Objective:
     """The wake phase of the guide: sum_i W_i log q(z_i), with draws z_i and weights W_i ~ w_i held fixed.
 
     An estimate of E_p[log q(z)], p the posterior: maximising it minimises KL(p || q). The draws are from the guide at
