@@ -436,3 +436,34 @@ def test_an_integer_auxiliary_cannot_be_averaged_over_an_enumerated_site():
 
     with pytest.raises(tg.ObjectiveError, match=r"auxiliary output of type int32 depends on a site under enum\(\)"):
         program(jax.random.key(0))
+
+
+def test_a_guide_of_other_addresses_is_told_from_a_model_of_other_addresses():
+    model = tg.gen(lambda: tg.sample("x", dist.Normal(tg.sample("z", dist.Normal(0.0, 1.0)), 1.0)))
+    other = tg.gen(lambda: tg.sample("zz", dist.Normal(0.0, 1.0)))
+    none = tg.gen(lambda: None)
+
+    @tg.gen
+    def more():
+        return tg.sample("z", dist.Normal(tg.sample("a", dist.Normal(0.0, 1.0)), 1.0))
+
+    for guide, words in (
+        (other, "samples at 'zz', and the latents of the target are 'z'.*Spell the addresses alike"),
+        (none, "samples at none, .*Sample 'z' there too, or observe it"),
+        (more, "more samples at 'a', 'z', .*'a' is an auxiliary variable.*marginal\\(more, latents, importance"),
+    ):
+        for objective in (tg.elbo(model, guide, {"x": 1.0}), tg.wake_phi(model, guide, {"x": 1.0}, n=2)):
+            with pytest.raises(tg.AddressError, match=words):
+                objective(jax.random.key(0))
+
+
+def test_a_draw_that_python_asks_for_names_what_to_write():
+    @tg.gen
+    def model():
+        if tg.sample("b", dist.Bernoulli(0.5)):
+            return 1.0
+        return 2.0
+
+    assert model.simulate(jax.random.key(0)).retval in (1.0, 2.0)
+    with pytest.raises(tg.ChoiceError, match="model: the value of a draw .*cond\\(p, f, g\\)"):
+        jax.jit(lambda key: model.simulate(key).retval)(jax.random.key(0))

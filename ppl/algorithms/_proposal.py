@@ -14,15 +14,16 @@ are a tuple, or one argument alone. It is told as much as changes from call to c
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from .._errors import DensityError
-from ..core._addresses import Choices, check_known
+from .._errors import AddressError, DensityError
+from ..core._addresses import Choices, check_known, name_them, paths, show
 from ..core._arguments import generative, positional
 from ..core._bound_methods import Plain
 from ..core._generative import GenerativeFunction, arguments
@@ -45,6 +46,37 @@ class Weighed(NamedTuple):
     log_weight: Float[Array, ""]
     log_gamma: Float[Array, ""]
     retval: Any
+
+
+@contextlib.contextmanager
+def explained(target: Target, who: str, drawn: Choices) -> Iterator[None]:
+    """Weigh what a guide or proposal drew; where its addresses are not those of the latents, the error says so."""
+    try:
+        yield
+    except AddressError as error:
+        have, want = ({p for p, _ in paths(choices)} for choices in (drawn, target.latents()))
+        if have == want:
+            raise
+        more, less = sorted(have - want), sorted(want - have)
+        raise AddressError(
+            f"{who} samples at {_some(more, have)}, and the latents of the target are {_some(less, want)}, those of "
+            f"{target.function.name} that are not observed. {_remedy(who, more, less)}"
+        ) from error
+
+
+def _some(first, every):
+    return name_them(every, min(first, default=()))
+
+
+def _remedy(who, more, less):
+    if more and less:
+        return "Spell the addresses alike."
+    if less:
+        return f"Sample {show(less[0])} there too, or observe it."
+    return (
+        f"If {show(more[0])} is an auxiliary variable, sum it out: `marginal({who}, latents, importance(n))` with the "
+        "addresses of the target."
+    )
 
 
 class Source(Plain):
@@ -98,7 +130,8 @@ class Proposal(Source):
         """Latents drawn by the proposal, weighed by the program."""
         propose, density = jax.random.split(key)
         drawn = self._visit(Simulate(), propose, target, None)
-        out = target.visit(Assess(), density, drawn.choices, what="the proposal's choices")
+        with explained(target, self.function.name, drawn.choices):
+            out = target.visit(Assess(), density, drawn.choices, what="the proposal's choices")
         return Weighed(drawn.choices, out.logp - drawn.logp, out.logp, out.retval)
 
     def weight_of(self, key, target, retained):

@@ -217,6 +217,8 @@ class Function(GenerativeFunction[P, R]):
             if deep is None:
                 raise
             raise deep from None
+        except jax.errors.ConcretizationTypeError as error:
+            raise _asked_for(self.name, error) from error
         except Exception as error:
             refused = refused_distribution(error, self.name, path, frame.choices)
             if refused is None:
@@ -305,6 +307,17 @@ def _check_run(name, retval):
             f"{name} returned {retval.function.name}(...), which it did not sample. Write "
             f"`return sample(address, {retval.function.name}(...))`, or `{retval.function.name}.inline(...)`."
         )
+
+
+def _asked_for(name, error):
+    """The error for a value that Python asked for, and that is only known when the program runs."""
+    text = (
+        f"{name}: the value of a draw or an argument was asked for (by `if`, `while`, `and`, `int(...)`, `range(...)`, "
+        "an index of a list, ...) where it is traced, by `jit`, `vmap`, `grad` or an objective. For a choice of two "
+        "programs write `sample(address, cond(p, f, g)(x))`, for a choice of two values `jnp.where(p, x, y)`, for a "
+        f"loop `f.while_loop(...)` or `f.scan()`. ({str(error).splitlines()[0]})"
+    )
+    return ChoiceError(text)
 
 
 DEEP = 20

@@ -10,7 +10,7 @@ from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ..algorithms._proposal import Proposal, nothing, proposal_of
+from ..algorithms._proposal import Proposal, explained, nothing, proposal_of
 from ..core._addresses import Choices
 from ..core._attitudes import compared
 from ..core._generative import GenerativeFunction
@@ -52,7 +52,8 @@ class Pair(NamedTuple):
 
     def logp(self, latents: Mapping, key: Key[Array, ""] | None = None) -> Float[Array, ""]:
         """Log p(latents, observed)."""
-        return self.model.log_prob(latents, key=key)
+        with explained(self.model, self.guide.function.name, latents):
+            return self.model.log_prob(latents, key=key)
 
     def logq(self, latents: Mapping, key: Key[Array, ""] | None = None) -> Float[Array, ""]:
         """Log q(latents)."""

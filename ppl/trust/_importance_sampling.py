@@ -9,11 +9,10 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from .._errors import AddressError
 from .._extras import require
 from ..algorithms._base import at_index, each, effective_size, log_mean_exp
-from ..algorithms._proposal import Proposal, nothing, source_of
-from ..core._addresses import Choices, name_them, paths
+from ..algorithms._proposal import nothing, source_of
+from ..core._addresses import Choices
 from ..core._arguments import chunk, count
 from ..core._bound_methods import Plain
 from ..core._generative import GenerativeFunction
@@ -158,8 +157,6 @@ def importance_sampling(
     checked_target("importance_sampling", target)
     n, chunk_size = count("importance_sampling", "n", n), chunk("importance_sampling", chunk_size)
     source = source_of("importance_sampling", proposal, proposal_args, nothing)
-    if isinstance(source, Proposal):
-        _check_addresses(target, source.function, source.args, key)
 
     def one(key):
         with isolated():
@@ -167,17 +164,3 @@ def importance_sampling(
 
     run = jax.jit(lambda keys: each(one, keys, chunk_size))
     return WeightedDraws(*run(jax.random.split(key, n)))
-
-
-def _names(first, every):
-    return name_them(every, min(first, default=()))
-
-
-def _check_addresses(target, proposal, args, key):
-    made = jax.eval_shape(lambda key: proposal.simulate(key, *args).choices, key)
-    have, want = {p for p, _ in paths(made)}, {p for p, _ in paths(target.latents())}
-    if have != want:
-        raise AddressError(
-            f"importance_sampling: the proposal {proposal.name} samples at {_names(have - want, have)}, and "
-            f"the latents of the target are {_names(want - have, want)}. Give it the same addresses."
-        )
