@@ -189,7 +189,7 @@ def test_the_cost_of_lanes_that_meet_at_the_end_is_linear_in_their_number(one, s
 
 
 def test_the_base_is_run_once_however_many_alternatives_each_lane_has():
-    """Six sites, in groups of 1, 1, 2 and 2: their runs of the rest, and one of the base besides the estimate's own."""
+    """Six sites, in groups of 1, 1, 2 and 2: their runs of the rest. The base is the run of the estimate itself."""
     once = 2 * 64 * 64
     assert flops(heavy, tg.mvd(), 4, 6) < 1.05 * 4 * once * (6 + 6 + 5 + 2 * 4 + 2 * 2)
 
