@@ -85,6 +85,12 @@ from .objectives import (
     wake_phi,
     wake_theta,
 )
+from .posteriors._arviz import to_arviz
+from .posteriors._fitted import Fitted
+from .posteriors._importance_sampling import WeightedDraws, importance_sampling
+from .posteriors._posterior import Posterior
+from .posteriors._predictive import log_likelihood, predictive
+from .posteriors._summary import Summary
 from .training._baselines import MovingAverage, baseline_loss, control_loss
 from .training._fit import Fit, fit
 from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
@@ -92,8 +98,7 @@ from .transforms import exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
 from .trust._estimator_choice import describe_estimators, with_estimators
-from .trust._importance_sampling import WeightedDraws, importance_sampling
-from .trust._mcmc import Draws, hmc, nuts, to_arviz
+from .trust._mcmc import Draws, hmc, nuts
 
 __version__ = _version("tracegrad")
 
@@ -186,6 +191,12 @@ __all__ = [
     "simplex",
     "unit_interval",
     "unwrap",
+    # Posteriors, and what is made of them.
+    "Posterior",
+    "Fitted",
+    "Summary",
+    "predictive",
+    "log_likelihood",
     # Whether to believe it.
     "describe_estimators",
     "with_estimators",

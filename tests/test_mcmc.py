@@ -157,7 +157,6 @@ def test_misuse_says_what_to_write():
 @pytest.mark.parametrize(
     ("module", "extra", "use"),
     [
-        ("blackjax", "mcmc", lambda: tg.nuts(TARGET, key=KEY)),
         ("arviz", "plots", lambda: tg.to_arviz(None)),
         ("flowjax.distributions", "flows", lambda: tg.auto.flow(TARGET)),
     ],

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -49,7 +49,7 @@ class Weighed(NamedTuple):
 
 
 @contextlib.contextmanager
-def explained(target: Target, who: str, drawn: Choices) -> Iterator[None]:
+def explained(target: Target, who: str, drawn: Mapping) -> Iterator[None]:
     """Weigh what a guide or proposal drew; where its addresses are not those of the latents, the error says so."""
     try:
         yield

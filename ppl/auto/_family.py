@@ -8,6 +8,7 @@ q(T(u)) = q(u) / |det dT(u)|. A family of one's own is a subclass of `Family` wi
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from ..core._addresses import Choices, Path, lookup, nest, show
 from ..core._bound_methods import Plain
 from ..core._overrides import draw_at
 from ..densities._estimated import Estimated
+from ..posteriors._fitted import Fitted
 from ..transforms import log_density
 from ..transforms._internal import check_key
 from ._unconstrained import Unconstrained
@@ -64,6 +66,19 @@ class Family(Plain):
     def guide(self) -> Guide:
         """The family as a generative function of its parameters over the latent addresses."""
         return Guide(family=self, algorithm=_Exact())
+
+    def posterior(self, params: Mapping) -> Fitted:
+        """The posterior that the family is at these parameters, those of a fit."""
+        return Fitted(self.space.target, self.guide, (params,))
+
+    def __repr__(self):
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        latents = ", ".join(f"{'/'.join(p)} {site.size}" for p, site in self.space.sites)
+        numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+        return (
+            f"{self.name} family for {self.space.target.function.name}: {self.space.size} coordinates ({latents}), "
+            f"{numbers} parameters ({', '.join(shapes)})"
+        )
 
     def init(self, key: Key[Array, ""]) -> dict:
         """Parameters to start a fit from: a dict of arrays, with the logits of discrete latents under "logits"."""

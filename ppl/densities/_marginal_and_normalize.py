@@ -23,8 +23,9 @@ from ..algorithms._base import Algorithm, Retained
 from ..core._addresses import Path, Selection, as_selection, merge, name_them, nest, paths
 from ..core._arguments import generative
 from ..core._generative import GenerativeFunction
-from ..core._operations import Assess, Given, Operation, Simulate
+from ..core._operations import Assess, Generate, Given, Operation, Simulate
 from ..core._target import Target, checked_target
+from ..posteriors._fitted import Fitted
 from ._estimated import Estimated
 
 
@@ -84,7 +85,7 @@ class Marginal(Estimated):
         return self._kept(jax.eval_shape(lambda k: self._simulated(k, path, args, kwargs), jax.random.key(0)))
 
     def _simulated(self, key, path, args, kwargs):
-        return self.function.visit(Simulate(), key, Given(), path, args, kwargs).choices
+        return self.function.visit(Generate(), key, Given(), path, args, kwargs).choices
 
     def _kept(self, choices, of=None):
         selection = self.keep if of is None else of
@@ -111,6 +112,10 @@ class Normalized(Estimated):
     def origin(self) -> Any:
         """That of the target's program."""
         return type(self), self.target.function.origin
+
+    def posterior(self) -> Fitted:
+        """The law of the algorithm's output, with all that a `Posterior` has."""
+        return Fitted(self.target, self)
 
     def draw(self, key, path, args, kwargs):
         """Draw from what the algorithm ran; the density is gamma over its estimate of the integral."""

@@ -1,93 +1,196 @@
-"""Markov chains on the unconstrained space of a target, by blackjax: the check of a variational fit."""
+"""Markov chains on the unconstrained space of a target, by numpyro: the check of a variational fit."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax import lax
+from jax import numpy as jnp
 from jaxtyping import Array, Float, Key, Shaped
+from numpyro.infer import HMC, NUTS
 
 from .._errors import ChoiceError, DensityError
-from .._extras import require
+from .._progress import ProgressLine
+from ..algorithms._base import at_index
 from ..auto._unconstrained import Unconstrained, starting_points, to_unconstrained
 from ..core._addresses import Choices, as_arrays, paths
 from ..core._arguments import count, mapping
 from ..core._target import Target
-from ..transforms._internal import check_key, lenient, real
+from ..posteriors._posterior import Posterior
+from ..posteriors._summary import Summary, summarised
+from ..posteriors._visits import with_deterministics
+from ..transforms._internal import check_key, flag, lenient, real
 
-STATISTICS = {
-    "diverging": "is_divergent",
-    "energy": "energy",
-    "acceptance_rate": "acceptance_rate",
-    "n_steps": "num_integration_steps",
-}
+SECONDS = 0.5
+"""A dispatch that takes less is followed by one of twice the steps, so that the progress line goes on."""
+DEEPEST = 1023
+"""Leapfrog steps of the largest tree that NUTS grows, of depth 10."""
 
 
-class Draws(eqx.Module):
-    """Draws of Markov chains.
+class Draws(Posterior):
+    """Draws of Markov chains: a posterior, whose draws are some of these.
 
     Attributes:
         choices: the latent choices, each stacked to (chain, draw, ...).
         statistics: by name, each of shape (chain, draw): "diverging", "energy", "acceptance_rate", "n_steps" and "lp",
             the log density on the unconstrained space in nats.
         step_size: of each chain after warmup, shape (chain,).
+        target: the `Target`, or None where it is not known.
 
     Example:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
-        >>> found = tg.hmc(target, key=jax.random.key(0), steps=5, draws=50, warmup=50, chains=2)
+        >>> found = tg.hmc(target, key=jax.random.key(0), steps=5, draws=50, warmup=50, chains=2, progress=False)
         >>> found.choices["z"].shape, found.statistics["lp"].shape, found.step_size.shape
         ((2, 50), (2, 50), (2,))
+        >>> found.sample(jax.random.key(1), 10)["z"].shape
+        (10,)
     """
 
     choices: Choices
     statistics: dict[str, Shaped[Array, " chain draw"]]
     step_size: Float[Array, " chain"]
+    target: Target | None = None
+
+    def latents(self, key: Key[Array, ""], n: int) -> Choices:
+        """Some of the draws of all chains, none twice as long as there are enough."""
+        flat = _flat(self.choices)
+        index = jax.random.choice(key, self._size, (n,), replace=n > self._size)
+        return at_index(flat, index)
+
+    def chains(self, key: Any = None, n: int = 0) -> Choices:
+        """All draws, with the deterministic values of the program; no key is needed."""
+        if self.target is None:
+            return self.choices
+        # All latents are given, so that nothing is drawn by this key.
+        made = with_deterministics(self.target, jax.random.key(0), _flat(self.choices), self._size)
+        lead = jax.tree.leaves(self.choices)[0].shape[:2]
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), made)
+
+    def diagnostics(self) -> dict[str, Shaped[Array, "chain draw"]]:
+        """The statistics."""
+        return self.statistics
+
+    def summary(self, *, key: Key[Array, ""] | None = None, n: int = 0) -> Summary:
+        """As of every posterior, by all draws, with R-hat and the effective number of draws of each quantity."""
+        return summarised(repr(self), self.chains(), doubts=tuple(self._doubts()))
+
+    def _doubts(self):
+        diverging = int(np.sum(self.statistics["diverging"]))
+        if diverging:
+            yield (
+                f"{diverging} of {self._size} draws diverged: there are corners that the chains do not reach. Raise "
+                "`target_acceptance`, or write the program so that its scales do not depend on each other "
+                "(hierarchies in non-centred form)."
+            )
+        cut = int(np.sum(np.asarray(self.statistics["n_steps"]) >= DEEPEST))
+        if cut:
+            yield f"{cut} of {self._size} draws came to the end of the largest tree, {DEEPEST} steps: mixing is slow."
+        if jax.tree.leaves(self.choices)[0].shape[0] == 1:
+            yield "There is one chain, so that nothing tells whether others would agree. Draw `chains=4`."
+
+    @property
+    def _size(self):
+        chains, draws = jax.tree.leaves(self.choices)[0].shape[:2]
+        return chains * draws
+
+    def __repr__(self):
+        chains, draws = jax.tree.leaves(self.choices)[0].shape[:2]
+        what = "" if self.target is None else f" of the posterior of {self.target.function.name}"
+        return f"Draws: {chains} x {draws} draws{what}"
 
 
-def _run(name: str, space: Unconstrained, keys, starts, draws: int, warmup: int, settings: dict) -> tuple:
-    """Warm up and draw, one chain to a lane, with the algorithm of this name in blackjax."""
-    blackjax = require("blackjax", "mcmc", f"tracegrad.{name}")
-    algorithm = getattr(blackjax, name)
+def _flat(choices):
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), choices)
 
-    def chain(key, start):
+
+def _statistics(state) -> dict[str, Any]:
+    """What numpyro's state says of a draw."""
+    return {
+        "diverging": state.diverging,
+        "energy": state.energy,
+        "acceptance_rate": state.accept_prob,
+        "n_steps": jnp.asarray(state.num_steps),
+        "lp": -state.potential_energy,
+    }
+
+
+class _Chains:
+    """Chains side by side, one to a lane, that are compiled once and run on by any number of steps."""
+
+    def __init__(self, kernel: Any, space: Unconstrained, draws: int, warmup: int):
+        self.kernel, self.draws, self.warmup = kernel, draws, warmup
+        self.begin = jax.jit(jax.vmap(self._begin))
+        self.advance = jax.jit(jax.vmap(self._advance, in_axes=(None, 0, 0)))
+        self.constrain = jax.jit(jax.vmap(jax.vmap(space.constrain)))
+
+    def _begin(self, key, start):
+        """The state of a chain, and room for what is kept of it."""
         with lenient():
-            tune, run = jax.random.split(key)
-            adapted, _ = blackjax.window_adaptation(algorithm, space.log_prob, **settings).run(tune, start, warmup)
-            kernel = algorithm(space.log_prob, **adapted.parameters)
+            state = self.kernel.init(key, self.warmup, start, (), {})
+        kept = jax.eval_shape(lambda state: (state.z, _statistics(state)), state)
+        return state, jax.tree.map(lambda x: jnp.zeros((self.draws, *x.shape), x.dtype), kept)
 
-            def step(state, key):
-                state, info = kernel.step(key, state)
-                statistics = {mine: getattr(info, theirs) for mine, theirs in STATISTICS.items()}
-                return state, (state.position, statistics | {"lp": state.logdensity})
+    def _advance(self, count, state, kept):
+        def step(_, carry):
+            state, kept = carry
+            with lenient():
+                state = self.kernel.sample(state, (), {})
+            at = jnp.maximum(state.i - 1 - self.warmup, 0)  # What warms up is written where the first draw will be.
+            kept = jax.tree.map(lambda xs, x: xs.at[at].set(x.astype(xs.dtype)), kept, (state.z, _statistics(state)))
+            return state, kept
 
-            _, (points, statistics) = lax.scan(step, adapted.state, jax.random.split(run, draws))
-        return jax.vmap(space.constrain)(points), statistics, adapted.parameters["step_size"]
+        return lax.fori_loop(0, count, step, (state, kept))
 
-    return jax.jit(jax.vmap(chain))(keys, starts)
+    def run(self, keys: Any, starts: Any, *, progress: bool) -> tuple:
+        """The choices, the statistics and the step sizes."""
+        state, kept = self.begin(keys, starts)
+        total, done = self.warmup + self.draws, 0
+        bar, n = ProgressLine(total, show=progress), 1 if progress else total
+        while done < total:
+            n = min(n, total - done)
+            clock = time.perf_counter()
+            state, kept = self.advance(n, state, kept)
+            done += n
+            if progress:
+                bar.tell(done, self._words(done, kept))
+                n *= 2 if time.perf_counter() - clock < SECONDS else 1
+        points, statistics = kept
+        return self.constrain(points), statistics, state.adapt_state.step_size
+
+    def _words(self, done, kept):
+        if done <= self.warmup:
+            jax.block_until_ready(kept)
+            return "warmup"
+        diverging = np.asarray(kept[1]["diverging"])[:, : done - self.warmup]
+        return f"draws, {diverging.sum()} of {diverging.size} diverged"
 
 
-def _sample(name, target, key, draws, warmup, chains, init, settings) -> Draws:
+def _sample(name, kernel, settings, target, key, draws, warmup, chains, init, progress) -> Draws:
     check_key(key, name)
     draws, warmup, chains = (
         count(name, what, value) for what, value in (("draws", draws), ("warmup", warmup), ("chains", chains))
     )
-    rate = settings["target_acceptance_rate"]
+    rate = settings["target_accept_prob"]
     real(name, "target_acceptance", rate, DensityError, "a rate between 0 and 1", lambda x: (x > 0) & (x < 1))
+    progress = flag(name, "progress", progress, DensityError)
     space = to_unconstrained(target)
     begin, run = jax.random.split(key)
     starts = _starts(name, space, begin, chains, init)
-    choices, statistics, step_size = _run(name, space, jax.random.split(run, chains), starts, draws, warmup, settings)
-    if not np.isfinite(np.asarray(statistics["lp"])).all():
+    made = kernel(potential_fn=lambda point: -space.log_prob(point), **settings)
+    progress = progress and not isinstance(starts, jax.core.Tracer)
+    keys = jax.random.split(run, chains)
+    choices, statistics, step_size = _Chains(made, space, draws, warmup).run(keys, starts, progress=progress)
+    if not isinstance(statistics["lp"], jax.core.Tracer) and not np.isfinite(np.asarray(statistics["lp"])).all():
         raise DensityError(
             f"{name}: the log density is not finite at the draws. Give `init`, choices at which it is, stacked to "
             f"({chains}, ...)."
         )
-    return Draws(choices, statistics, step_size)
+    return Draws(choices, statistics, step_size, target)
 
 
 def _starts(name, space, key, chains, init):
@@ -99,7 +202,7 @@ def _starts(name, space, key, chains, init):
                 f"{name}: `init` holds choices for {chains} chains along a leading axis, and that at "
                 f"{'/'.join(path)!r} has the shape {list(np.shape(x))}."
             )
-        if not np.isfinite(np.asarray(x)).all():
+        if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
             raise ChoiceError(f"{name}: `init` is not finite at {'/'.join(path)!r}: {x!r}.")
     return jax.vmap(space.unconstrain)(init)
 
@@ -113,8 +216,9 @@ def nuts(
     chains: int = 4,
     init: Mapping | None = None,
     target_acceptance: float = 0.8,
+    progress: bool = True,
 ) -> Draws:
-    """The No-U-Turn sampler on the unconstrained space of a target, by blackjax.
+    """The No-U-Turn sampler on the unconstrained space of a target, by numpyro.
 
     Step size and diagonal mass matrix are tuned in warmup by window adaptation. Chains are lanes of one `vmap`.
 
@@ -127,26 +231,28 @@ def nuts(
         init: choices to start from, stacked to (chains, ...); None starts uniformly in (-2, 2) on the unconstrained
             space.
         target_acceptance: the acceptance rate to tune for; nearer to 1 where draws diverge.
+        progress: whether to show a line with the number of draws that diverged, and the rate.
 
     Returns:
-        `Draws`: choices of shape (chain, draw, ...) and statistics of the sampler.
+        `Draws`: a posterior, with choices of shape (chain, draw, ...) and statistics of the sampler. Its `summary()`
+        has R-hat, and says in words what is not to be trusted.
 
     Raises:
         DensityError: a discrete latent (see `to_unconstrained`); a density that is not finite at the draws.
-        ImportError: blackjax is missing.
 
-    Source: Hoffman and Gelman, The No-U-Turn Sampler, 2014; Cabezas et al., BlackJAX, 2024.
+    Source: Hoffman and Gelman, The No-U-Turn Sampler, 2014; Phan, Pradhan and Jankowiak, Composable Effects for
+    Flexible and Accelerated Probabilistic Programming in NumPyro, 2019.
 
     Example:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> target = tg.Target(model, observed={"x": 2.0})
-        >>> found = tg.nuts(target, key=jax.random.key(0), draws=200, warmup=200, chains=2)
+        >>> found = tg.nuts(target, key=jax.random.key(0), draws=200, warmup=200, chains=2, progress=False)
         >>> found.choices["z"].shape, bool(abs(found.choices["z"].mean() - 1.0) < 0.3)
         ((2, 200), True)
     """
-    settings = {"target_acceptance_rate": target_acceptance}
-    return _sample("nuts", target, key, draws, warmup, chains, init, settings)
+    settings = {"target_accept_prob": target_acceptance}
+    return _sample("nuts", NUTS, settings, target, key, draws, warmup, chains, init, progress)
 
 
 def hmc(
@@ -159,8 +265,9 @@ def hmc(
     chains: int = 4,
     init: Mapping | None = None,
     target_acceptance: float = 0.8,
+    progress: bool = True,
 ) -> Draws:
-    """Hamiltonian Monte Carlo with a fixed number of leapfrog steps, by blackjax; otherwise as `nuts`.
+    """Hamiltonian Monte Carlo with a fixed number of leapfrog steps, by numpyro; otherwise as `nuts`.
 
     Args:
         target: a `Target` with continuous latents.
@@ -171,13 +278,13 @@ def hmc(
         chains: the number of chains.
         init: choices to start from, stacked to (chains, ...).
         target_acceptance: the acceptance rate to tune for.
+        progress: whether to show a line with the number of draws that diverged, and the rate.
 
     Returns:
         `Draws`.
 
     Raises:
         DensityError: as for `nuts`.
-        ImportError: blackjax is missing.
 
     Source: Neal, MCMC Using Hamiltonian Dynamics, 2011.
 
@@ -185,41 +292,13 @@ def hmc(
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> target = tg.Target(model, observed={"x": 2.0})
-        >>> tg.hmc(target, key=jax.random.key(0), steps=5, draws=100, warmup=100, chains=1).choices["z"].shape
+        >>> found = tg.hmc(target, key=jax.random.key(0), steps=5, draws=100, warmup=100, chains=1, progress=False)
+        >>> found.choices["z"].shape
         (1, 100)
     """
-    settings = {"target_acceptance_rate": target_acceptance, "num_integration_steps": count("hmc", "steps", steps)}
-    return _sample("hmc", target, key, draws, warmup, chains, init, settings)
-
-
-def to_arviz(draws: Draws) -> Any:
-    """Draws as ArviZ holds them: InferenceData before its version 1, a DataTree from then on.
-
-    Args:
-        draws: what `nuts` or `hmc` returned.
-
-    Returns:
-        Groups `posterior` (a variable for each address, nested ones named "a.b") and `sample_stats`.
-
-    Raises:
-        ImportError: arviz is missing.
-
-    Source: Kumar et al., ArviZ, 2019.
-
-    Example:
-        >>> import jax, tracegrad as tg
-        >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
-        >>> data = tg.to_arviz(tg.nuts(target, key=jax.random.key(0), draws=50, warmup=100, chains=2))
-        >>> data["posterior"]["z"].shape
-        (2, 50)
-    """
-    arviz = require("arviz", "plots", "to_arviz")
-    if not isinstance(draws, Draws):
-        raise ChoiceError(f"to_arviz takes what `nuts` or `hmc` returned, and got {type(draws).__name__}.")
-    groups = {
-        "posterior": {".".join(path): np.asarray(x) for path, x in paths(draws.choices)},
-        "sample_stats": {name: np.asarray(x) for name, x in draws.statistics.items()},
+    settings = {
+        "target_accept_prob": target_acceptance,
+        "num_steps": count("hmc", "steps", steps),
+        "trajectory_length": None,
     }
-    if int(arviz.__version__.partition(".")[0]) >= 1:
-        return arviz.from_dict(groups)
-    return arviz.from_dict(**groups)
+    return _sample("hmc", HMC, settings, target, key, draws, warmup, chains, init, progress)

@@ -79,7 +79,11 @@ def _writes(eqns):
 
 def _values(env, atoms):
     """The versions of variables and literals."""
-    return [same(jnp.asarray(a.val, a.aval.dtype)) if isinstance(a, Literal) else env[a] for a in atoms]
+    return [same(_literal(a)) if isinstance(a, Literal) else env[a] for a in atoms]
+
+
+def _literal(atom: Any) -> jax.Array:
+    return jnp.asarray(atom.val, atom.aval.dtype)
 
 
 def versions(program: Callable[[jax.Array], Any], base: jax.Array, other: jax.Array) -> list[jax.Array]:

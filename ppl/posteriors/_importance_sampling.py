@@ -14,23 +14,27 @@ from ..algorithms._base import at_index, each, effective_size, log_mean_exp
 from ..algorithms._proposal import nothing, source_of
 from ..core._addresses import Choices
 from ..core._arguments import chunk, count
-from ..core._bound_methods import Plain
 from ..core._generative import GenerativeFunction
 from ..core._overrides import isolated
 from ..core._target import Target, checked_target
 from ..transforms import ArgumentError
 from ..transforms._internal import check_key, function, is_boolean, is_numeric
+from ._doubts import k_hat_or_none, weights_doubts
+from ._posterior import Posterior
+from ._summary import Summary, summarised
+from ._visits import with_deterministics
 
 EVEN = 1e-3
 """A range of log weights, in nats, below which they have no tail to fit but rounding."""
 
 
-class WeightedDraws(Plain):
-    """Draws with their importance weights.
+class WeightedDraws(Posterior):
+    """Draws with their importance weights: a posterior, whose draws are these, drawn again by weight.
 
     Attributes:
         choices: the latent choices, each stacked to (n, ...).
         log_weights: log gamma(z) / q(z) of each, shape (n,), in nats.
+        target: the `Target`, or None where it is not known.
 
     Example:
         >>> import jax.numpy as jnp, tracegrad as tg
@@ -41,6 +45,30 @@ class WeightedDraws(Plain):
 
     choices: Choices
     log_weights: Float[Array, " n"]
+    target: Target | None = None
+
+    def latents(self, key: Key[Array, ""], n: int) -> Choices:
+        """Draws by weight, with replacement."""
+        index = jax.random.categorical(key, self.log_weights, shape=(n,))
+        return at_index(self.choices, index)
+
+    def log_density(self, latents: Choices, key: Any = None) -> Float[Array, ""]:
+        """Log gamma(latents) minus the log evidence, as it is estimated."""
+        return super().log_density(latents, key) - self.log_evidence
+
+    def summary(self, *, key: Key[Array, ""] | None = None, n: int | None = None) -> Summary:
+        """As of every posterior, by all weighted draws; the weights are smoothed (see `psis`) where arviz is there."""
+        choices, many = self.choices, len(self.log_weights)
+        if self.target is not None:
+            key = jax.random.key(0) if key is None else key
+            choices = with_deterministics(self.target, key, choices, many)
+        log_weights = self.log_weights if k_hat_or_none(self) is None else self.psis()[0]
+        alone = jax.tree.map(lambda x: x[None], choices)
+        return summarised(repr(self), alone, log_weights, tuple(weights_doubts(self)))
+
+    def __repr__(self):
+        what = "" if self.target is None else f" from the posterior of {self.target.function.name}"
+        return f"WeightedDraws: {len(self.log_weights)} weighted draws{what}"
 
     @property
     def log_evidence(self) -> Float[Array, ""]:
@@ -84,8 +112,7 @@ class WeightedDraws(Plain):
     def resample(self, key: Key[Array, ""], n: int) -> Choices:
         """Draw n of the choices by weight, with replacement: sampling importance resampling. Each is (n, ...)."""
         check_key(key, "resample")
-        index = jax.random.categorical(key, self.log_weights, shape=(count("resample", "n", n),))
-        return at_index(self.choices, index)
+        return self.latents(key, count("resample", "n", n))
 
 
 def _summary(fn):
@@ -163,4 +190,5 @@ def importance_sampling(
             return source.weighed(key, target)[:2]
 
     run = jax.jit(lambda keys: each(one, keys, chunk_size))
-    return WeightedDraws(*run(jax.random.split(key, n)))
+    choices, log_weights = run(jax.random.split(key, n))
+    return WeightedDraws(choices, log_weights, target)

@@ -1,0 +1,94 @@
+"""What importance weights say against a posterior, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from ._summary import named, scalars
+
+RELIABLE = 0.7
+"""The k-hat from which on weights cannot be relied on (Vehtari et al., Pareto Smoothed Importance Sampling, 2024)."""
+JUDGED = 100
+"""Draws below which their weights have no tail that could be judged."""
+OFF = 0.1
+"""A mean off by so many standard deviations, or a standard deviation off by this share, is told."""
+ERRORS = 3.0
+"""So many standard errors more it must be off, for it not to be chance."""
+
+
+def weights_doubts(weighted: Any) -> Iterator[str]:
+    """Doubts that the tail of importance weights raises: that of a proposal which misses a part of the target."""
+    n = len(weighted.log_weights)
+    if n < JUDGED:
+        yield f"There are {n} draws, too few for their weights to say whether they cover the posterior. Draw {JUDGED}."
+        return
+    k_hat = k_hat_or_none(weighted)
+    if k_hat is None:
+        yield "k-hat, which says whether the draws cover the posterior, needs arviz: `pip install tracegrad[plots]`."
+    elif not k_hat <= RELIABLE:
+        yield (
+            f"k-hat is {k_hat:.2f}, above {RELIABLE}: the draws miss a part of the posterior, so that these numbers "
+            "may be far off, and weights do not mend them. Take a richer family (`auto.flow`), write hierarchies in "
+            "non-centred form, or run `nuts`."
+        )
+
+
+def fit_doubts(weighted: Any) -> Iterator[str]:
+    """Doubts about the draws themselves, unweighted: those of their weights, and moments that the weights correct."""
+    found = list(weights_doubts(weighted))
+    yield from found
+    if found:
+        return
+    shifted, rescaled = moments_off(weighted)
+    if shifted:
+        worst = max(shifted.values(), key=abs)
+        yield f"By the weights the mean is off at {named(shifted)}, by at most {abs(worst):.2f} sd. {_MEND}"
+    wide = {name: ratio for name, ratio in rescaled.items() if ratio > 1.0}
+    if wide:
+        yield f"The sd is too large at {named(wide)}: at most {max(wide.values()):.2f} times the weighted one. {_MEND}"
+    narrow = {name: ratio for name, ratio in rescaled.items() if ratio < 1.0}
+    if narrow:
+        worst = min(narrow.values())
+        yield (
+            f"The sd is too small at {named(narrow)}: at least {worst:.2f} times the weighted one. "
+            f"{_MEND if worst > MENDED else _REACH}"
+        )
+
+
+MENDED = 0.75
+"""A standard deviation below this share of the right one leaves places without draws, which weights do not reach."""
+_MEND = "Where that matters take the weighted draws, `posterior.weighted(key, n)`."
+_REACH = "Weights do not reach where no draws are, so it may be worse: take a richer family, or run `nuts`."
+
+
+def k_hat_or_none(weighted: Any) -> float | None:
+    """K-hat, or None where the library that knows it is missing."""
+    try:
+        return weighted.k_hat
+    except ImportError:
+        return None
+
+
+def moments_off(weighted: Any) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Means of the unweighted draws less the weighted ones, in sd, and the ratio of their sd, where they are off."""
+    log_weights, _ = weighted.psis()
+    weights = np.asarray(jax.nn.softmax(jnp.asarray(log_weights)), np.float64)
+    error = math.sqrt(float(weights @ weights))  # of a weighted mean, in sd
+    shifted, rescaled = {}, {}
+    for name, x in scalars(weighted.choices, 1):
+        mean = weights @ x
+        sd = math.sqrt(weights @ (x - mean) ** 2)
+        if not sd > 0.0:
+            continue
+        shift, ratio = (x.mean() - mean) / sd, x.std() / sd
+        if abs(shift) > OFF + ERRORS * error:
+            shifted[name] = float(shift)
+        if abs(math.log(ratio)) > OFF + ERRORS * error / math.sqrt(2.0):
+            rescaled[name] = float(ratio)
+    return shifted, rescaled
