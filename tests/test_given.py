@@ -241,9 +241,11 @@ SAME = {
     "another partial": (tg.gen(functools.partial(scaled, 1.0)), tg.gen(functools.partial(scaled, 2.0))),
     "branches": (tg.cond(True, model, other), tg.cond(False, model, other)),
     "gen of it": (model, tg.gen(model)),
+    "validated": (tg.validated(model), model),
 }
 OTHER = {
     "another function": (model, other),
+    "another one, both validated": (tg.validated(model), tg.validated(other)),
     "one under a combinator": (model, model.repeat(2)),
     "another combinator": (model.mask(), model.repeat(1)),
     "swapped branches": (tg.cond(True, model, other), tg.cond(True, other, model)),
