@@ -221,6 +221,11 @@ class Inlined:
     constants: dict
     callers: dict[int, tuple]
 
+    @property
+    def eqns(self) -> list:
+        """The equations, those of steps among them."""
+        return [item.eqn if isinstance(item, Step) else item for item in self.items]
+
 
 def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
     """Inline the calls of a jaxpr, except those of functions with an opaque name and no sample inside."""

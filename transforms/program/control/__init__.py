@@ -14,11 +14,12 @@ from . import _while as _while
 from ._base import Body as Body
 from ._base import Control as Control
 from ._base import control_of as control_of
+from ._base import loop_in as loop_in
 from ._base import no_rule as no_rule
 from ._call import Call as Call
 from ._call import called as called
 from ._call import is_call as is_call
 from ._checkpoint import Checkpoint as Checkpoint
-from ._scan import Loop as Loop
+from ._loop import Loop as Loop
 from ._scan import is_loop as is_loop
 from ._scan import loop_of as loop_of

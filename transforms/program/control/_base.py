@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ..._errors import NoRuleError
 from ..._jax import closed_consts, open_jaxpr
+from ._loop import Loop
 
 
 class Body(NamedTuple):
@@ -50,6 +51,10 @@ class Control(abc.ABC):
     def bodies(self, eqn: Any) -> list[Body]:
         """The programs inside."""
 
+    def loop(self, eqn: Any) -> Loop | None:
+        """The loop that it is, if its steps are known in number; scores are then kept apart by steps (`estimate`)."""
+        return None
+
     @abc.abstractmethod
     def run(self, step: Any, operands: list, mode: Any, alternative: Any) -> tuple[list, Any]:
         """Run it where a draw is inside: its values, and the record of the draws. Bodies run by `mode.inner`."""
@@ -80,6 +85,12 @@ _TABLE: dict[str, Control] = {}
 def control_of(eqn: Any) -> Control | None:
     """The construct that an equation is; None for an operation."""
     return _TABLE.get(eqn.primitive.name)
+
+
+def loop_in(eqn: Any) -> Loop | None:
+    """The loop that an equation is; None for anything else."""
+    control = control_of(eqn)
+    return None if control is None else control.loop(eqn)
 
 
 def no_rule(what: str, name: str) -> NoRuleError:
