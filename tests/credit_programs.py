@@ -155,6 +155,24 @@ def steps_stacked_sums(draw, w):
     return total
 
 
+def used_after_a_loop(key, w):
+    """What a loop has stacked is no sum: each step's value depends on its own flips and on those of the step before."""
+
+    def body(c, k):
+        z = jax.vmap(lambda k, c: flip(k, w + A * c))(jax.random.split(k, 2), c)
+        return z, z + 0.5 * c
+
+    ys = lax.scan(body, jnp.zeros(2), jax.random.split(key, 2))[1]
+    return jnp.sum(jnp.exp(ys * 0.7 + w) * jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+
+
+@sums(used_after_a_loop, 4)
+def used_after_a_loop_sums(draw, w):
+    a, b = draw(w), draw(w)
+    c, d = draw(w + A * a) + 0.5 * a, draw(w + A * b) + 0.5 * b
+    return sum(i * jnp.exp(y * 0.7 + w) for i, y in enumerate((a, b, c, d), 1))
+
+
 def upstream_of_a_loop(key, w):
     first, rest = jax.random.split(key)
     b = flip(first, w)
@@ -224,8 +242,8 @@ def nested_loops_sums(draw, w):
 
 
 def one_body_twice(key, w):
-    """A loop that is traced once and runs at two places, in a loop that reads what the first gave."""
-    k1, k2, k3 = jax.random.split(key, 3)
+    """A loop that is traced once and runs at two places, from values that depend on different draws."""
+    k1, k2, k3, k4 = jax.random.split(key, 4)
 
     def body(c, k):
         z = flip(k, w + A * c)
@@ -235,11 +253,11 @@ def one_body_twice(key, w):
     def costs(k, start):
         return lax.scan(body, start, jax.random.split(k, 2))[1].sum()
 
-    x, y = flip(k1, w), flip(jax.random.fold_in(k1, 1), w - A)
-    return costs(k2, x) + costs(k3, 0.0) * 2.0 + y * costs(jax.random.fold_in(k3, 1), y)
+    x, y = flip(k1, w), flip(k2, w - A)
+    return costs(k3, x) + y * costs(k4, y)
 
 
-@sums(one_body_twice, 8)
+@sums(one_body_twice, 6)
 def one_body_twice_sums(draw, w):
     def costs(c):
         y = draw(w + A * c)
@@ -247,7 +265,7 @@ def one_body_twice_sums(draw, w):
         return (y - 0.3) ** 2 + 0.5 * c + (z - 0.3) ** 2 + 0.5 * y
 
     x, y = draw(w), draw(w - A)
-    return costs(x) + costs(0.0) * 2.0 + y * costs(y)
+    return costs(x) + y * costs(y)
 
 
 def lanes_of_loops(key, w):

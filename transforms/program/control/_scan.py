@@ -8,7 +8,7 @@ import jax
 from jax import numpy as jnp
 
 from ..._jax import evaluate_with
-from ._base import Control, body, control_of
+from ._base import Control, Turn, body, control_of
 from ._loop import Loop
 
 
@@ -43,6 +43,11 @@ class Scan(Control):
     def loop(self, eqn):
         """Its parts."""
         return loop_of(eqn)
+
+    def turn(self, eqn, states):
+        """A step."""
+        loop = loop_of(eqn)
+        return Turn(loop.jaxpr, *loop.split(states), loop.length, f"a loop of {loop.length} steps")
 
     def run(self, step, operands, mode, alternative):
         """The same loop; step t is past the alternatives of t earlier ones."""
