@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from .._estimator import Direct
 from .._jax import open_jaxpr, segment
 from .._per_jaxpr import once_per_jaxpr
-from .._samples_in import samples, samples_in
+from .._samples_in import samples
 from ..analysis import _dependence as dep
 from ..analysis._sources import NOTHING, STEP, Dependence, Shape, mixed, restricted, source, substitute, union
-from ..program._plan import inline
+from ..program._plan import Step, inline
 from ..program._site_terms import score_shape
 from ..program.control import Loop, control_of, loop_in
 
@@ -65,11 +65,11 @@ class Summary:
 
     def __init__(self, jaxpr: Any, inputs: Sequence[Dependence]):
         flat = inline(jaxpr, opaque=OPAQUE)
-        self.elements = any(map(_has_elements, flat.eqns))
+        self.elements = any(_has_elements(item.eqn) for item in flat.items if isinstance(item, Step))
         if self.elements:
             flat = inline(jaxpr, opaque=set())
         self.flat = replace(flat, jaxpr=segment(jaxpr, (), (), ()))
-        scores = _Scores(len(inputs))
+        scores = _Scores(len(inputs), {id(item.eqn) for item in flat.items if isinstance(item, Step)})
         self._env = scores.follow(dict(zip(flat.inputs, inputs, strict=True)), flat.eqns)
         self._given = len(inputs)
         self.shapes, self.loops = scores.shapes, scores.loops
@@ -93,16 +93,16 @@ def summary_of(jaxpr: Any) -> Summary:
 
 
 class _Scores(dep.Dependences):
-    """Dependence in a program with draws: every score is a source."""
+    """Dependence in a program with draws, in the equations `drawing`: every score is a source."""
 
-    def __init__(self, given: int):
-        self.given = given
+    def __init__(self, given: int, drawing: set[int]):
+        self.given, self.drawing = given, drawing
         self.shapes: list[Shape] = []
         self.loops: dict[int, Looped] = {}
 
     def after(self, eqn, states):
         """Draws bring a source, and so do constructs with draws inside."""
-        if not samples_in(eqn):
+        if id(eqn) not in self.drawing:
             return dep.after(eqn, states)
         if eqn.primitive.name == "sample":
             return self._sample(eqn, states)
@@ -168,8 +168,6 @@ def score_of(eqn: Any) -> Shape | None:
 
 def _has_elements(eqn: Any) -> bool:
     """Whether a draw, or one in the body of a loop, has scores for elements of its value."""
-    if not samples_in(eqn):
-        return False
     if eqn.primitive.name == "sample":
         return len(score_of(eqn) or ()) > len(eqn.params["lanes"])
     loop = loop_in(eqn)
