@@ -1,176 +1,54 @@
-"""Causal credit: the mean of a credited gradient is exact to every order that the score function gives, and its
-variance is that of the terms that depend on a draw."""
+"""Causal credit: the mean of a credited gradient is exact to every order that the score function gives, its variance is
+that of the terms that depend on a draw, and finding them takes work in proportion to the program."""
+
+import gc
+import weakref
 
 import jax
 import numpy as np
 import pytest
+from credit_programs import PROGRAMS, A, flip, plate
 from jax import numpy as jnp
-from unbiased_programs import assert_exact, derivatives, precisely
+from unbiased_programs import BERNOULLI, assert_exact, assert_mean, derivatives, mean_over, precisely
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import log_density
+from tracegrad.transforms import log_density, sample
+from tracegrad.transforms._jax import trace
+from tracegrad.transforms.analysis._dependence import Dependences
+from tracegrad.transforms.estimate import _credit_plan, _credit_summary, _frontier
+from tracegrad.transforms.program.control import _scan
 
 KEY = jax.random.key(5)
-FLIP = tg.gen(lambda logit: tg.sample("z", dist.Bernoulli(logits=logit), estimator=tg.reinforce()).astype(float))
 
 
-def flip(key, logit):
-    return FLIP.simulate(key, logit).retval
+def enumerated(sums, draws):
+    """The mean of a program of flips, as a sum over their outcomes."""
+    coins = [BERNOULLI] * draws
+    return mean_over(lambda draw, w: (sums(lambda logit: draw(jax.nn.sigmoid(logit))[0], w),), coins)
 
 
-# Programs over flips of probability 1/4, 1/2 or 3/4, whose noise a grid of four cells enumerates exactly. The logits
-# are at multiples of log 3, and the parameter w is zero: its derivatives are what is tested.
-A = float(np.log(3.0))
-
-
-def plate(key, w, draw=flip):
-    z = jax.vmap(lambda k, a: draw(k, w + a))(jax.random.split(key, 3), jnp.array([A, 0.0, -A]))
-    return jnp.sum((z - 0.3) ** 2 * jnp.array([1.0, 2.0, 3.0])) + 0.1 * w
-
-
-def mean_of_plate(key, w, draw=flip):
-    z = jax.vmap(lambda k: draw(k, w))(jax.random.split(key, 3))
-    return jnp.mean(jnp.where(z > 0.5, z * w + 2.0, -1.0).reshape(3, 1) @ jnp.ones((1, 2)))
-
-
-def elements(key, w, draw=None):
-    site = tg.gen(
-        lambda: tg.sample(
-            "z", dist.Bernoulli(logits=w + jnp.array([A, 0.0])).to_event(1), estimator=tg.reinforce()
-        ).astype(float)
-    )
-    tr = site.simulate(key)
-    return jnp.sum(tr.retval * jnp.array([1.0, 5.0])) - tr.logp
-
-
-def steps_in_carry(key, w, draw=flip):
-    def body(carry, k):
-        c, total = carry
-        z = draw(k, w + A * (2.0 * c - 1.0))
-        return (z, total + (z - 0.3) ** 2 + 0.5 * c * w), None
-
-    return jax.lax.scan(body, (0.0, 0.0), jax.random.split(key, 3))[0][1]
-
-
-def steps_stacked(key, w, draw=flip):
-    def body(c, k):
-        z = draw(k, w + A * (2.0 * c - 1.0))
-        return z, (z - 0.3) ** 2 + 0.5 * c
-
-    return jnp.sum(jax.lax.scan(body, 0.0, jax.random.split(key, 3), reverse=True)[1] * jnp.array([1.0, 2.0, 3.0]))
-
-
-def upstream_of_a_loop(key, w, draw=flip):
-    first, rest = jax.random.split(key)
-    b = draw(first, w)
-
-    def body(carry, k):
-        c, total = carry
-        z = draw(k, w + A * c * b)
-        return (z, total + (z - 0.3) ** 2 + b * c), z
-
-    (_, total), zs = jax.lax.scan(body, (b, b * 0.1), jax.random.split(rest, 2))
-    return total + 2.0 * b + zs[1] * 3.0 * b + zs[0]
-
-
-def nested_loops(key, w, draw=flip):
-    def inner(carry, k):
-        c, total = carry
-        z = draw(k, w + A * c)
-        return (z, total + z * 0.7 + c), None
-
-    def outer(carry, k):
-        return jax.lax.scan(inner, carry, jax.random.split(k, 2))[0], carry[0]
-
-    (_, total), cs = jax.lax.scan(outer, (0.0, 0.0), jax.random.split(key, 2))
-    return total + cs.sum()
-
-
-def lanes_of_loops(key, w, draw=flip):
-    return jnp.mean(jax.vmap(lambda k: steps_in_carry(k, w, draw))(jax.random.split(key, 2)))
-
-
-def loop_of_lanes(key, w, draw=flip):
-    def body(carry, k):
-        c, total = carry
-        z = jax.vmap(lambda k, c: draw(k, w + A * c))(jax.random.split(k, 2), c)
-        return (z, total + (z - 0.3) ** 2), z.sum()
-
-    (_, total), sums = jax.lax.scan(body, (jnp.zeros(2), jnp.zeros(2)), jax.random.split(key, 2))
-    return total.sum() / 3.0 + sums[0]
-
-
-def branches(key, w, draw=flip):
-    k1, k2, k3 = jax.random.split(key, 3)
-    b, d = draw(k1, w), draw(k3, w - A)
-    c = jax.lax.cond(b > 0.5, lambda: draw(k2, w + A), lambda: jnp.asarray(0.5))
-    return c + b * 2.0 + d * 10.0
-
-
-def outputs_of_a_branch(key, w, draw=flip):
-    """Of what comes out of a branch, each depends on its own part of what went in and of what was drawn inside."""
-    k1, k2, k3, k4 = jax.random.split(key, 4)
-    a, b, d = draw(k1, w), draw(k2, w - A), draw(k3, w + A)
-
-    def drawn(a, b):
-        return draw(k4, w + A * a), b * 2.0, (a - 0.3) ** 2
-
-    x, y, z = jax.lax.cond(d > 0.5, drawn, lambda a, b: (a * w, b - 0.3, a), a, b)
-    u, v = jax.checkpoint(lambda a: (draw(jax.random.fold_in(k4, 1), w), a * 3.0 + w))(b)
-    return x * 2.0 + (y - 0.3) ** 2 + z * 3.0 + u * 5.0 + v
-
-
-def jitted(key, w, draw=flip):
-    k1, k2, k3 = jax.random.split(key, 3)
-
-    @jax.jit
-    def cost(a, b):
-        return a * 3.0 + b * w + 1.0
-
-    return jax.jit(lambda k: cost(draw(k, w), draw(k2, w + A)))(k1) + jax.checkpoint(lambda k: draw(k, w))(k3) * 0.5
-
-
-def nonlinear(key, w, draw=flip):
-    z = jax.vmap(lambda k: draw(k, w))(jax.random.split(key, 3))
-    return jax.nn.logsumexp(z * 2.0 - w) + z[0]
-
-
-def indexed(key, w, draw=flip):
-    k1, k2 = jax.random.split(key)
-    z = jax.vmap(lambda k: draw(k, w))(jax.random.split(k1, 3))
-    i = draw(k2, w).astype(int)
-    table = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    return jnp.sum(table[z.astype(int), jnp.arange(3)]) + z[i] + jax.lax.dynamic_slice(z, (i,), (2,)).sum()
-
-
-PROGRAMS = [
-    plate,
-    mean_of_plate,
-    elements,
-    steps_in_carry,
-    steps_stacked,
-    upstream_of_a_loop,
-    nested_loops,
-    lanes_of_loops,
-    loop_of_lanes,
-    branches,
-    outputs_of_a_branch,
-    jitted,
-    nonlinear,
-    indexed,
-]
-
-
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
-def test_credit_leaves_the_mean_exact_to_second_order(program):
-    """With and without credit the exact means of value, gradient and second derivative are the same."""
+def check_exact(name, *, credit):
+    program, sums, draws = PROGRAMS[name]
     with precisely():
-        credited = tg.exact_expectation(tg.expectation(program), cells=4)
-        plain = tg.exact_expectation(tg.expectation(program, credit=False), cells=4)
-        found = derivatives(lambda w: credited(KEY, w), 2)(jnp.zeros(()))
-        expected = derivatives(lambda w: plain(KEY, w), 2)(jnp.zeros(()))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+        expected = jax.jit(derivatives(enumerated(sums, draws), 2))(jnp.zeros(()))
+        exact = tg.exact_expectation(tg.expectation(program, credit=credit), cells=4)
+        found = derivatives(lambda w: exact(KEY, w), 2)(jnp.zeros(()))
+    np.testing.assert_allclose(found, np.ravel(expected), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_mean_is_exact_to_second_order(name):
+    """With and without credit, the means of value, gradient and second derivative are those of sums over outcomes."""
+    check_exact(name, credit=True)
+    check_exact(name, credit=False)
+
+
+@pytest.mark.parametrize("name", ["upstream_of_a_loop", "operands_in_common", "used_after_a_loop"])
+def test_a_construct_need_say_no_more_than_how_data_flows_through_it(name, monkeypatch):
+    """A loop that says nothing of its steps is credited as one, by its data flow."""
+    monkeypatch.setattr(_scan.Scan, "loop", lambda self, eqn: None)
+    check_exact(name, credit=True)
 
 
 def variance(g, w, n=4000):
@@ -180,6 +58,17 @@ def variance(g, w, n=4000):
 
 def gain(program, w):
     return variance(tg.expectation(program, credit=False), w) / variance(tg.expectation(program), w)
+
+
+def test_lanes_stay_apart_in_a_loop_over_them():
+    """64 flips, and a scan over them that draws nothing: what it gives for a lane depends on that lane."""
+
+    def program(key, w):
+        z = jax.vmap(flip)(jax.random.split(key, 64), w)
+        _, costs = jax.lax.scan(lambda c, x: (c + 1.0, (x - 0.3) ** 2 * c), 0.0, z)
+        return jnp.sum(costs) / 8.0
+
+    assert gain(program, jnp.linspace(-1.0, 1.0, 64)) > 1000.0
 
 
 def test_a_plate_of_independent_sites_gains_a_factor_of_a_thousand():
@@ -290,6 +179,31 @@ def test_mvd_does_not_see_noise_that_its_flip_does_not_touch():
     assert variance(tg.expectation(program), jnp.asarray(0.3), n=200) < 1e-9
 
 
+def test_what_passes_through_a_while_loop_is_credited_apart():
+    """Ten lanes go through a loop that draws for another value: each pays for itself."""
+
+    def program(key, w):
+        k1, k2 = jax.random.split(key)
+        z = jax.vmap(lambda k: flip(k, w))(jax.random.split(k1, 10))
+
+        def turn(state):
+            i, x, z = state
+            return i + 1, x + 0.1 * flip(jax.random.fold_in(k2, i), w), z + jnp.where(i == 0, 0.5, 0.0)
+
+        _, x, z = jax.lax.while_loop(lambda s: s[0] < 2, turn, (0, jnp.zeros(()), z))
+        return x + jnp.sum((z - 0.3) ** 2)
+
+    def slope(key, credit):
+        g = tg.expectation(program, credit=credit)
+        return jax.jvp(lambda w: g(key, w), (jnp.asarray(0.4),), (jnp.ones(()),))[1]
+
+    keys = jax.random.split(KEY, 4000)
+    credited, plain = (jax.jit(jax.vmap(lambda k, c=c: slope(k, c)))(keys) for c in (True, False))
+    assert float(plain.var() / credited.var()) > 5.0
+    dp = float(jax.grad(jax.nn.sigmoid)(0.4))
+    assert_mean(lambda key: slope(key, True)[None], np.array([dp * (0.2 + 10.0 * (1.2**2 - 0.2**2))]), n=50_000)
+
+
 def test_exactness_is_against_the_truth():
     """The programs above agree with each other; this one agrees with the sum over outcomes too."""
 
@@ -300,3 +214,99 @@ def test_exactness_is_against_the_truth():
 
     with precisely():
         assert_exact(tg.expectation(plate), truth, jnp.zeros(()), hessian=True, cells=4)
+
+
+# ---- the work of finding it ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """How many programs were analysed, how many plans were made of them, and how often one was cut."""
+    counts = {"analyses": 0, "plans": 0, "cuts": 0}
+    # What all of these have in common is traced once in a process, and known from then on.
+    jax.make_jaxpr(jax.grad(tg.expectation(loops(0)), argnums=1))(KEY, 0.3)
+
+    def count(what, holder, name):
+        original = getattr(holder, name)
+
+        def counted(*args):
+            counts[what] += 1
+            return original(*args)
+
+        monkeypatch.setattr(holder, name, counted)
+
+    count("analyses", _credit_summary.Summary, "__init__")
+    count("analyses", Dependences, "run")
+    count("plans", _credit_plan, "_plan")
+    count("cuts", _frontier.Place, "cut")
+    return counts
+
+
+def loops(depth):
+    """Loops inside loops, a flip in the innermost one, which decides on the next; its total is the objective."""
+
+    def run(carry, key, w, depth):
+        if depth == 0:
+            c, total = carry
+            z = flip(key, w + c)
+            return z, total + (z - 0.3) ** 2 + 0.5 * c * w
+        return jax.lax.scan(lambda c, k: (run(c, k, w, depth - 1), None), carry, jax.random.split(key, 2))[0]
+
+    return lambda key, w: run((jnp.zeros(()), jnp.zeros(())), key, w, depth)[1]
+
+
+@pytest.mark.parametrize("depth", range(6))
+def test_a_program_is_analysed_once_however_deep_its_loops_are(depth, work):
+    """One analysis and one plan for each jaxpr; a body is cut once more to settle its carries."""
+    jax.make_jaxpr(jax.grad(tg.expectation(loops(depth)), argnums=1))(KEY, 0.3)
+    assert work == {"analyses": depth + 1, "plans": depth + 1, "cuts": 2 * depth + 1}
+
+
+def test_loops_without_draws_are_analysed_once_too(work):
+    def program(depth):
+        def run(x, depth):
+            return jax.lax.scan(lambda c, _: (run(c, depth - 1), None), x, None, 2)[0] if depth else x * 1.1
+
+        return jax.grad(tg.expectation(lambda key, w: run(flip(key, w), depth)), argnums=1)
+
+    jax.make_jaxpr(program(0))(KEY, 0.3)
+    work.update(analyses=0)
+    jax.make_jaxpr(program(5))(KEY, 0.3)
+    assert work["analyses"] == 6
+
+
+def _cheap_step(carry, key):
+    c, total = carry
+    z = sample(key, dist.Bernoulli(logits=c), estimator=tg.reinforce()).astype(float)
+    return (z, total + (z - 0.3) ** 2), None
+
+
+def test_a_body_that_is_traced_once_is_analysed_once(work):
+    """An eager call traces the program anew, and JAX gives it the body that it had: only the program is looked at."""
+
+    def program(key, w):
+        return jax.lax.scan(_cheap_step, (w, jnp.zeros(())), jax.random.split(key, 3))[0][1]
+
+    slope = jax.grad(tg.expectation(program), argnums=1)
+    slope(KEY, 0.3)
+    work.update(analyses=0)
+    slope(KEY, 0.3)
+    assert work["analyses"] == 1
+
+
+def test_a_program_that_is_traced_once_is_planned_once(work):
+    g = jax.jit(tg.expectation(loops(2)))
+    jax.grad(g, argnums=1)(KEY, 0.3)
+    first = dict(work)
+    jax.vmap(jax.grad(g, argnums=1), (0, None))(jax.random.split(KEY, 3), 0.5)
+    jax.grad(lambda w: g(KEY, w) ** 2)(0.3)
+    assert work == first
+
+
+def test_what_is_known_of_a_program_goes_with_it():
+    jaxpr = trace(loops(2), KEY, jnp.zeros(())).jaxpr
+    assert _credit_plan.credit_plan(jaxpr, 1) is _credit_plan.credit_plan(jaxpr, 1)
+    known = weakref.ref(jaxpr)
+    del jaxpr
+    gc.collect()
+    assert known() is None

@@ -12,6 +12,7 @@ from jax import numpy as jnp
 
 from tracegrad.transforms._jax import open_jaxpr
 from tracegrad.transforms.analysis import _dependence as dep
+from tracegrad.transforms.analysis._sources import source
 
 N = 3
 INDICES = jnp.arange(N)
@@ -56,6 +57,9 @@ KEPT = {
     "loop over the rest": lane_by_lane(loop),
     "branch": lambda x: lax.cond(jnp.asarray(1) > 0, lambda x: x * x[:, :1], lambda x: -x, x),
     "reshape": lambda x: x.reshape(N, 8)[:, :, None],
+    "map over lanes": lambda x: lax.map(lambda y: y * y.sum(), x),
+    "map over the rest": lambda x: lax.map(lambda y: y * y.sum(1, keepdims=True), jnp.moveaxis(x, 1, 0)),
+    "map in a map": lambda x: lax.map(lambda y: lax.map(lambda z: z * y.sum(), y), x),
     "log of a sum": lane_by_lane(lambda x: jax.nn.logsumexp(x, axis=0)),
 }
 MIXED = {
@@ -83,7 +87,7 @@ MIXED = {
 def claims(function):
     """The axis of each output along which it depends on the first axis of the input index by index, or None."""
     jaxpr = open_jaxpr(jax.make_jaxpr(function)(X))
-    outs = dep.through(jaxpr, [dep.source(0, (N,), (0,))])
+    outs = dep.through(jaxpr, [source(0, (N,), (0,))])
     return [next((axes[0] for _, axes in d), None) for d in outs]
 
 

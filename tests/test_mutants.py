@@ -237,7 +237,7 @@ MUTANTS = {
     "baseline with its own sample": ("baseline", drawn(lambda d: d._replace(baseline=d.value.astype(float)))),
     "scores of earlier steps missed": (
         "sum over a scan",
-        wrapped("transforms.estimate._credited_scan:Scores", _without_past),
+        wrapped("transforms.estimate._credited_loop:Scores", _without_past),
     ),
     "downstream term missed: product": (
         "reinforce",
@@ -250,7 +250,7 @@ MUTANTS = {
     "downstream draw missed": (
         "reinforce",
         wrapped(
-            "transforms.estimate._credit_plan:Analysis._sample",
+            "transforms.estimate._credit_summary:_Scores._sample",
             lambda original: lambda self, *args: [{} for _ in original(self, *args)],
         ),
     ),

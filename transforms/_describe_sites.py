@@ -98,7 +98,7 @@ def describe_sites(fun: Callable, *args, **kwargs) -> Description:
     # A float given by position is a parameter, as it is for `jax.grad`.
     args = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, args)
     traced = trace_call(fun, args, kwargs)
-    varied = [is_inexact_aval(v.aval) for v in (*traced.jaxpr.constvars, *traced.jaxpr.invars)]
+    varied = tuple(is_inexact_aval(v.aval) for v in (*traced.jaxpr.constvars, *traced.jaxpr.invars))
     jumps: dict[Any, list[str]] = {}
     for jump in jumps_of(traced.jaxpr, varied, len(traced.jaxpr.outvars)):
         jumps.setdefault(jump.label, []).append(str(jump))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ._jax import inner_jaxprs
+from ._per_jaxpr import once_per_jaxpr
 
-_sampling: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-
+@once_per_jaxpr
 def samples(jaxpr: Any) -> bool:
     """Whether a jaxpr holds a sample, at any depth."""
-    if jaxpr not in _sampling:
-        _sampling[jaxpr] = any(map(samples_in, jaxpr.eqns))
-    return _sampling[jaxpr]
+    return any(map(samples_in, jaxpr.eqns))
 
 
 def samples_in(eqn: Any) -> bool:

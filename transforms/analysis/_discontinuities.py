@@ -14,7 +14,6 @@ one sign (`_signs`).
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,15 +21,17 @@ import jax
 from jax import numpy as jnp
 
 from .._estimator import Path
-from .._jax import Literal, inner_jaxprs, is_inexact_aval, open_jaxpr, source_line, trace, without_lanes
-from ..program._flow import settle
-from ..program._plan import Inlined, Step, inline
-from ..program.control import loop_of
+from .._jax import inner_jaxprs, is_inexact_aval, open_jaxpr, source_line, trace, without_lanes
+from .._per_jaxpr import once_per_jaxpr
+from .._samples_in import samples_in
+from ..program._flow import Domain
+from ..program._plan import Inlined, inline
+from ..program.control import control_of
 from ._continuity import BODIES, CONTINUOUS, FOLDS, POLES, continuous_outputs, is_opaque, is_theirs
 from ._continuous_selects import COMPARISONS, TESTS, Branches, State, union
-from ._dependence import bits
 from ._discontinuity_warning import Jump, relaxes, warn
 from ._signs import APART, POSITIVE, WEAK, Signs, analytic
+from ._sources import bits
 
 FLAT = set("floor ceil round sign argmax argmin rem bitcast_convert_type".split())
 """Steps through which no path goes on."""
@@ -43,24 +44,21 @@ NOTHING: State = (0, 0)
 
 # ---- is there anything to look at? ----------------------------------------------------------------------------------
 
-_looks: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-
+@once_per_jaxpr
 def _look(jaxpr) -> tuple[bool, bool]:
     """Whether a jaxpr holds a reparameterised draw, and whether it holds an operation that is not continuous."""
-    if jaxpr not in _looks:
-        path = steps = False
-        for eqn in jaxpr.eqns:
-            kind = _path_of(eqn)
-            path = path or kind is not None
-            # What a control variate does is not in the jaxpr.
-            steps = steps or _may_jump(eqn) or (kind is not None and relaxes(kind))
-            if not is_opaque(eqn):
-                for inner in inner_jaxprs(eqn):
-                    below = _look(inner)
-                    path, steps = path or below[0], steps or below[1]
-        _looks[jaxpr] = (path, steps)
-    return _looks[jaxpr]
+    path = steps = False
+    for eqn in jaxpr.eqns:
+        kind = _path_of(eqn)
+        path = path or kind is not None
+        # What a control variate does is not in the jaxpr.
+        steps = steps or _may_jump(eqn) or (kind is not None and relaxes(kind))
+        if not is_opaque(eqn):
+            for inner in inner_jaxprs(eqn):
+                below = _look(inner)
+                path, steps = path or below[0], steps or below[1]
+    return path, steps
 
 
 def _may_jump(eqn) -> bool:
@@ -68,9 +66,9 @@ def _may_jump(eqn) -> bool:
     name = eqn.primitive.name
     if name in POLES or name in COMPARISONS or name in TESTS or name in WRITES:
         return True
-    if name in RULES or name in FOLDS or name in ("expectation", "stop_gradient"):
+    if name in FOLDS or name in ("sample", "expectation", "stop_gradient"):
         return False
-    if name in BODIES and not is_opaque(eqn):
+    if not is_opaque(eqn) and (name in BODIES or control_of(eqn) is not None):
         return False
     return any(is_inexact_aval(v.aval) for v in eqn.invars) and not all(continuous_outputs(eqn))
 
@@ -118,8 +116,10 @@ def _meets_pole(eqn, states, signs, branches) -> bool:
 # ---- the analysis ---------------------------------------------------------------------------------------------------
 
 
-class _Analysis:
+class _Analysis(Domain[State]):
     """Walks a jaxpr, calls inlined; draws and jumps are numbered as they are met."""
+
+    nothing = NOTHING
 
     def __init__(self):
         self.draws: dict[int, int] = {}
@@ -129,38 +129,51 @@ class _Analysis:
         self.jumps: dict[Any, tuple[int, int, str, str]] = {}
         self.flats: dict[int, tuple[Any, Inlined, dict]] = {}
         self.callers: dict[int, tuple] = {}
+        self.within: Any = None
+        self.here: Any = None
 
-    def run(self, jaxpr: Any, inputs: Sequence[State], within: Any = None) -> list[State]:
-        """The states of the outputs from those of the inputs; constants may be left out. `within` is its equation."""
-        jaxpr = open_jaxpr(jaxpr)
+    def join(self, a, b):
+        """Both the draws and the jumps of either."""
+        return union([a, b])
+
+    def choose(self, which, ways, axes=0):
+        """A choice has no path, but the jumps of what it is made by."""
+        return union([(0, which[1]), *ways])
+
+    def through(self, jaxpr, states):
+        """With what its equations are to each other at hand, so that what meets is seen; constants may be left out."""
+        flat, made = self._inlined(open_jaxpr(jaxpr))
+        env = dict(zip(reversed(flat.inputs), reversed(states), strict=False))
+        signs = Signs(made, lambda v: env.get(v, NOTHING)[0] > 1)
+        before, self.here = self.here, (Branches(made, lambda atoms: self.look(env, atoms), self._of), signs)
+        self.follow(env, flat.eqns)
+        self.here = before
+        return self.look(env, flat.outputs)
+
+    def _inlined(self, jaxpr) -> tuple[Inlined, dict]:
+        """A jaxpr with its calls inlined, and the equation that makes each variable."""
         if id(jaxpr) not in self.flats:
             flat = inline(jaxpr, opaque=CONTINUOUS)
-            eqns = [item.eqn if isinstance(item, Step) else item for item in flat.items]
-            made = {v: eqn for eqn in eqns for v in eqn.outvars}
-            self.flats[id(jaxpr)] = (jaxpr, flat, made)
-            outside = () if within is None else (within, *self.callers[id(within)])
+            outside = () if self.within is None else (self.within, *self.callers[id(self.within)])
             self.callers.update((key, (*around, *outside)) for key, around in flat.callers.items())
-        _, flat, made = self.flats[id(jaxpr)]
-        env = dict(zip(reversed(flat.inputs), reversed(inputs), strict=False))
+            self.flats[id(jaxpr)] = (jaxpr, flat, {v: eqn for eqn in flat.eqns for v in eqn.outvars})
+        return self.flats[id(jaxpr)][1:]
 
-        def look(atoms):
-            return [NOTHING if isinstance(a, Literal) else env.get(a, NOTHING) for a in atoms]
+    def after(self, eqn, states):
+        """Functions that are known are not looked into; what is a whole number has no path."""
+        if not any(map(any, states)) and not samples_in(eqn):
+            return [NOTHING] * len(eqn.outvars)
+        before, self.within = self.within, eqn
+        found = self.operation(eqn, states) if is_opaque(eqn) else super().after(eqn, states)
+        self.within = before
+        outs = zip(eqn.outvars, found, strict=True)
+        return [(path if is_inexact_aval(v.aval) else 0, jump) for v, (path, jump) in outs]
 
-        signs = Signs(made, lambda v: env.get(v, NOTHING)[0] > 1)
-        for item in flat.items:
-            eqn = item.eqn if isinstance(item, Step) else item
-            states = look(eqn.invars)
-            if not any(map(any, states)) and eqn.primitive.name not in ("sample", "scan", "while", "cond"):
-                continue
-            outs = self._after(eqn, states, Branches(made, look, self._of), signs)
-            for v, (path, jump) in zip(eqn.outvars, outs, strict=True):
-                env[v] = (path if is_inexact_aval(v.aval) else 0, jump)
-        return look(flat.outputs)
-
-    def _after(self, eqn, states, branches, signs) -> list[State]:
-        name, n = eqn.primitive.name, len(eqn.outvars)
-        if name in RULES:
-            return RULES[name](self, eqn, states)
+    def operation(self, eqn, states):
+        """A jump is born at what is not known to be continuous."""
+        (branches, signs), name, n = self.here, eqn.primitive.name, len(eqn.outvars)
+        if name == "sample":
+            return self._sample(eqn, states)
         if name in ("select_n", "mul"):
             return [union(branches.states(eqn, states))]
         path, jump = union(states)
@@ -173,7 +186,7 @@ class _Analysis:
         if _is_test(eqn):
             return [(path, jump)]
         if name in BODIES and not is_opaque(eqn):
-            return self.run(next(inner_jaxprs(eqn)), states, eqn)
+            return self.through(next(inner_jaxprs(eqn)), states)
         if name in FOLDS:
             return self._fold(eqn, (path, jump))
         if name in WRITES:
@@ -187,7 +200,7 @@ class _Analysis:
         inner = next(inner_jaxprs(eqn), None)
         while inner is not None:
             inputs = [(state[0] if is_inexact_aval(v.aval) else 0, state[1]) for v in inner.invars]
-            wider = union([state, *self.run(inner, inputs, eqn)])
+            wider = union([state, *self.through(inner, inputs)])
             if wider == state:
                 break
             state = wider
@@ -218,7 +231,7 @@ class _Analysis:
         found = (Jump(self.paths[i][0], *where, self.paths[i][1]) for i, where in pairs)
         return tuple({jump[:3]: jump for jump in found}.values())
 
-    # ---- rules ----
+    # ---- draws ----
 
     def _sample(self, eqn, states):
         """A path goes through a pathwise draw and through noise; a score or a fork sees only the parameters' jumps."""
@@ -240,43 +253,14 @@ class _Analysis:
         """The jumps of a control variate on a relaxed draw, which are a part of every objective."""
         if id(eqn) not in self.relaxed:
             self.relaxed[id(eqn)] = _relaxation(eqn)
-        self.always |= union(self.run(self.relaxed[id(eqn)], [(path, 0), *states[1:]], eqn))[1]
-
-    def _scan(self, eqn, states):
-        loop = loop_of(eqn)
-        consts, carry, xs = loop.split(states)
-        carry, outs = settle(lambda c: self.run(loop.jaxpr, [*consts, *c, *xs], eqn), carry, _either)
-        return [*carry, *loop.results(outs)[1]]
-
-    def _while(self, eqn, states):
-        params = eqn.params
-        n, m = params["cond_nconsts"], params["body_nconsts"]
-
-        def turn(carry):
-            ends = self.run(params["cond_jaxpr"], [*states[:n], *carry], eqn)[0][1]
-            outs = self.run(params["body_jaxpr"], [*states[n : n + m], *carry], eqn)
-            return [union([out, (0, ends)]) for out in outs]
-
-        return settle(turn, list(states[n + m :]), _either)[0]
-
-    def _cond(self, eqn, states):
-        outs = [self.run(branch, states[1:], eqn) for branch in eqn.params["branches"]]
-        return [union([(0, states[0][1]), *ways]) for ways in zip(*outs, strict=True)]
-
-
-def _either(a: State, b: State) -> State:
-    return union([a, b])
-
-
-RULES = {"sample": _Analysis._sample, "scan": _Analysis._scan, "while": _Analysis._while, "cond": _Analysis._cond}
+        self.always |= union(self.through(self.relaxed[id(eqn)], [(path, 0), *states[1:]]))[1]
 
 
 # ---- what is found --------------------------------------------------------------------------------------------------
 
-_found: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-
-def jumps_of(jaxpr: Any, varied: Sequence[bool], outputs: int) -> tuple[Jump, ...]:
+@once_per_jaxpr
+def jumps_of(jaxpr: Any, varied: tuple[bool, ...], outputs: int) -> tuple[Jump, ...]:
     """The jumps that reparameterised draws put into the first outputs of a program.
 
     Args:
@@ -286,15 +270,11 @@ def jumps_of(jaxpr: Any, varied: Sequence[bool], outputs: int) -> tuple[Jump, ..
     """
     if _look(jaxpr) != (True, True):
         return ()
-    known = _found.setdefault(jaxpr, {})
-    asked = (tuple(varied), outputs)
-    if asked not in known:
-        analysis = _Analysis()
-        outs = analysis.run(jaxpr, [(int(v), 0) for v in varied])
-        known[asked] = analysis.carried(union(outs[:outputs])[1] | analysis.always)
-    return known[asked]
+    analysis = _Analysis()
+    outs = analysis.through(jaxpr, [(int(v), 0) for v in varied])
+    return analysis.carried(union(outs[:outputs])[1] | analysis.always)
 
 
 def warn_of_jumps(jaxpr: Any, varied: Sequence[bool], outputs: int) -> None:
     """Warn of each site whose path derivative misses a jump, once."""
-    warn(jumps_of(jaxpr, varied, outputs))
+    warn(jumps_of(jaxpr, tuple(varied), outputs))

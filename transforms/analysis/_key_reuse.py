@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._errors import RandomKeyError, name_of
-from .._jax import Literal, inner_jaxprs, open_jaxpr, source_line
+from .._jax import Literal, open_jaxpr, source_line
 from .._samples_in import samples, samples_in
-from ..program.control import Call, Checkpoint, loop_of
+from ..program.control import control_of
 from ._key_numbers import Fact, Numbers, is_key, numbered, union
 
 GENERATORS = {"random_bits", "random_gamma"}
@@ -79,9 +79,13 @@ class _Walk(Numbers):
         return [self.read(env, atom) for atom in jaxpr.outvars]
 
     def _after(self, eqn, facts) -> list[Fact]:
-        name, loops = eqn.primitive.name, union(facts)
-        if name in RULES and (samples_in(eqn) or any(map(is_key, eqn.invars))):
-            return RULES[name](self, eqn, facts)
+        name, control, loops = eqn.primitive.name, control_of(eqn), union(facts)
+        if name == "sample":
+            return self._sample(eqn, facts)
+        if name == "expectation":
+            return self._expectation(eqn, facts)
+        if control is not None and (samples_in(eqn) or any(map(is_key, eqn.invars))):
+            return self._control(control, eqn, facts)
         if name in GENERATORS:
             self._draw(eqn, facts[0], None)
         form = self.form(eqn, [f.number for f in facts]) if any(map(numbered, eqn.outvars)) else None
@@ -136,8 +140,12 @@ class _Walk(Numbers):
         self.around |= bit
         return bit
 
-    def _call(self, eqn, facts):
-        return self._inside(eqn, next(inner_jaxprs(eqn)), facts)
+    def _control(self, control, eqn, facts):
+        """A construct: one of several programs, turns of one, or a call."""
+        turn, bodies = control.turn(eqn, facts), control.bodies(eqn)
+        if turn is not None:
+            return self._loop(eqn, turn, facts)
+        return self._choice(eqn, bodies, facts) if control.exclusive else self._inside(eqn, bodies[0].jaxpr, facts)
 
     def _expectation(self, eqn, facts):
         before = self.around
@@ -148,27 +156,16 @@ class _Walk(Numbers):
         self.around = before
         return [self.fresh(f.loops) for f in outs]
 
-    def _scan(self, eqn, facts):
-        loop = loop_of(eqn)
-        before, bit = self.around, self._enter(loop.length, f"a loop of {loop.length} steps")
-        consts, init, xs = loop.split(facts)
-        carry = self._carried(loop.jaxpr, loop.num_consts, init, union(facts) | bit)
-        self._inside(eqn, loop.jaxpr, [*consts, *carry, *(self.each(f, bit) for f in xs)])
+    def _loop(self, eqn, turn, facts):
+        before, bit = self.around, self._enter(turn.times, turn.what)
+        carry = self._carried(turn, union(facts) | bit)
+        self._inside(eqn, turn.jaxpr, [*turn.shared, *carry, *(self.each(f, bit) for f in turn.each)])
         self.around = before
         return [self.fresh(union(facts)) for _ in eqn.outvars]
 
-    def _while(self, eqn, facts):
-        params, before = eqn.params, self.around
-        bit = self._enter(None, "a while loop")
-        n, m = params["cond_nconsts"], params["body_nconsts"]
-        carry = self._carried(params["body_jaxpr"], m, facts[n + m :], union(facts) | bit)
-        self._inside(eqn, params["body_jaxpr"], [*facts[n : n + m], *carry])
-        self.around = before
-        return [self.fresh(union(facts)) for _ in eqn.outvars]
-
-    def _carried(self, body, first, inits, loops):
+    def _carried(self, turn, loops):
         """The carry of a loop in its steps: one that is handed on as it is, one that counts, or any value."""
-        body = open_jaxpr(body)
+        body = open_jaxpr(turn.jaxpr)
         made = {v: eqn for eqn in body.eqns for v in eqn.outvars}
 
         def one(before, init, after):
@@ -181,14 +178,15 @@ class _Walk(Numbers):
                 return self.fresh(loops)
             return self.known(("counter", init.number, self.read({}, eqn.invars[1]).number), loops)
 
-        return [one(v, f, w) for v, f, w in zip(body.invars[first:], inits, body.outvars, strict=False)]
+        carried = body.invars[len(turn.shared) :]
+        return [one(v, f, w) for v, f, w in zip(carried, turn.carry, body.outvars, strict=False)]
 
-    def _cond(self, eqn, facts):
+    def _choice(self, eqn, bodies, facts):
         index, before, ways = facts[0], (self.branches, self.around), []
         self.around &= ~index.loops  # a branch may be taken in one step only
-        for i, branch in enumerate(eqn.params["branches"]):
+        for i, branch in enumerate(bodies):
             self.branches = (*before[0], (index.number, i))
-            ways.append(self._inside(eqn, branch, facts[1:]))
+            ways.append(self._inside(eqn, branch.jaxpr, facts[1:]))
         self.branches, self.around = before
         return [self._met(outs, index.loops) for outs in zip(*ways, strict=True)]
 
@@ -196,16 +194,6 @@ class _Walk(Numbers):
         """One of several values."""
         same = len({f.number for f in outs}) == 1
         return Fact(outs[0].number, union(outs)) if same else self.fresh(union(outs) | loops)
-
-
-RULES = {
-    **dict.fromkeys([*Call.names, *Checkpoint.names], _Walk._call),
-    "sample": _Walk._sample,
-    "expectation": _Walk._expectation,
-    "scan": _Walk._scan,
-    "while": _Walk._while,
-    "cond": _Walk._cond,
-}
 
 
 # ---- what is said ---------------------------------------------------------------------------------------------------

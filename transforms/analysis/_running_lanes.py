@@ -17,7 +17,7 @@ from .._errors import NoRuleError, name_of
 from .._jax import open_jaxpr
 from .._samples_in import samples_in
 from . import _dependence as dep
-from ._dependence import NOTHING, Axes, Dependence
+from ._sources import NOTHING, Axes, Dependence, source
 
 
 class Running(NamedTuple):
@@ -55,8 +55,8 @@ def along(mask: jax.Array, axes: Axes, rank: int) -> jax.Array:
 def running(lanes: jax.Array, loop: Any) -> Running:
     """The lanes that go on, for the draws in the body of a loop, an equation."""
     consts = loop.params["body_nconsts"]
-    jaxpr, source = open_jaxpr(loop.params["body_jaxpr"]), dep.source(0, lanes.shape)
-    states = [source] * (len(jaxpr.invars) - consts)
+    jaxpr = open_jaxpr(loop.params["body_jaxpr"])
+    states = [source(0, lanes.shape)] * (len(jaxpr.invars) - consts)
     return Running(lanes, dict(_follow(jaxpr, [*[NOTHING] * (len(jaxpr.constvars) + consts), *states])))
 
 
@@ -64,7 +64,7 @@ def _follow(jaxpr, inputs: list[Dependence]):
     """The axes of each draw in a jaxpr, at any depth."""
     env = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
     for eqn in jaxpr.eqns:
-        given = dep.look(env, eqn.invars)
+        given = dep.DEPENDENCES.look(env, eqn.invars)
         outs = dep.after(eqn, given)
         env.update(zip(eqn.outvars, outs, strict=True))
         if eqn.primitive.name == "sample":

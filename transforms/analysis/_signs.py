@@ -10,6 +10,7 @@ import jax
 from .._distribution import positive_support
 from .._jax import Literal, without_lanes
 from .._pytree import size
+from ..program.control import control_of, is_call
 from ._continuous_selects import SAME
 
 ANY, WEAK, APART, POSITIVE = range(4)
@@ -48,9 +49,9 @@ class Signs:
             return POSITIVE if _draws_positive(eqn) else ANY
         if name in POSITIVE_OPERATIONS:
             return POSITIVE
-        if name in ("jit", "pjit"):
+        if is_call(eqn):
             return APART  # one of the functions that are known by name: a doubt is decided for silence
-        if name in ("scan", "while", "cond", "iota"):
+        if control_of(eqn) is not None or name == "iota":
             return ANY
         if name == "sub":
             return self._difference(eqn)

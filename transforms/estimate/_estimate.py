@@ -26,9 +26,8 @@ from ..program._interpreter import Mode, walk
 from ..program._plan import Plan, plan_of, read
 from ..program._site import rebind
 from ..program._site_terms import direct, enumerated, fork, magic_box
-from ..program.control import is_loop
 from ._credit_plan import CreditPlan
-from ._credited_scan import run_loop, run_tail
+from ._credited_loop import run_loop, run_tail
 from ._ledger import Ledger, Ledgers
 from ._scores import Scores
 
@@ -71,8 +70,8 @@ class Estimating(Mode):
 
     def control(self, step, operands, alternative):
         """Loops are credited inside; the score of any other control flow is one more of this program's."""
-        if self.credit is not None and is_loop(step.eqn):
-            return run_loop(self, self.credit.scans[id(step)], step, operands)
+        if self.credit is not None and id(step.eqn) in self.credit.loops:
+            return run_loop(self, self.credit.loops[id(step.eqn)], step, operands)
         values, record = super().control(step, operands, alternative)
         if record.score is not None or self.credit is not None:
             self.scores.sources.append(jnp.zeros((), float) if record.score is None else record.score)

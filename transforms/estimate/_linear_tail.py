@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .._jax import Literal, is_inexact_aval
-from ..analysis import _dependence as dep
-from ..program._plan import Step
+from ..analysis._sources import Dependence, apart, mask_of
 
 SUMS = {"add", "sub", "add_any", "concatenate", "stack", "pad"}
 UNARY = set(
@@ -19,13 +18,13 @@ MIXING = {"reduce_sum", "cumsum", "dot_general", "slice", "reshape", "gather", "
 class Splitting:
     """Whether pushing the box of a value back to what it is a linear function of splits its credit.
 
-    `env` has what each variable depends on, `made` the equation that makes it, `bodies` those of loops with samples, by
-    the identity of the loop; `carries` come boxed.
+    `on` says what a variable depends on, `made` has the equation that makes it, `scored` the loops with scores inside,
+    by their identity; `carries` come boxed.
     """
 
-    def __init__(self, env: Mapping, made: Mapping, bodies: Mapping, carries: Sequence[Any]):
-        self.env, self.made, self.bodies = env, made, bodies
-        self.known: dict[Any, bool] = {v: True for v in carries if is_inexact_aval(v.aval) and env.get(v)}
+    def __init__(self, on: Callable[[Any], Dependence], made: Mapping, scored: Collection[int], carries: Sequence[Any]):
+        self.on, self.made, self.scored = on, made, scored
+        self.known: dict[Any, bool] = {v: True for v in carries if is_inexact_aval(v.aval) and on(v)}
 
     def __call__(self, v) -> bool:
         trail = [v]
@@ -43,33 +42,31 @@ class Splitting:
         return self.known[v]
 
     def _splits_inside(self, u):
-        item = self.made.get(u)
-        body = None if item is None else self.bodies.get(id(item))
-        return body is not None and bool(body.shapes) and is_inexact_aval(u.aval)
+        return id(self.made.get(u)) in self.scored and is_inexact_aval(u.aval)
 
     def _linear(self, u):
         """The operands that depend on scores, where `u` is linear in all of them together; else None."""
-        item = self.made.get(u)
-        if item is None or isinstance(item, Step):
+        eqn = self.made.get(u)
+        if eqn is None:
             return None
-        name = item.primitive.name
-        varying = [a for a in item.invars if not isinstance(a, Literal) and self.env.get(a)]
+        name = eqn.primitive.name
+        varying = [a for a in eqn.invars if not isinstance(a, Literal) and self.on(a)]
         linear = (
             name in SUMS
             or name in UNARY
             or (name in ("mul", "dot_general") and len(varying) == 1)
-            or (name in ("div", "gather", "dynamic_slice") and varying == [item.invars[0]])
-            or (name == "select_n" and item.invars[0] not in varying)
+            or (name in ("div", "gather", "dynamic_slice") and varying == [eqn.invars[0]])
+            or (name == "select_n" and eqn.invars[0] not in varying)
         )
         inexact = all(is_inexact_aval(a.aval) for a in (*varying, u))
         return varying if linear and varying and inexact else None
 
     def _finer(self, u, operands):
         """Whether an operand depends on less than `u`, or keeps apart along an axis what `u` mixes."""
-        env, item = self.env, self.made[u]
-        name = item.primitive.name
-        if name in SUMS and len(operands) < len(item.invars):
+        eqn, here, before = self.made[u], self.on(u), list(map(self.on, operands))
+        name = eqn.primitive.name
+        if name in SUMS and len(operands) < len(eqn.invars):
             return True
-        if any(dep.mask_of(env[a]) != dep.mask_of(env[u]) for a in operands):
+        if any(mask_of(d) != mask_of(here) for d in before):
             return True
-        return name in (*MIXING, *SUMS) and any(dep.apart(env[a]) > dep.apart(env[u]) for a in operands)
+        return name in (*MIXING, *SUMS) and any(apart(d) > apart(here) for d in before)

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ..analysis import _dependence as dep
-from ..analysis._dependence import Dependence
+from ..analysis._sources import Dependence, bits
 from ..program._site_terms import magic_box
 from ._ledger import total
 
@@ -44,7 +43,7 @@ class Scores:
             latest = itertools.islice(reversed(self.sums), LATEST)
             part = next((m for m in latest if m & ~mask == 0), 0)
             terms = [self.sums[part]] if part else []
-            self.sums[mask] = total([*terms, *(self.sources[b] for b in dep.bits(mask & ~part))])
+            self.sums[mask] = total([*terms, *(self.sources[b] for b in bits(mask & ~part))])
         return self.sums[mask]
 
     def box(self, x: Any, dependence: Dependence) -> Any:

@@ -57,8 +57,12 @@ class Domain(abc.ABC, Generic[T]):
         """What is known of one entry along the leading axis."""
         return state
 
+    def next_step(self, state: T) -> T:
+        """What is known, in a later step of a loop, of what a step has made."""
+        return state
+
     def all_steps(self, state: T) -> T:
-        """What is known of such entries laid along a leading axis."""
+        """What is known of the entries of all steps laid along a leading axis."""
         return state
 
     def after(self, eqn: Any, states: Sequence[T]) -> list[T]:
@@ -74,8 +78,11 @@ class Domain(abc.ABC, Generic[T]):
 
     def run(self, jaxpr: Any, states: Sequence[T]) -> dict[Any, T]:
         """What is known of every variable of an open jaxpr, from its inputs with constants first."""
-        env = dict(zip([*jaxpr.constvars, *jaxpr.invars], states, strict=True))
-        for eqn in jaxpr.eqns:
+        return self.follow(dict(zip([*jaxpr.constvars, *jaxpr.invars], states, strict=True)), jaxpr.eqns)
+
+    def follow(self, env: dict[Any, T], eqns: Iterable[Any]) -> dict[Any, T]:
+        """The same, and what is known of every result of some equations, in order."""
+        for eqn in eqns:
             env.update(zip(eqn.outvars, self.after(eqn, self.look(env, eqn.invars)), strict=True))
         return env
 

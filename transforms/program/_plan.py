@@ -221,6 +221,11 @@ class Inlined:
     constants: dict
     callers: dict[int, tuple]
 
+    @property
+    def eqns(self) -> list:
+        """The equations, those of steps among them."""
+        return [item.eqn if isinstance(item, Step) else item for item in self.items]
+
 
 def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
     """Inline the calls of a jaxpr, except those of functions with an opaque name and no sample inside."""
@@ -231,8 +236,8 @@ def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
     def run(inner, names, around):
         for eqn in inner.eqns:
             reads = [a if isinstance(a, Literal) else names.get(a, a) for a in eqn.invars]
-            called, consts = None, ()
-            if samples_in(eqn) or eqn.params.get("name") not in opaque:
+            called, consts, draws = None, (), samples_in(eqn)
+            if draws or eqn.params.get("name") not in opaque:
                 called, consts = _called(eqn, nested=False)
             if called is not None:
                 # The operands of an `expectation` include what it closed over, and then there are no constants.
@@ -248,7 +253,7 @@ def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
                 names.update(zip(eqn.outvars, writes, strict=True))
             eqn = eqn.replace(invars=reads, outvars=writes)
             callers[id(eqn)] = around
-            items.append(Step(eqn, reads, writes) if samples_in(eqn) else eqn)
+            items.append(Step(eqn, reads, writes) if draws else eqn)
         return [a if isinstance(a, Literal) else names.get(a, a) for a in inner.outvars]
 
     outputs = run(jaxpr, {}, ())

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..._jax import Literal
 from ...analysis import _dependence as dep
+from ...analysis._sources import NOTHING, source
 from ...program._flow import Domain
 from ...program.control import is_call, is_loop
 from ._value import APART, SAME
@@ -57,7 +58,7 @@ class _Ways(Domain[int]):
 
 
 def _dependence(how):
-    return dep.NOTHING if how == SAME else dep.source(0, SOURCE, (None if how == APART else how,))
+    return NOTHING if how == SAME else source(0, SOURCE, (None if how == APART else how,))
 
 
 def _way(dependence):

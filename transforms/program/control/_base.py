@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ..._errors import NoRuleError
 from ..._jax import closed_consts, open_jaxpr
+from ._loop import Loop
 
 
 class Body(NamedTuple):
@@ -31,6 +32,26 @@ def body(jaxpr: Any, where: str = "", times: int = 1) -> Body:
     return Body(open_jaxpr(jaxpr), closed_consts(jaxpr), where, times)
 
 
+class Turn(NamedTuple):
+    """One turn of a construct that runs one program again and again.
+
+    Attributes:
+        jaxpr: the program; its operands are these three, in order.
+        shared: what is known of the operands that all turns share.
+        carry: what is known of those that are carried, at first.
+        each: what is known of those of which each turn gets one entry.
+        times: how many turns there are; None where that is not known.
+        what: the construct in words.
+    """
+
+    jaxpr: Any
+    shared: list
+    carry: list
+    each: list
+    times: int | None
+    what: str
+
+
 class Control(abc.ABC):
     """One construct: an equation with programs inside."""
 
@@ -43,12 +64,23 @@ class Control(abc.ABC):
     plain: ClassVar[bool] = False
     """Whether it is no more than a call."""
 
+    exclusive: ClassVar[bool] = False
+    """Whether its first operand says which one of its bodies runs, on the other operands."""
+
     def __init_subclass__(cls):
         _TABLE.update(dict.fromkeys(cls.names, cls()))
 
     @abc.abstractmethod
     def bodies(self, eqn: Any) -> list[Body]:
         """The programs inside."""
+
+    def loop(self, eqn: Any) -> Loop | None:
+        """The loop that it is, if its steps are known in number; scores are then kept apart by steps (`estimate`)."""
+        return None
+
+    def turn(self, eqn: Any, states: Sequence[Any]) -> Turn | None:
+        """One turn of it, if it repeats a program, from what is known of its operands."""
+        return None
 
     @abc.abstractmethod
     def run(self, step: Any, operands: list, mode: Any, alternative: Any) -> tuple[list, Any]:
@@ -80,6 +112,12 @@ _TABLE: dict[str, Control] = {}
 def control_of(eqn: Any) -> Control | None:
     """The construct that an equation is; None for an operation."""
     return _TABLE.get(eqn.primitive.name)
+
+
+def loop_in(eqn: Any) -> Loop | None:
+    """The loop that an equation is; None for anything else."""
+    control = control_of(eqn)
+    return None if control is None else control.loop(eqn)
 
 
 def no_rule(what: str, name: str) -> NoRuleError:

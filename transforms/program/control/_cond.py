@@ -12,6 +12,7 @@ class Cond(Control):
     """A choice of one branch."""
 
     names = ("cond",)
+    exclusive = True
 
     def bodies(self, eqn):
         """The branches."""

@@ -2,58 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 
-from ..._jax import closed_consts, evaluate_with, open_jaxpr
-from ._base import Control, body, control_of
-
-
-class Loop(NamedTuple):
-    """The parts of a loop.
-
-    Attributes:
-        jaxpr: the body `(constants, carry, one step of xs) -> (carry, one step of ys)`, closed.
-        length: the number of steps.
-        reverse: whether the last step runs first.
-        unroll: how many steps XLA sees at once.
-        num_consts: how many operands all steps share.
-        num_carry: how many are carried.
-    """
-
-    jaxpr: Any
-    length: int
-    reverse: bool
-    unroll: Any
-    num_consts: int
-    num_carry: int
-
-    @property
-    def body(self) -> Any:
-        """The body, opened."""
-        return open_jaxpr(self.jaxpr)
-
-    @property
-    def closed(self) -> list:
-        """The constants that came with the body."""
-        return closed_consts(self.jaxpr)
-
-    def split(self, operands: Sequence[Any]) -> tuple[list, list, list]:
-        """What belongs to the shared operands, to the carry, and to what the steps get one by one."""
-        n, m = self.num_consts, self.num_carry
-        return list(operands[:n]), list(operands[n : n + m]), list(operands[n + m :])
-
-    def results(self, outs: Sequence[Any]) -> tuple[list, list]:
-        """What belongs to the carry, and to what the steps give one by one."""
-        return list(outs[: self.num_carry]), list(outs[self.num_carry :])
-
-    def scan(self, step: Callable, init: Any, xs: Any) -> Any:
-        """`lax.scan` of another step, in the same order."""
-        return lax.scan(step, init, xs, self.length, reverse=self.reverse, unroll=self.unroll)
+from ..._jax import evaluate_with
+from ._base import Control, Turn, body, control_of
+from ._loop import Loop
 
 
 def is_loop(eqn: Any) -> bool:
@@ -84,6 +40,15 @@ class Scan(Control):
         loop = loop_of(eqn)
         return [body(loop.jaxpr, f"scan {loop.length}", loop.length)]
 
+    def loop(self, eqn):
+        """Its parts."""
+        return loop_of(eqn)
+
+    def turn(self, eqn, states):
+        """A step."""
+        loop = loop_of(eqn)
+        return Turn(loop.jaxpr, *loop.split(states), loop.length, f"a loop of {loop.length} steps")
+
     def run(self, step, operands, mode, alternative):
         """The same loop; step t is past the alternatives of t earlier ones."""
         loop = loop_of(step.eqn)
@@ -106,7 +71,8 @@ class Scan(Control):
         xs = [domain.one_step(x) for x in xs]
 
         def step(carry):
-            return domain.through(loop.jaxpr, [*consts, *carry, *xs])
+            carry, ys = loop.results(domain.through(loop.jaxpr, [*consts, *carry, *xs]))
+            return [*map(domain.next_step, carry), *ys]
 
         carry, outs = domain.settle(step, carry)
         return [*carry, *map(domain.all_steps, loop.results(outs)[1])]

@@ -10,7 +10,7 @@ from ..._errors import EstimatorError, NoRuleError
 from ..._jax import closed_consts, evaluate_with, make_forward_only, open_jaxpr, vary, varying_axes
 from ..._pytree import is_inexact
 from ..._samples_in import samples
-from ._base import Control, body
+from ._base import Control, Turn, body
 
 
 class While(Control):
@@ -21,6 +21,11 @@ class While(Control):
     def bodies(self, eqn):
         """The body, then the condition."""
         return [body(eqn.params[name], "while") for name in ("body_jaxpr", "cond_jaxpr")]
+
+    def turn(self, eqn, states):
+        """The body; the condition is not a part of it."""
+        _, shared, carry = self.split(eqn, list(states))
+        return Turn(eqn.params["body_jaxpr"], shared, carry, [], None, "a while loop")
 
     def run(self, step, operands, mode, alternative):
         """The same loop; scores are carried, since nothing can be stacked."""

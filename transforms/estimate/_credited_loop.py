@@ -7,11 +7,9 @@ from typing import Any
 from jax import numpy as jnp
 
 from .._jax import Literal, vary, varying_axes
-from ..analysis import _dependence as dep
 from ..program._interpreter import walk
 from ..program._plan import Step, read
-from ..program.control import loop_of
-from ._credit_plan import CreditPlan, ScanCredit
+from ._credit_plan import CreditPlan, LoopCredit
 from ._scores import Scores
 
 
@@ -26,21 +24,19 @@ def run_tail(plan: CreditPlan, env: dict, scores: Scores) -> list:
     return read(inner, plan.tail.outputs)
 
 
-def run_loop(mode: Any, credit: ScanCredit, step: Step, operands: list) -> tuple[list, Any]:
+def run_loop(mode: Any, credit: LoopCredit, step: Step, operands: list) -> tuple[list, Any]:
     """The values of a loop and the record of its draws; their scores, and its boxed results, are left in the mode."""
-    loop, scores, body = loop_of(step.eqn), mode.scores, credit.body
+    loop, scores, body, linked = credit.loop, mode.scores, credit.body, credit.boxed
     n, m = loop.num_consts, loop.num_carry
     consts, init, xs = loop.split(operands)
-    outer = [scores.of(dep.mask_of(d)) for d in credit.outer]
-    carries = body.inputs[len(body.inputs) - len(operands) + n :][:m]
-    linked = credit.carries
+    outer = [scores.of(mask) for mask in credit.outer]
     start = [_boxed_start(scores, step.reads[n + i], init[i], credit.inits[i]) for i in linked]
     past = [jnp.zeros(shape, float) for shape in credit.shapes]
     axes = varying_axes(operands, outer, start)
 
     def run(carry, xs):
         raw, past, boxed = carry
-        given = dict(zip([carries[i] for i in linked], boxed, strict=True))
+        given = dict(zip([credit.carries[i] for i in linked], boxed, strict=True))
         inside = mode.inside(credit=body, scores=Scores([*outer, *past], given))
         env = dict(zip(body.inputs, [*loop.closed, *consts, *raw, *xs], strict=True))
         outs, record = walk(body, env, inside, top=False)
