@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sharded_calls import DRAWS
 from sharded_programs import PROGRAMS
 from typed_mesh_programs import PROGRAMS as TYPED
 
@@ -25,6 +26,12 @@ def run(script, devices):
 def found():
     """Value and gradient of each program in each way."""
     return run("sharded_programs.py", 2)
+
+
+@pytest.fixture(scope="module")
+def calls():
+    """Objectives around a `jit` with draws inside, without shardings and with them."""
+    return run("sharded_calls.py", 4)
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +58,17 @@ def test_a_batch_on_a_mesh_of_either_kind_gives_the_values_and_the_gradient_of_o
     assert np.isfinite(whole).all()
     assert whole[-1] != 0.0
     np.testing.assert_allclose(on_a_mesh[name][kind], whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*DRAWS, *(f"{name} in a loop" for name in DRAWS)])
+def test_the_shardings_of_a_call_with_draws_inside_are_kept_and_change_no_number(name, calls):
+    ways = calls[name]
+    assert ways["plain"]["asked"] == []
+    for way in ways.values():
+        np.testing.assert_allclose(way["numbers"], ways["plain"]["numbers"], rtol=1e-5, atol=1e-5)
+    if name != "no draw in a loop":  # there the call stays one
+        key = set() if name == "no draw" else {"P()"}
+        assert {*key, "P('i',)", "P(None, 'j')"} <= set(ways["spread"]["asked"])
+    if "loop" not in name:
+        assert ways["spread"]["results"] == "P(None, 'j')"
+        assert "typed" not in ways or ways["typed"]["results"].startswith("P('i',")

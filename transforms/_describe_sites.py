@@ -69,7 +69,7 @@ class Description(tuple[SiteReport, ...]):
 
     def __str__(self):
         head = ("address", "distribution", "estimator", "why", "where", "draws", "runs")
-        rows = [(name_of(r.label).strip("'"), *map(str, r[1:7])) for r in self]
+        rows = [(name_of(r.label).strip("'"), *map(str, r[1 : len(head)])) for r in self]
         jumps = dict.fromkeys((row[0], jump) for row, r in zip(rows, self, strict=True) for jump in r.jumps)
         notes = [f"{site}: its path derivative misses a discontinuity, {jump}" for site, jump in jumps]
         return "\n".join([table(head, rows), *notes])

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from ._jax import on_mesh
 from ._lifting import Opaque, drop, lift
-from ._pytree import Spec, partition, stop_gradient
+from ._pytree import KINDS, Spec, partition, stop_gradient
 
 
 def dismantle(distribution: Any) -> tuple[list, Spec]:
@@ -49,7 +49,7 @@ def lenient():
         yield
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def drawer(spec: Spec):
     """A jitted `draw(key, *arrays)`, one per kind of distribution: a thousand equal sites are traced once."""
 
@@ -78,7 +78,7 @@ def law(distribution: Any) -> Any:
     return distribution
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def _density(spec: Spec, inside: bool):  # noqa: FBT001  (a key of the cache)
     def site_log_density(value, *arrays):
         with lenient():

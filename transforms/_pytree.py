@@ -14,6 +14,10 @@ from ._errors import ArgumentError
 
 DYNAMIC = "<array>"
 
+KINDS = 4096
+"""How many kinds of site are remembered, each by its `Spec`: more than any program has, so that what is traced once for
+a kind is traced once, and yet not everything that a long session ever made."""
+
 
 def is_array(x: Any) -> bool:
     """Whether `x` is an array (JAX or NumPy, traced or not), as opposed to a Python scalar or any other object."""

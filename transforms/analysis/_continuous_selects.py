@@ -24,6 +24,9 @@ def union(states: Sequence[State]) -> State:
 
 
 SAME = {"convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy"}
+DEPTH = 6
+"""How far a branch is followed back to where it vanishes: each step may be a sum or a choice of two, and doubles it."""
+
 ODD = {"neg", "abs", "sqrt", "square", "integer_pow", "sin", "tan", "tanh", "expm1", "log1p", "erf", "reduce_sum"}
 
 
@@ -71,7 +74,7 @@ class Branches:
         taken = [1] if product else range(len(others))
         return any(
             sides[1 - k] == 0.0
-            and all(self.vanishes(o, sides[k], (key, i), 6) for i, o in zip(taken, others, strict=True))
+            and all(self.vanishes(o, sides[k], (key, i), DEPTH) for i, o in zip(taken, others, strict=True))
             for k in (0, 1)
             if not isinstance(sides[k], float)
         )

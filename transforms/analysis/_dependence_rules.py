@@ -15,11 +15,17 @@ from ._sources import Dependence, mixed, move, union
 ELEMENTWISE = set(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil
     clamp clz complex conj convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor
-    ge gt igamma igammac imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul ne neg
-    nextafter not or polygamma population_count pow real reduce_precision regularized_incomplete_beta rem round
-    rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stated
-    stop_gradient sub tan tanh xor""".split()
+    ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to
+    max min mul ne neg nextafter not one_minus_square or polygamma polynomial population_count pow real
+    reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic
+    shift_right_logical sign sin sinh sqrt square stated stop_gradient sub tan tanh xor zeta""".split()
 )
+UNCHANGED = set(
+    """device_put layout_constraint name optimization_barrier pvary reshard sharding_constraint
+    with_memory_space_constraint""".split()
+)
+"""Operations whose results are their operands, one for one: they say where or how a value is kept."""
+
 REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"}
 CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 
@@ -180,7 +186,13 @@ def _draw(eqn, inputs):
     return union(parts)
 
 
+def _unchanged(eqn, inputs):
+    return list(inputs)
+
+
 RULES: dict[str, Callable] = {
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **dict.fromkeys(UNCHANGED, _unchanged),
     **dict.fromkeys(REDUCTIONS, _reduction),
     **dict.fromkeys(CUMULATIVE, _cumulative),
     **dict.fromkeys(["slice", "concatenate"], _same_size),
@@ -208,7 +220,5 @@ RULES: dict[str, Callable] = {
 
 def operation(eqn: Any, given: Sequence[Dependence]) -> list[Dependence]:
     """What the results of an operation depend on, by its rule; without one, everything depends on everything."""
-    name = eqn.primitive.name
-    rule = RULES.get(name, _elementwise if name in ELEMENTWISE else _unknown)
-    out = rule(eqn, given)
+    out = RULES.get(eqn.primitive.name, _unknown)(eqn, given)
     return out if isinstance(out, list) else [out] * len(eqn.outvars)

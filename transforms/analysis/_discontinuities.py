@@ -229,7 +229,7 @@ class _Analysis(Domain[State]):
                 draws[name, line] = draws.get((name, line), 0) | path & ~1
         pairs = sorted((i, where) for where, path in draws.items() for i in bits(path))
         found = (Jump(self.paths[i][0], *where, self.paths[i][1]) for i, where in pairs)
-        return tuple({jump[:3]: jump for jump in found}.values())
+        return tuple({jump[:-1]: jump for jump in found}.values())  # one for all estimators of a label
 
     # ---- draws ----
 

@@ -17,7 +17,7 @@ ANY, WEAK, APART, POSITIVE = range(4)
 """What is known: nothing, not below zero, not zero and of one sign, above zero."""
 
 DEPTH = 64
-"""How far a value is followed back."""
+"""How far a value is followed back: longer than densities and links are, and well inside of Python's recursion."""
 
 KEPT = SAME | set("slice transpose rev gather dynamic_slice reduce_max reduce_min reduce_precision".split())
 POSITIVE_OPERATIONS = {"exp", "exp2", "logistic", "cosh"}

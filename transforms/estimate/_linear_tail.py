@@ -10,7 +10,8 @@ from ..analysis._sources import Dependence, apart, mask_of
 
 SUMS = {"add", "sub", "add_any", "concatenate", "stack", "pad"}
 UNARY = set(
-    "neg convert_element_type reshape broadcast_in_dim transpose squeeze reduce_sum copy slice rev cumsum".split()
+    """neg convert_element_type reshape broadcast_in_dim transpose squeeze reduce_sum copy slice rev cumsum name reshard
+    sharding_constraint""".split()
 )
 MIXING = {"reduce_sum", "cumsum", "dot_general", "slice", "reshape", "gather", "dynamic_slice"}
 

@@ -16,7 +16,8 @@ from .._pytree import size
 from ..program._site import value_struct
 from ._finite_support import count, elements, finite, refuse_infinite
 
-LIMIT = 65536
+LIMIT = 1 << 16
+"""How many values of a joint support are run: each is a run of the rest of the program, in memory all at once."""
 
 
 class Enum(Enumerate):

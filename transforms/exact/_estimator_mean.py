@@ -39,7 +39,11 @@ CHUNK = 1 << 15
 """How many boxes of noise are run at a time: what memory bounds."""
 
 FEW = 1 << 8
-"""How many where there are few, so that a small program does not run mostly empty places."""
+"""How many where there are few, so that a small program does not run mostly empty places. There are two sizes and no
+more, because each is compiled."""
+
+MANY = 16 * FEW
+"""Up to so many boxes are run by `FEW`, in sixteen calls at most; with more, a chunk is an eighth full or better."""
 
 MARGIN = 16.0
 """Cuts are told apart to so many units of rounding error."""
@@ -265,7 +269,7 @@ def _visitor(plan, table, laws, operands):
         return sums, known(stop_gradient(cuts))[:n].astype(float)
 
     def visit(boxes):
-        size = FEW if len(boxes.low) <= 16 * FEW else CHUNK  # two sizes, so that few are compiled
+        size = FEW if len(boxes.low) <= MANY else CHUNK
         parts = [part(boxes.take(slice(i, i + size)), size) for i in range(0, len(boxes.low), size)]
         sums, cuts = zip(*parts, strict=True)
         return [sum(ys[1:], ys[0]) for ys in zip(*sums, strict=True)], np.concatenate(cuts)

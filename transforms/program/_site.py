@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 from .. import _distribution as _d
 from .._errors import BiasedGradientError, RandomKeyError, name_of
 from .._jax import is_key, lane_shape, make_primitive, vmapped, without_lanes
-from .._pytree import Spec, partition
+from .._pytree import KINDS, Spec, partition
 
 
 class Site(NamedTuple):
@@ -52,7 +52,7 @@ def _value_shape(distribution: Spec, key_dtype, avals) -> tuple[list, Any]:
     return _value_shape_at(distribution, key_dtype, avals, jax.dtypes.canonicalize_dtype(int))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def _value_shape_at(distribution, key_dtype, avals, precision):
     key = jax.ShapeDtypeStruct((), key_dtype)
     out = jax.eval_shape(_d.drawer(distribution), key, *[jax.ShapeDtypeStruct(s, d) for s, d in avals])
@@ -136,9 +136,13 @@ def noise(key: Key[Array, ""], distribution: Any) -> Any:
     return bind_site((), key, distribution, None)
 
 
+AUXILIARY = 0xF0F0F0F0
+"""What is folded into a key for an estimator's own randomness: users fold in small numbers, and so never this one."""
+
+
 def auxiliary(key: jax.Array) -> jax.Array:
     """A key for the estimator's own randomness at a site, apart from the one that draws its value."""
-    return jax.random.fold_in(again(key), 0xF0F0F0F0)
+    return jax.random.fold_in(again(key), AUXILIARY)
 
 
 def again(key: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from .._distribution import held
 from .._errors import EstimatorError
 from .._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
-from .._pytree import size, stop_gradient
+from .._pytree import KINDS, size, stop_gradient
 from ._site import Site, auxiliary, noise
 
 
@@ -47,7 +47,7 @@ def _baseline(given, estimator, shape):
         ) from error
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def _direct(site: Site):
     @jax.jit
     def run(key, *arrays):
@@ -62,7 +62,7 @@ def _direct(site: Site):
     return run
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def _fork(site: Site):
     @jax.jit
     def run(key, *arrays):
@@ -76,7 +76,7 @@ def _fork(site: Site):
     return run
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def _enumerated(site: Site):
     @jax.jit
     def run(key, *arrays):
@@ -102,7 +102,7 @@ def direct(site: Site, operands, lanes):
     return (_spread(values, operands), *rest)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def _score_shape(site: Site, avals):
     shapes = [jax.ShapeDtypeStruct(s, d) for s, d in avals]
     score = jax.eval_shape(_direct(site), *shapes)[1]
@@ -140,7 +140,7 @@ class ForkShape(NamedTuple):
         return self.alternatives * size(self.elements)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KINDS)
 def _fork_shape(site: Site, avals):
     shapes = [jax.ShapeDtypeStruct(s, d) for s, d in avals]
     return jax.eval_shape(_fork(site), *shapes)[2].shape

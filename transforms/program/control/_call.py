@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, Sharding
+
+from ..._jax import evaluate_with, trace
 from ._base import Body, Control, body, control_of, no_rule
+
+PLACED = {"jit", "pjit"}
+"""The calls that may say how operands and results are spread over devices."""
 
 
 class Call(Control):
@@ -15,7 +22,7 @@ class Call(Control):
 
     def bodies(self, eqn):
         """What is called."""
-        return [called(eqn)]
+        return [body(_jaxpr(eqn))]
 
     def run(self, step, operands, mode, alternative):
         """Not reached: plans hold no calls."""
@@ -32,10 +39,40 @@ def is_call(eqn: Any) -> bool:
 
 
 def called(eqn: Any) -> Body:
-    """What an equation calls."""
-    return body(_jaxpr(eqn))
+    """What stands in the place of a call: what it calls, and the shardings that `jit` was given for it.
+
+    Layouts, donations and compiler options change no value, and are XLA's to choose again.
+    """
+    inside = body(_jaxpr(eqn))
+    before, after = _shardings(eqn)
+    if not any(map(_is_kept, (*before, *after))):
+        return inside
+
+    def run(*xs):
+        outs = evaluate_with(inside.jaxpr, [*inside.consts, *map(_placed, xs, before)])
+        return list(map(_placed, outs, after))
+
+    traced = trace(run, *[v.aval for v in eqn.invars])
+    return Body(traced.jaxpr, traced.consts)
+
+
+def _shardings(eqn):
+    """Those of the operands and of the results, of which any may be unspecified."""
+    if eqn.primitive.name in PLACED:
+        return eqn.params["in_shardings"], eqn.params["out_shardings"]
+    return (), ()
+
+
+def _is_kept(sharding):
+    """Whether it says more than types do: where axes of a mesh are explicit, shardings are parts of types."""
+    if not isinstance(sharding, Sharding):
+        return False
+    return not (isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types)
+
+
+def _placed(x, sharding):
+    return lax.with_sharding_constraint(x, sharding) if _is_kept(sharding) else x
 
 
 def _jaxpr(eqn):
-    params = eqn.params
-    return params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+    return eqn.params["call_jaxpr" if eqn.primitive.name == "core_call" else "jaxpr"]
