@@ -16,6 +16,8 @@ programs cost little.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from operator import or_
 
 Shape = tuple[int, ...]
 Axes = tuple[int | None, ...]
@@ -94,10 +96,7 @@ def substitute(dependence: Dependence, given: Sequence[Dependence]) -> Dependenc
 
 def mask_of(dependence: Dependence) -> int:
     """The numbers of all sources depended on, as bits."""
-    out = 0
-    for mask in dependence.values():
-        out |= mask
-    return out
+    return reduce(or_, dependence.values(), 0)
 
 
 def bits(mask: int) -> list[int]:
@@ -120,15 +119,8 @@ def blocks(dependences: Iterable[Dependence]) -> list[int]:
     found: list[int] = []
     for mask in dict.fromkeys(mask for d in dependences for mask in d.values()):
         parts = [part for block in found for part in (block & mask, block & ~mask)]
-        found = [part for part in (*parts, mask & ~_whole(found)) if part]
+        found = [part for part in (*parts, mask & ~reduce(or_, found, 0)) if part]
     return found
-
-
-def _whole(masks):
-    out = 0
-    for mask in masks:
-        out |= mask
-    return out
 
 
 def apart(dependence: Dependence) -> int:
