@@ -19,6 +19,8 @@ from jax.extend import source_info_util
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from ._errors import NoRuleError
+
 Literal = jex_core.Literal
 DropVar = jex_core.DropVar
 ShapedArray = jax.core.ShapedArray
@@ -154,8 +156,8 @@ def _results(avals, shapes) -> list:
 
 def _mesh_in_types(aval) -> Any:
     """The mesh whose shardings are parts of types that an array lives on; None where there is none."""
-    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
-    return mesh if mesh is not None and AxisType.Explicit in mesh.axis_types else None
+    mesh = aval.sharding.mesh
+    return mesh if AxisType.Explicit in mesh.axis_types else None
 
 
 def on_mesh(fn: Callable) -> Callable:
@@ -182,7 +184,7 @@ def varying_axes(*trees: Any) -> frozenset:
 
 
 def _varying(aval) -> frozenset:
-    return getattr(getattr(aval, "mat", None), "varying", frozenset())
+    return aval.mat.varying
 
 
 def vary(tree: Any, axes: frozenset) -> Any:
@@ -249,13 +251,13 @@ def trace(fn: Callable, *args) -> Traced:
 
 
 def open_jaxpr(jaxpr: Any) -> Any:
-    """The jaxpr inside a closed one (in newer JAX they are the same object)."""
-    return getattr(jaxpr, "jaxpr", jaxpr)
+    """The jaxpr inside a closed one (in newer JAX they are of one class)."""
+    return jaxpr if isinstance(jaxpr, jex_core.Jaxpr) else jaxpr.jaxpr
 
 
 def closed_consts(jaxpr: Any) -> list:
     """The constants that come with a jaxpr found in an equation's parameters."""
-    return list(getattr(jaxpr, "consts", ()))
+    return list(jaxpr.consts) if isinstance(jaxpr, jex_core.ClosedJaxpr) else []
 
 
 def segment(jaxpr: Any, eqns: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
@@ -288,6 +290,35 @@ def evaluate_with(jaxpr: Any, operands: Sequence[Any]) -> list:
     """Run a traced program at its constants and arguments, given together."""
     n = len(jaxpr.constvars)
     return jax.core.eval_jaxpr(jaxpr, tuple(operands[:n]), *operands[n:])
+
+
+def param(eqn: Any, name: str) -> Any:
+    """A parameter of an operation of JAX. All that are read by their names go through here.
+
+    Raises:
+        NoRuleError: the operation has none of this name, as after a change in JAX.
+    """
+    if name not in eqn.params:
+        raise NoRuleError(
+            f"The JAX primitive '{eqn.primitive.name}' has no parameter '{name}' in jax {jax.__version__}, but "
+            f"{', '.join(eqn.params) or 'none at all'}. tracegrad was written for a version that has it: install an "
+            "older JAX, or a newer tracegrad."
+        )
+    return eqn.params[name]
+
+
+NAMED = {"jit", "composite"}
+"""The calls that have a name."""
+
+
+def name_of_call(eqn: Any) -> str | None:
+    """The name of the function that a call calls; None where it has none, or is no call."""
+    return param(eqn, "name") if eqn.primitive.name in NAMED else None
+
+
+def source_of(jaxpr: Any) -> str:
+    """Where a jaxpr was traced from: 'function at file:line'; empty where that is not known."""
+    return jaxpr.debug_info.func_src_info or ""
 
 
 def inner_jaxprs(eqn: Any) -> Iterator[Any]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path as File
 
-from .._jax import inner_jaxprs, is_inexact_aval
+from .._jax import inner_jaxprs, is_inexact_aval, name_of_call, param, source_of
 
 ELEMENTWISE = set(
     """abs acos acosh add add_any asin asinh atan atanh bessel_i0e bessel_i1e cbrt clamp complex conj
     convert_element_type copy cos cosh erf erf_inv erfc exp exp2 expm1 igamma igamma_grad_a igammac imag lgamma log
-    log1p logistic max min mul neg nextafter pow random_gamma random_gamma_grad real reduce_precision
+    log1p log2 logistic max min mul neg nextafter one_minus_square polynomial pow random_gamma real reduce_precision
     regularized_incomplete_beta select_n sin sinh sqrt square sub tanh zeta""".split()
 )
 STRUCTURAL = set(
-    """broadcast_in_dim concatenate copy_p device_put dynamic_slice dynamic_update_slice expand_dims gather
-    layout_constraint name optimization_barrier pad reshape rev sharding_constraint slice split squeeze stack tile
-    transpose unstack""".split()
+    """broadcast_in_dim concatenate device_put dynamic_slice dynamic_update_slice gather layout_constraint name
+    optimization_barrier pad reshape rev sharding_constraint slice split squeeze stack tile transpose unstack
+    with_memory_space_constraint""".split()
 )
 REDUCTIONS = set(
     """cumlogsumexp cummax cummin cumprod cumsum reduce_max reduce_min reduce_prod reduce_sum reduce_window_max
@@ -27,8 +27,9 @@ LINEAR_ALGEBRA = set(
     scaled_dot scaled_matmul symmetric_product triangular_solve tridiagonal_solve""".split()
 )
 MESH = set(
-    """all_gather all_gather_invariant all_gather_reduced all_to_all mesh_cast pbroadcast pcast pmax pmin ppermute psum
-    psum2 psum_invariant pvary ragged_all_to_all reduce_scatter reshard unreduced_psum vary_unreduced_cast""".split()
+    """all_gather all_gather_invariant all_gather_reduced all_to_all pbroadcast pmax pmin ppermute psum psum_invariant
+    pvary ragged_all_to_all reduce_scatter reduced_vary_cast reduced_vary_cast_p reshard unreduced_psum
+    vary_unreduced_cast vary_unreduced_cast_p""".split()
 )
 OWN = {"stated", "share", "once", "fork_sum", "forward_only"}
 POLES = set("div atan2 integer_pow rsqrt tan digamma polygamma".split())
@@ -37,7 +38,7 @@ POLES = set("div atan2 integer_pow rsqrt tan digamma polygamma".split())
 SMOOTH = ELEMENTWISE | STRUCTURAL | REDUCTIONS | LINEAR_ALGEBRA | MESH | OWN | POLES
 """Primitives whose results of floating point are continuous in their operands, away from poles."""
 
-CUT = set("acos acosh asin asinh atan atanh cbrt log log1p pow rsqrt sqrt".split())
+CUT = set("acos acosh asin asinh atan atanh cbrt log log1p log2 pow rsqrt sqrt".split())
 """Operations that jump across a ray of the complex plane."""
 
 SOME = {"sort": slice(0, 1), "top_k": slice(0, 1), "approx_top_k": slice(0, 1), "svd": slice(0, 1), "eigh": slice(1, 2)}
@@ -49,8 +50,7 @@ FOLDS = set("reduce reduce_window scatter scatter-add scatter-sub scatter-mul sc
 """Operations as continuous as the function that they apply: the first one among their parameters, if there is any."""
 
 BODIES = set(
-    """jit pjit closed_call core_call remat remat2 checkpoint shard_map composite linear_call custom_jvp_call
-    custom_vjp_call custom_vjp_call_jaxpr custom_vmap_call""".split()
+    "jit closed_call remat2 shard_map composite linear_call custom_jvp_call custom_vjp_call custom_vmap_call".split()
 )
 """Operations that run the first jaxpr among their parameters on their operands."""
 
@@ -86,11 +86,10 @@ def is_opaque(eqn) -> bool:
     """Whether an equation calls a function that is known to be continuous, or a library's with its own derivative."""
     if eqn.primitive.name not in BODIES:
         return False
-    named = eqn.params.get("name") in CONTINUOUS
+    named = name_of_call(eqn) in CONTINUOUS
     if not named and not eqn.primitive.name.startswith("custom_"):
         return False
-    about = getattr(next(inner_jaxprs(eqn)).debug_info, "func_src_info", None) or ""
-    name, _, line = about.partition(" at ")
+    name, _, line = source_of(next(inner_jaxprs(eqn))).partition(" at ")
     return name not in JUMPING and (line == "" or is_theirs(line) or named and line.startswith(HERE))
 
 
@@ -100,6 +99,6 @@ def continuous_outputs(eqn) -> list[bool]:
     cut = name in CUT and eqn.invars[0].aval.dtype.kind == "c"
     known = [name in SMOOTH and not cut or is_opaque(eqn)] * len(outs)
     if name in SOME:
-        kept = SOME[name] if name != "sort" else slice(0, eqn.params["num_keys"])
+        kept = SOME[name] if name != "sort" else slice(0, param(eqn, "num_keys"))
         known[kept] = [True] * len(known[kept])
     return [k and is_inexact_aval(v.aval) for k, v in zip(known, outs, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from .._jax import Literal
+from .._jax import Literal, param
 
 State = tuple[int, int]
 """Of a value: the draws it depends on continuously (bit 0: parameters), and the jumps it carries, as bits."""
@@ -105,7 +105,7 @@ class Branches:
             return self.vanishes(part, at, taken, depth - 1)
 
         if name in ODD:
-            return eqn.params.get("y", 1) > 0 and zero(parts[0])
+            return (name != "integer_pow" or param(eqn, "y") > 0) and zero(parts[0])
         if name == "div":
             return zero(parts[0])
         if name == "mul":

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._jax import Literal
+from .._jax import Literal, param
 from .._pytree import size
 
 UNCHANGED = {"squeeze", "reshape", "copy", "random_clone", "convert_element_type", "random_unwrap", "random_wrap"}
@@ -88,18 +88,18 @@ class Numbers:
 
     def form(self, eqn, numbers) -> tuple | int | None:
         """What keys or integers are made of, or what they are equal to; None where that cannot be compared."""
-        name, params = eqn.primitive.name, eqn.params
+        name = eqn.primitive.name
         if _unchanged(eqn):
             return numbers[0]
         if name == "random_fold_in" and self.forms[numbers[1]][0] == "literal":
             return ("child", numbers[0], self.forms[numbers[1]][1])
         if name == "random_split" and _counts(eqn):
-            return ("children", numbers[0], 0, *params["shape"])
-        if name == "slice" and self.forms[numbers[0]][0] == "children" and params["strides"] in (None, (1,)):
+            return ("children", numbers[0], 0, *param(eqn, "shape"))
+        if name == "slice" and self.forms[numbers[0]][0] == "children" and param(eqn, "strides") in (None, (1,)):
             _, parent, start, _ = self.forms[numbers[0]]
-            first, last = start + params["start_indices"][0], start + params["limit_indices"][0]
+            first, last = start + param(eqn, "start_indices")[0], start + param(eqn, "limit_indices")[0]
             return ("child", parent, first) if last == first + 1 else ("children", parent, first, last)
-        form = (name, *numbers, *sorted(params.items()))
+        form = (name, *numbers, *sorted(eqn.params.items()))
         return form if _hashable(form) and not eqn.effects else None
 
 
@@ -128,7 +128,7 @@ def _unchanged(eqn) -> bool:
 
 def _counts(eqn) -> bool:
     """Whether a split gives what `fold_in` of 0, 1, 2, ... gives: one family of keys, however many are split off."""
-    (key,), shape = eqn.invars, eqn.params["shape"]
+    (key,), shape = eqn.invars, param(eqn, "shape")
     counts: Any = getattr(jax.config, "jax_threefry_partitionable", False)
     return len(shape) == 1 and str(key.aval.dtype) == "key<fry>" and bool(counts)
 

@@ -7,12 +7,13 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
+from ..._jax import param
 from ._value import Value, apart
 
 
 def sum_over(eqn: Any, value: Value) -> Value:
     """The versions of a sum whose operand varies along an axis that is summed."""
-    axes = eqn.params["axes"]
+    axes = param(eqn, "axes")
     parts = zip(_parts(value.base), _parts(value.varied), strict=True)
     return apart(_whole(*(_sum(value.how, axes, base, varied) for base, varied in parts)))
 

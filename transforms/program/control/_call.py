@@ -7,17 +7,14 @@ from typing import Any
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, Sharding
 
-from ..._jax import evaluate_with, trace
+from ..._jax import evaluate_with, param, trace
 from ._base import Body, Control, body, control_of, no_rule
-
-PLACED = {"jit", "pjit"}
-"""The calls that may say how operands and results are spread over devices."""
 
 
 class Call(Control):
     """A call."""
 
-    names = ("jit", "pjit", "closed_call", "core_call")
+    names = ("jit", "closed_call")
     plain = True
 
     def bodies(self, eqn):
@@ -58,8 +55,8 @@ def called(eqn: Any) -> Body:
 
 def _shardings(eqn):
     """Those of the operands and of the results, of which any may be unspecified."""
-    if eqn.primitive.name in PLACED:
-        return eqn.params["in_shardings"], eqn.params["out_shardings"]
+    if eqn.primitive.name == "jit":
+        return param(eqn, "in_shardings"), param(eqn, "out_shardings")
     return (), ()
 
 
@@ -75,4 +72,4 @@ def _placed(x, sharding):
 
 
 def _jaxpr(eqn):
-    return eqn.params["call_jaxpr" if eqn.primitive.name == "core_call" else "jaxpr"]
+    return param(eqn, "jaxpr" if eqn.primitive.name == "jit" else "call_jaxpr")

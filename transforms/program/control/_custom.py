@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..._jax import param
 from ._base import Control, body, no_rule
 
 
@@ -13,7 +14,7 @@ class Custom(Control):
 
     def bodies(self, eqn):
         """The function itself, not its rules."""
-        return [body(eqn.params["call_jaxpr"])]
+        return [body(param(eqn, "call_jaxpr"))]
 
     def run(self, step, operands, mode, alternative):
         """Refuse: the rule of the function knows nothing of its draws."""
@@ -21,4 +22,4 @@ class Custom(Control):
 
     def flow(self, eqn, states, domain):
         """Through the function."""
-        return domain.through(eqn.params["call_jaxpr"], states)
+        return domain.through(param(eqn, "call_jaxpr"), states)
