@@ -11,7 +11,7 @@ import jax
 from ._arguments import objective_function
 from ._errors import EstimatorError, name_of
 from ._estimator import Estimator
-from ._jax import Lane, trace, without_lanes
+from ._jax import Lane, param, trace, without_lanes
 from ._pytree import partition
 from .program._interpreter import run
 from .program._plan import plan_of
@@ -39,7 +39,7 @@ def _choosing(choose: Choose, *, keep_refused: bool) -> Rewriting:
         return rebind([*operands[:n], *arrays], site._replace(estimator=spec), lanes)
 
     def expectation_chosen(step, operands):
-        program, lanes = step.eqn.params["program"], step.lanes
+        program, lanes = param(step.eqn, "program"), step.lanes
         plan = plan_of(program.jaxpr, nested=True)
         traced = trace(lambda *xs: run(plan, xs, mode)[0], *without_lanes(operands, lanes))
         n = len(traced.consts)

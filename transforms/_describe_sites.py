@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from ._arguments import objective_function
 from ._errors import name_of
 from ._estimator import Enumerate, Estimator, Path
-from ._jax import is_inexact_aval, lane_shape, without_lanes
+from ._jax import is_inexact_aval, lane_shape, param, without_lanes
 from ._pytree import size
 from ._sample import default_estimator
 from .analysis._discontinuities import jumps_of
@@ -111,7 +111,7 @@ def describe_sites(fun: Callable, *args, **kwargs) -> Description:
 def _sites(jaxpr, times: int, where: tuple[str, ...]) -> Iterator[SiteReport]:
     for step in plan_of(jaxpr).draws:
         if step.name == "sample":
-            if step.eqn.params["site"].estimator is not None:
+            if param(step.eqn, "site").estimator is not None:
                 yield _report(step, times, where)
             continue
         control = control_of(step.eqn)
@@ -120,7 +120,7 @@ def _sites(jaxpr, times: int, where: tuple[str, ...]) -> Iterator[SiteReport]:
 
 
 def _report(step, times, where):
-    site, lanes = step.eqn.params["site"], step.eqn.params["lanes"]
+    site, lanes = param(step.eqn, "site"), param(step.eqn, "lanes")
     avals = without_lanes([v.aval for v in step.eqn.invars], lanes)
     found: list = []
 

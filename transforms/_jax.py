@@ -307,6 +307,11 @@ def param(eqn: Any, name: str) -> Any:
     return eqn.params[name]
 
 
+def params_of(eqn: Any) -> dict[str, Any]:
+    """All parameters of an operation, whatever their names are."""
+    return eqn.params
+
+
 NAMED = {"jit", "composite"}
 """The calls that have a name."""
 

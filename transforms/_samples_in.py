@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ._jax import inner_jaxprs
+from ._jax import inner_jaxprs, param
 from ._per_jaxpr import once_per_jaxpr
 
 
@@ -23,7 +23,7 @@ def samples_in(eqn: Any) -> bool:
 def sites_in(eqns: Iterable[Any]) -> Iterator[Any]:
     """The sites of equations that are samples with an estimator, or hold some, at any depth."""
     for eqn in eqns:
-        if eqn.primitive.name == "sample" and eqn.params["site"].estimator is not None:
-            yield eqn.params["site"]
+        if eqn.primitive.name == "sample" and param(eqn, "site").estimator is not None:
+            yield param(eqn, "site")
         for inner in inner_jaxprs(eqn):
             yield from sites_in(inner.eqns)

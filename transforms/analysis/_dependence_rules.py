@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._jax import param
 from .._pytree import size
 from ._sources import Dependence, mixed, move, union
 
@@ -44,23 +45,23 @@ def _elementwise(eqn, inputs):
 
 
 def _reduction(eqn, inputs):
-    gone = set(eqn.params["axes"])
+    gone = set(param(eqn, "axes"))
     kept = [a for a in range(len(_shape(eqn.invars[0]))) if a not in gone]
     return move(union(inputs), lambda a: kept.index(a) if a in kept else None)
 
 
 def _cumulative(eqn, inputs):
-    axis = eqn.params["axis"]
+    axis = param(eqn, "axis")
     return move(inputs[0], lambda a: None if a == axis else a)
 
 
 def _broadcast(eqn, inputs):
-    dims, before, shape = eqn.params["broadcast_dimensions"], _shape(eqn.invars[0]), eqn.params["shape"]
+    dims, before, shape = param(eqn, "broadcast_dimensions"), _shape(eqn.invars[0]), param(eqn, "shape")
     return move(inputs[0], lambda a: dims[a] if before[a] == shape[dims[a]] else None)
 
 
 def _reshape(eqn, inputs):
-    if eqn.params.get("dimensions") is not None:
+    if param(eqn, "dimensions") is not None:
         return mixed(inputs[0])
     before, now = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
 
@@ -72,18 +73,18 @@ def _reshape(eqn, inputs):
 
 
 def _transpose(eqn, inputs):
-    order = list(eqn.params["permutation"])
+    order = list(param(eqn, "permutation"))
     return move(inputs[0], order.index)
 
 
 def _squeeze(eqn, inputs):
-    gone = set(eqn.params["dimensions"])
+    gone = set(param(eqn, "dimensions"))
     kept = [a for a in range(len(_shape(eqn.invars[0]))) if a not in gone]
     return move(inputs[0], lambda a: kept.index(a) if a in kept else None)
 
 
 def _pad(eqn, inputs):
-    untouched = [not any(config) for config in eqn.params["padding_config"]]
+    untouched = [not any(config) for config in param(eqn, "padding_config")]
     return union([move(inputs[0], lambda a: a if untouched[a] else None), mixed(inputs[1])])
 
 
@@ -103,11 +104,11 @@ def _dynamic(eqn, inputs):
 
 
 def _rev(eqn, inputs):
-    return move(inputs[0], lambda a: None if a in eqn.params["dimensions"] else a)
+    return move(inputs[0], lambda a: None if a in param(eqn, "dimensions") else a)
 
 
 def _dot(eqn, inputs):
-    (lhs_c, rhs_c), (lhs_b, rhs_b) = eqn.params["dimension_numbers"]
+    (lhs_c, rhs_c), (lhs_b, rhs_b) = param(eqn, "dimension_numbers")
     lhs_rank, rhs_rank = len(_shape(eqn.invars[0])), len(_shape(eqn.invars[1]))
     lhs_free = [a for a in range(lhs_rank) if a not in (*lhs_c, *lhs_b)]
     rhs_free = [a for a in range(rhs_rank) if a not in (*rhs_c, *rhs_b)]
@@ -117,7 +118,7 @@ def _dot(eqn, inputs):
 
 
 def _gather(eqn, inputs):
-    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    numbers, sizes = param(eqn, "dimension_numbers"), param(eqn, "slice_sizes")
     shape, out_rank = _shape(eqn.invars[0]), len(_shape(eqn.outvars[0]))
     batch = [a for a in range(out_rank) if a not in numbers.offset_dims]
     indices = {a: batch[a] for a in range(len(_shape(eqn.invars[1])) - 1)}
@@ -129,7 +130,7 @@ def _gather(eqn, inputs):
 
 
 def _scatter(eqn, inputs):
-    numbers = eqn.params["dimension_numbers"]
+    numbers = param(eqn, "dimension_numbers")
     shape, updates = _shape(eqn.invars[0]), _shape(eqn.invars[2])
     dims, index_dims = numbers.operand_batching_dims, numbers.scatter_indices_batching_dims
     batch = [a for a in range(len(updates)) if a not in numbers.update_window_dims]
@@ -146,22 +147,22 @@ def _leading(eqn, inputs):
 
 
 def _stack(eqn, inputs):
-    axis = eqn.params["axis"]
+    axis = param(eqn, "axis")
     return move(union(inputs), lambda a: a + (a >= axis))
 
 
 def _unstack(eqn, inputs):
-    axis = eqn.params["axis"]
+    axis = param(eqn, "axis")
     return [move(inputs[0], lambda a: None if a == axis else a - (a > axis))] * len(eqn.outvars)
 
 
 def _split(eqn, inputs):
-    axis = eqn.params["axis"]
+    axis = param(eqn, "axis")
     return [move(inputs[0], lambda a: None if a == axis else a)] * len(eqn.outvars)
 
 
 def _sort(eqn, inputs):
-    dimension = eqn.params["dimension"]
+    dimension = param(eqn, "dimension")
     return [move(union(inputs), lambda a: None if a == dimension else a)] * len(eqn.outvars)
 
 
@@ -172,14 +173,14 @@ def _update_slice(eqn, inputs):
 
 
 def _convolution(eqn, inputs):
-    numbers = eqn.params["dimension_numbers"]
-    batch = {numbers.lhs_spec[0]: numbers.out_spec[0]} if eqn.params["batch_group_count"] == 1 else {}
+    numbers = param(eqn, "dimension_numbers")
+    batch = {numbers.lhs_spec[0]: numbers.out_spec[0]} if param(eqn, "batch_group_count") == 1 else {}
     return union([move(inputs[0], batch.get), mixed(inputs[1])])
 
 
 def _draw(eqn, inputs):
     """A draw depends on its operands lane by lane."""
-    lanes, parts = list(reversed(eqn.params["lanes"])), []
+    lanes, parts = list(reversed(param(eqn, "lanes"))), []
     for i, d in enumerate(inputs):
         mapped = [k for k, lane in enumerate(lanes) if lane.mapped[i]]
         parts.append(move(d, dict(enumerate(mapped)).get))

@@ -21,7 +21,7 @@ import jax
 from jax import numpy as jnp
 
 from .._estimator import Path
-from .._jax import inner_jaxprs, is_inexact_aval, open_jaxpr, source_line, trace, without_lanes
+from .._jax import inner_jaxprs, is_inexact_aval, open_jaxpr, param, source_line, trace, without_lanes
 from .._per_jaxpr import once_per_jaxpr
 from .._samples_in import samples_in
 from ..program._flow import Domain
@@ -77,13 +77,13 @@ def _path_of(eqn) -> Path | None:
     """The estimator of a draw that takes derivatives along a path, and is not vouched for."""
     if eqn.primitive.name != "sample":
         return None
-    kind = eqn.params["site"].prototype()
+    kind = param(eqn, "site").prototype()
     return kind if isinstance(kind, Path) and not kind.continuous else None
 
 
 def _relaxation(eqn) -> Any:
     """The jaxpr of a draw's control variate: from the operands of one lane and a relaxed draw."""
-    site, lanes = eqn.params["site"], eqn.params["lanes"]
+    site, lanes = param(eqn, "site"), param(eqn, "lanes")
     avals = without_lanes([v.aval for v in eqn.invars], lanes)[1:]
 
     def relaxed_shape(*arrays):
@@ -109,7 +109,7 @@ def _meets_pole(eqn, states, signs, branches) -> bool:
     if name == "atan2":
         y, x = map(signs, eqn.invars)
         return (y < APART or branches.root(eqn.invars[0]) == 0.0) and x not in (WEAK, POSITIVE)
-    positive_power = name == "integer_pow" and eqn.params["y"] > 0
+    positive_power = name == "integer_pow" and param(eqn, "y") > 0
     return states[last][0] > 1 and not positive_power and (name == "tan" or signs(eqn.invars[last]) < APART)
 
 
@@ -236,7 +236,7 @@ class _Analysis(Domain[State]):
     def _sample(self, eqn, states):
         """A path goes through a pathwise draw and through noise; a score or a fork sees only the parameters' jumps."""
         path, jump = union(states)
-        site, kind = eqn.params["site"], _path_of(eqn)
+        site, kind = param(eqn, "site"), _path_of(eqn)
         if kind is not None:
             if id(eqn) not in self.draws:
                 self.draws[id(eqn)] = len(self.paths)

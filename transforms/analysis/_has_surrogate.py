@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .._jax import inner_jaxprs
+from .._jax import inner_jaxprs, param
 from ..program._trace_call import trace_call
 
 
@@ -17,7 +17,7 @@ def states_gradient(fun: Callable, *args: Any) -> bool:
 def _states(jaxpr):
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
-        if name == "fork_sum" or name == "sample" and eqn.params["site"].estimator is None:
+        if name == "fork_sum" or name == "sample" and param(eqn, "site").estimator is None:
             return True
         if any(map(_states, inner_jaxprs(eqn))):
             return True

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._jax import Literal, param
+from .._jax import Literal, param, params_of
 from .._pytree import size
 
 UNCHANGED = {"squeeze", "reshape", "copy", "random_clone", "convert_element_type", "random_unwrap", "random_wrap"}
@@ -99,7 +99,7 @@ class Numbers:
             _, parent, start, _ = self.forms[numbers[0]]
             first, last = start + param(eqn, "start_indices")[0], start + param(eqn, "limit_indices")[0]
             return ("child", parent, first) if last == first + 1 else ("children", parent, first, last)
-        form = (name, *numbers, *sorted(eqn.params.items()))
+        form = (name, *numbers, *sorted(params_of(eqn).items()))
         return form if _hashable(form) and not eqn.effects else None
 
 

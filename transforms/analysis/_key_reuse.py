@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._errors import RandomKeyError, name_of
-from .._jax import Literal, open_jaxpr, source_line
+from .._jax import Literal, open_jaxpr, param, source_line
 from .._samples_in import samples, samples_in
 from ..program.control import control_of
 from ._key_numbers import Fact, Numbers, is_key, numbered, union
@@ -116,8 +116,8 @@ class _Walk(Numbers):
             raise RandomKeyError(_in_all(draw, self.loops[same.bit_length() - 1]))
 
     def _sample(self, eqn, facts):
-        site, key, before = eqn.params["site"], facts[0], self.around
-        for lane in reversed(eqn.params["lanes"]):
+        site, key, before = param(eqn, "site"), facts[0], self.around
+        for lane in reversed(param(eqn, "lanes")):
             key = self.each(key, self._enter(lane.size, f"{lane.size} lanes")) if lane.mapped[0] else key
         self._draw(eqn, key, None if site.estimator is None else site.label)
         self.around = before
@@ -149,10 +149,10 @@ class _Walk(Numbers):
 
     def _expectation(self, eqn, facts):
         before = self.around
-        for lane in reversed(eqn.params["lanes"]):
+        for lane in reversed(param(eqn, "lanes")):
             bit = self._enter(lane.size, f"{lane.size} lanes")
             facts = [self.each(f, bit) if m else f for f, m in zip(facts, lane.mapped, strict=True)]
-        outs = self._inside(eqn, eqn.params["program"].jaxpr, facts)
+        outs = self._inside(eqn, param(eqn, "program").jaxpr, facts)
         self.around = before
         return [self.fresh(f.loops) for f in outs]
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from .._jax import Literal, evaluate, is_key, scopes_of, segment, source_line, trace, vmapped
+from .._jax import Literal, evaluate, is_key, param, scopes_of, segment, source_line, trace, vmapped
 from ..program.control import control_of
 
 SCOPE = "site "
@@ -69,7 +69,7 @@ def _search(jaxpr, inputs):
 def _inside(eqn, operands):
     """The equation within a loop, a branch or a call."""
     if eqn.primitive.name == "expectation":
-        traced = trace(vmapped(eqn.params["program"].values, eqn.params["lanes"]), *operands)
+        traced = trace(vmapped(param(eqn, "program").values, param(eqn, "lanes")), *operands)
         return _search(traced.jaxpr, [*traced.consts, *operands])
     control = control_of(eqn)
     entered = None if control is None else control.enter(eqn, operands, _is_bad)

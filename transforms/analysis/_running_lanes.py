@@ -14,8 +14,9 @@ import jax
 from jax import numpy as jnp
 
 from .._errors import NoRuleError, name_of
-from .._jax import open_jaxpr
+from .._jax import open_jaxpr, param
 from .._samples_in import samples_in
+from ..program.control import control_of
 from . import _dependence as dep
 from ._sources import NOTHING, Axes, Dependence, source
 
@@ -38,7 +39,7 @@ class Running(NamedTuple):
             return term
         if None in axes:
             raise NoRuleError(
-                f"The sample at {name_of(eqn.params['site'].label)} is in a `while_loop` under a `vmap` in which lanes "
+                f"The sample at {name_of(param(eqn, 'site').label)} is in a `while_loop` under a `vmap` in which lanes "
                 "end apart, and its key mixes the lanes, so that it is not known which are still drawing. Derive its "
                 "key from the lane's own state, or write the bounded loop: `lax.scan` with the steps past the end "
                 "masked."
@@ -54,8 +55,8 @@ def along(mask: jax.Array, axes: Axes, rank: int) -> jax.Array:
 
 def running(lanes: jax.Array, loop: Any) -> Running:
     """The lanes that go on, for the draws in the body of a loop, an equation."""
-    consts = loop.params["body_nconsts"]
-    jaxpr = open_jaxpr(loop.params["body_jaxpr"])
+    turn = control_of(loop).turn(loop, loop.invars)
+    consts, jaxpr = len(turn.shared), open_jaxpr(turn.jaxpr)
     states = [source(0, lanes.shape)] * (len(jaxpr.invars) - consts)
     return Running(lanes, dict(_follow(jaxpr, [*[NOTHING] * (len(jaxpr.constvars) + consts), *states])))
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from .._distribution import positive_support
-from .._jax import Literal, without_lanes
+from .._jax import Literal, param, without_lanes
 from .._pytree import size
 from ..program.control import control_of, is_call
 from ._continuous_selects import SAME
@@ -58,7 +58,7 @@ class Signs:
         signs = [self(atom, depth) for atom in eqn.invars]
         if name in KEPT or name in UPWARDS:
             return signs[0]
-        if name in EVEN or name == "integer_pow" and eqn.params["y"] % 2 == 0:
+        if name in EVEN or name == "integer_pow" and param(eqn, "y") % 2 == 0:
             return POSITIVE if signs[0] >= APART else WEAK
         if name in ("integer_pow", "pow", "rsqrt"):
             return signs[0]
@@ -99,13 +99,13 @@ def _product(signs):
 
 def _draws_positive(eqn) -> bool:
     """Whether what a site draws is above zero."""
-    site, found = eqn.params["site"], []
+    site, found = param(eqn, "site"), []
 
     def look(_, *arrays):
         found.append(positive_support(site.restore(arrays)[0]))
         return 0
 
-    jax.eval_shape(look, *without_lanes([v.aval for v in eqn.invars], eqn.params["lanes"]))
+    jax.eval_shape(look, *without_lanes([v.aval for v in eqn.invars], param(eqn, "lanes")))
     return found[0]
 
 
@@ -127,5 +127,5 @@ def analytic(made: dict, atom: Any, depth: int = DEPTH) -> bool:
     eqn = None if isinstance(atom, Literal) else made.get(atom)
     if eqn is None:
         return True
-    known = eqn.primitive.name in ANALYTIC or eqn.primitive.name == "integer_pow" and eqn.params["y"] > 0
+    known = eqn.primitive.name in ANALYTIC or eqn.primitive.name == "integer_pow" and param(eqn, "y") > 0
     return known and depth > 0 and all(analytic(made, a, depth - 1) for a in eqn.invars)

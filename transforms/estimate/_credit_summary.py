@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .._estimator import Direct
-from .._jax import open_jaxpr, segment
+from .._jax import open_jaxpr, param, segment
 from .._per_jaxpr import once_per_jaxpr
 from .._samples_in import samples
 from ..analysis import _dependence as dep
@@ -126,7 +126,7 @@ class _Scores(dep.Dependences):
         parts, shape = dep.after(eqn, states)[:1], score_of(eqn)
         if shape is not None:
             whole = all(v.aval.shape[: len(shape)] == shape for v in eqn.outvars)
-            kept = len(shape) if whole else len(eqn.params["lanes"])
+            kept = len(shape) if whole else len(param(eqn, "lanes"))
             parts.append(self._new(shape, tuple(a if a < kept else None for a in range(len(shape)))))
         return [union(parts)] * len(eqn.outvars)
 
@@ -159,16 +159,16 @@ class _Inside(dep.Dependences):
 
 def score_of(eqn: Any) -> Shape | None:
     """The shape of the score of a draw, with its lanes; None where it has none."""
-    params = eqn.params
-    kind = params["site"].prototype()
+    site = param(eqn, "site")
+    kind = site.prototype()
     if not isinstance(kind, Direct) or kind.pathwise:
         return None
-    return score_shape(params["site"], [v.aval for v in eqn.invars], params["lanes"])
+    return score_shape(site, [v.aval for v in eqn.invars], param(eqn, "lanes"))
 
 
 def _has_elements(eqn: Any) -> bool:
     """Whether a draw, or one in the body of a loop, has scores for elements of its value."""
     if eqn.primitive.name == "sample":
-        return len(score_of(eqn) or ()) > len(eqn.params["lanes"])
+        return len(score_of(eqn) or ()) > len(param(eqn, "lanes"))
     loop = loop_in(eqn)
     return loop is not None and summary_of(loop.body).elements

@@ -14,7 +14,7 @@ import jax
 from jax import numpy as jnp
 
 from .._errors import ObjectiveError
-from .._jax import Literal, inner_jaxprs, make_primitive, vmapped
+from .._jax import Literal, inner_jaxprs, make_primitive, param, vmapped
 from ..program._plan import Step, inline
 from ._linear_tail import SUMS, UNARY
 
@@ -87,7 +87,7 @@ def _spends(item):
 
 def _noisy(eqn):
     if eqn.primitive.name == "sample":
-        return eqn.params["site"].estimator is None
+        return param(eqn, "site").estimator is None
     return any(_noisy(e) for inner in inner_jaxprs(eqn) for e in inner.eqns)
 
 

@@ -24,7 +24,7 @@ from jax import numpy as jnp
 
 from .._arguments import objective_function, whole
 from .._errors import EstimatorError, ObjectiveError, name_of
-from .._jax import vmapped
+from .._jax import param, vmapped
 from .._pytree import stop_gradient
 from ..program._interpreter import run
 from ..program._rewriting import Rewriting
@@ -61,7 +61,7 @@ def _leave(site, operands, lanes):
 
 def _dissolve(step, operands):
     """What an `expectation` computes when it is differentiated, its draws now noise of the program around."""
-    return vmapped(step.eqn.params["program"].estimates, step.lanes)(*operands)
+    return vmapped(param(step.eqn, "program").estimates, step.lanes)(*operands)
 
 
 def _check_laws(before, now):

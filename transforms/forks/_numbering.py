@@ -68,9 +68,8 @@ def _numbering(step):
 
 
 def _sample(step):
-    params = step.eqn.params
-    shape = fork_shape(params["site"], [v.aval for v in step.eqn.invars], params["lanes"])
-    axis = lane_axis(lane_shape(params["lanes"]))
+    shape = fork_shape(step.site, [v.aval for v in step.eqn.invars], step.lanes)
+    axis = lane_axis(lane_shape(step.lanes))
     if axis is None:
         return alone([step])
     numbers = np.arange(shape.size).reshape(shape.alternatives, *shape.elements)

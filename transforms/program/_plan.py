@@ -17,6 +17,8 @@ from .._jax import (
     evaluate,
     evaluate_with,
     fresh,
+    name_of_call,
+    param,
     segment,
     trace,
     vmapped,
@@ -83,12 +85,12 @@ class Step:
     @property
     def site(self) -> Any:
         """What is static about a draw."""
-        return self.eqn.params["site"]
+        return param(self.eqn, "site")
 
     @property
     def lanes(self) -> tuple:
         """The `vmap`s around a draw."""
-        return self.eqn.params["lanes"]
+        return param(self.eqn, "lanes")
 
 
 @dataclass
@@ -158,7 +160,7 @@ def _called(eqn, nested):
         inside = called(eqn)
         return inside.jaxpr, inside.consts
     if eqn.primitive.name == "expectation" and not nested:
-        program, lanes = eqn.params["program"], eqn.params["lanes"]
+        program, lanes = param(eqn, "program"), param(eqn, "lanes")
         if not lanes:
             return program.jaxpr, ()
         run = vmapped(lambda *xs: evaluate_with(program.jaxpr, xs), lanes)
@@ -237,7 +239,7 @@ def inline(jaxpr: Any, *, opaque: set[str]) -> Inlined:
         for eqn in inner.eqns:
             reads = [a if isinstance(a, Literal) else names.get(a, a) for a in eqn.invars]
             called, consts, draws = None, (), samples_in(eqn)
-            if draws or eqn.params.get("name") not in opaque:
+            if draws or name_of_call(eqn) not in opaque:
                 called, consts = _called(eqn, nested=False)
             if called is not None:
                 # The operands of an `expectation` include what it closed over, and then there are no constants.

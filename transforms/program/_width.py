@@ -25,8 +25,7 @@ def width_of(jaxpr: Any) -> int:
 
 def _width(step):
     if step.name == "sample":
-        params = step.eqn.params
-        forks = isinstance(params["site"].prototype(), Fork)
-        return fork_shape(params["site"], [v.aval for v in step.eqn.invars], params["lanes"]).size if forks else 0
+        forks = isinstance(step.site.prototype(), Fork)
+        return fork_shape(step.site, [v.aval for v in step.eqn.invars], step.lanes).size if forks else 0
     control = control_of(step.eqn)
     return 0 if control is None else control.width(step.eqn, width_of)

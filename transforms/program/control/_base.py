@@ -58,6 +58,9 @@ class Control(abc.ABC):
     names: ClassVar[tuple[str, ...]]
     """The JAX primitives that it is."""
 
+    functions: ClassVar[tuple[str, ...]] = ()
+    """The functions of JAX that make it, if draws may be inside."""
+
     lanewise: ClassVar[bool] = False
     """Whether alternatives of forks inside it are tried lane by lane."""
 
@@ -122,7 +125,7 @@ def loop_in(eqn: Any) -> Loop | None:
 
 def no_rule(what: str, name: str) -> NoRuleError:
     """The error for a sample inside an equation that has no rule for one."""
-    rules = ", ".join(sorted(name for name in _TABLE if not name.startswith("custom_")))
+    rules = ", ".join(sorted(function for control in set(_TABLE.values()) for function in control.functions))
     return NoRuleError(
         f"A sample inside {what} (JAX primitive '{name}') has no rule under `expectation`. Draw the value outside "
         f"it and pass it in; rules exist for: {rules}, sample, vmap."

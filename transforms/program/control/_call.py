@@ -15,6 +15,7 @@ class Call(Control):
     """A call."""
 
     names = ("jit", "closed_call")
+    functions = ("jit",)
     plain = True
 
     def bodies(self, eqn):
@@ -72,4 +73,4 @@ def _placed(x, sharding):
 
 
 def _jaxpr(eqn):
-    return param(eqn, "jaxpr" if eqn.primitive.name == "jit" else "call_jaxpr")
+    return param(eqn, "jaxpr") if eqn.primitive.name == "jit" else param(eqn, "call_jaxpr")

@@ -12,6 +12,7 @@ class Checkpoint(Control):
     """Rematerialisation."""
 
     names = ("remat2",)
+    functions = ("checkpoint",)
     lanewise = True
     plain = True
 
@@ -22,7 +23,7 @@ class Checkpoint(Control):
     def run(self, step, operands, mode, alternative):
         """The same checkpoint of what the mode makes of the program."""
         (inside,) = self.bodies(step.eqn)
-        how = {name: param(step.eqn, name) for name in ("prevent_cse", "policy")}
+        how = {"prevent_cse": param(step.eqn, "prevent_cse"), "policy": param(step.eqn, "policy")}
 
         def run(*args):
             return mode.inner(inside.jaxpr, [*inside.consts, *args], alternative)

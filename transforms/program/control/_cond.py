@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..._jax import vary, varying_axes
+from ..._jax import param, vary, varying_axes
 from ._base import Control, body
 
 
@@ -12,11 +12,12 @@ class Cond(Control):
     """A choice of one branch."""
 
     names = ("cond",)
+    functions = ("cond", "switch")
     exclusive = True
 
     def bodies(self, eqn):
         """The branches."""
-        return [body(branch, f"branch {i}") for i, branch in enumerate(eqn.params["branches"])]
+        return [body(branch, f"branch {i}") for i, branch in enumerate(param(eqn, "branches"))]
 
     def run(self, step, operands, mode, alternative):
         """The same choice; the records of the branches are padded to one shape."""
@@ -33,7 +34,7 @@ class Cond(Control):
 
     def flow(self, eqn, states, domain):
         """What any branch gives, and what the choice brings."""
-        ways = [domain.through(branch, states[1:]) for branch in eqn.params["branches"]]
+        ways = [domain.through(branch, states[1:]) for branch in param(eqn, "branches")]
         return [domain.choose(states[0], outs) for outs in zip(*ways, strict=True)]
 
     def inside(self, eqn, states, outs, domain):

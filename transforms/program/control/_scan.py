@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ..._jax import evaluate_with
+from ..._jax import evaluate_with, param, params_of
 from ._base import Control, Turn, body, control_of
 from ._loop import Loop
 
@@ -19,20 +19,23 @@ def is_loop(eqn: Any) -> bool:
 
 def loop_of(eqn: Any) -> Loop:
     """The parts of an equation that is a loop."""
-    p = eqn.params
-    if "num_consts" in p:
-        num_consts, num_carry = p["num_consts"], p["num_carry"]
-    else:
-        # Newer JAX keeps the operands in groups.
-        groups = p["ft_in"].update(range(len(eqn.invars))).unpack()
-        num_consts, num_carry, _ = (len(list(group)) for group in groups)
-    return Loop(p["jaxpr"], p["length"], p["reverse"], p["unroll"], num_consts, num_carry)
+    body, length = param(eqn, "jaxpr"), param(eqn, "length")
+    return Loop(body, length, param(eqn, "reverse"), param(eqn, "unroll"), *_counts(eqn))
+
+
+def _counts(eqn):
+    """How many operands all steps share, and how many are carried; newer JAX keeps the operands in groups."""
+    if "num_consts" in params_of(eqn):
+        return param(eqn, "num_consts"), param(eqn, "num_carry")
+    shared, carry, _ = param(eqn, "ft_in").update(range(len(eqn.invars))).unpack()
+    return len(list(shared)), len(list(carry))
 
 
 class Scan(Control):
     """A loop of known length."""
 
     names = ("scan",)
+    functions = ("scan", "map", "fori_loop")
     lanewise = True
 
     def bodies(self, eqn):

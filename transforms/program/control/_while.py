@@ -7,7 +7,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from ..._errors import EstimatorError, NoRuleError
-from ..._jax import closed_consts, evaluate_with, make_forward_only, open_jaxpr, vary, varying_axes
+from ..._jax import evaluate_with, make_forward_only, param, vary, varying_axes
 from ..._pytree import is_inexact
 from ..._samples_in import samples
 from ._base import Control, Turn, body
@@ -17,15 +17,16 @@ class While(Control):
     """A condition and a body."""
 
     names = ("while",)
+    functions = ("while_loop",)
 
     def bodies(self, eqn):
         """The body, then the condition."""
-        return [body(eqn.params[name], "while") for name in ("body_jaxpr", "cond_jaxpr")]
+        return [body(param(eqn, "body_jaxpr"), "while"), body(param(eqn, "cond_jaxpr"), "while")]
 
     def turn(self, eqn, states):
         """The body; the condition is not a part of it."""
         _, shared, carry = self.split(eqn, list(states))
-        return Turn(eqn.params["body_jaxpr"], shared, carry, [], None, "a while loop")
+        return Turn(param(eqn, "body_jaxpr"), shared, carry, [], None, "a while loop")
 
     def run(self, step, operands, mode, alternative):
         """The same loop; scores are carried, since nothing can be stacked."""
@@ -59,7 +60,7 @@ class While(Control):
 
     def split(self, eqn, operands):
         """What belongs to the condition, to the body, and to the carry."""
-        n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        n, m = param(eqn, "cond_nconsts"), param(eqn, "body_nconsts")
         return operands[:n], operands[n : n + m], operands[n + m :]
 
     def flow(self, eqn, states, domain):
@@ -67,8 +68,8 @@ class While(Control):
         cond_states, body_states, carry = self.split(eqn, list(states))
 
         def turn(carry):
-            (going,) = domain.through(eqn.params["cond_jaxpr"], [*cond_states, *carry])
-            outs = domain.through(eqn.params["body_jaxpr"], [*body_states, *carry])
+            (going,) = domain.through(param(eqn, "cond_jaxpr"), [*cond_states, *carry])
+            outs = domain.through(param(eqn, "body_jaxpr"), [*body_states, *carry])
             return [domain.choose(going, [out], len(_lanes(self.bodies(eqn)[1]))) for out in outs]
 
         return domain.settle(turn, carry)[0]
@@ -80,13 +81,13 @@ class While(Control):
     def enter(self, eqn, operands, is_bad):
         """The first turn that goes wrong."""
         cond_consts, body_consts, carry = self.split(eqn, operands)
-        cond_jaxpr, body_jaxpr = (eqn.params[name] for name in ("cond_jaxpr", "body_jaxpr"))
-        test = jax.jit(lambda *xs: evaluate_with(open_jaxpr(cond_jaxpr), [*closed_consts(cond_jaxpr), *xs]))
-        turn = jax.jit(lambda *xs: evaluate_with(open_jaxpr(body_jaxpr), [*closed_consts(body_jaxpr), *xs]))
+        once, condition = self.bodies(eqn)
+        test = jax.jit(lambda *xs: evaluate_with(condition.jaxpr, [*condition.consts, *xs]))
+        turn = jax.jit(lambda *xs: evaluate_with(once.jaxpr, [*once.consts, *xs]))
         while bool(test(*cond_consts, *carry)[0]):
             outs = turn(*body_consts, *carry)
             if any(map(is_bad, outs)):
-                return open_jaxpr(body_jaxpr), [*closed_consts(body_jaxpr), *body_consts, *carry]
+                return once.jaxpr, [*once.consts, *body_consts, *carry]
             carry = outs
         return None
 
