@@ -98,6 +98,16 @@ def step_guide(observed, carry, _, w):
     return tg.sample("z", dist.Normal(carry + w * observed["x"], 1.0))
 
 
+@tg.gen
+def count_up(state):
+    return state + tg.sample("z", dist.Uniform(0.5, 1.0))
+
+
+def constrained_in(program):
+    """Where the point of a program's space leads, at which its coordinate is 0.3."""
+    return tg.to_unconstrained(tg.Target(program, (), X)).constrain(jnp.array([0.3]))
+
+
 X = {"x": 1.0}
 POSTERIOR = tg.Target(model, (), X)
 TRACE = model.simulate(KEY)
@@ -127,14 +137,26 @@ def categories(distribution):
 def bound(make, *untried, at=(KEY, (), (0.0,)), of=(model, guide, X), **more):
     """A contract of an objective that is made of a model, a guide and observations."""
     m, g, x = of
+    shared = {"scale": Given("scales", {"x": 2.0}, optional=True), "draws": count(2)}
     return contract(
         lambda **arguments: make(**arguments)(*at),
         *untried,
         model=function(m),
         guide=function(g),
         observed=choices(x),
+        **({} if make in WITHOUT_SHARED else shared),
         **more,
     )
+
+
+WITHOUT_SHARED = (tg.smc_bound, tg.smc_wake_phi)
+"""Objectives that are no formula of one pair of a model and a guide, and take neither scales nor draws."""
+
+
+def start(of, make):
+    """A contract of a constrained parameter, of a kind that fits where it may be a scalar or must be a vector."""
+    kind = "start" if jnp.ndim(of) == 0 else "vector start"
+    return contract(lambda start: tg.unwrap(make(start)), start=Given(kind, of))
 
 
 def sampler(make, **more):
@@ -147,6 +169,7 @@ def sampler(make, **more):
         chains=count(1),
         init=Given("choices", {"z": jnp.zeros(1)}, optional=True),
         target_acceptance=share(0.8),
+        progress=flag(False),
         **more,
     )
 
@@ -233,6 +256,44 @@ CONTRACTS = {
     "GenerativeFunction.with_estimators": contract(
         lambda estimators: model.with_estimators(estimators).simulate(KEY).logp,
         estimators=Given("estimators", {"z": tg.reinforce()}),
+    ),
+    "GenerativeFunction.logps": contract(
+        lambda choices, key: model.logps(choices, key=key),
+        choices=all_choices({"x": 1.0, "z": 0.5}),
+        key=maybe_key(),
+    ),
+    "GenerativeFunction.do": contract(lambda values: model.do(values).assess(X)[0], values=choices({"z": 0.5})),
+    "GenerativeFunction.while_loop": contract(
+        lambda condition, max_steps: count_up.while_loop(condition, max_steps=max_steps).simulate(KEY, 0.0).retval,
+        condition=callable_(lambda state: state < 2.0),
+        max_steps=count(3),
+    ),
+    "GenerativeFunction.with_scale": contract(
+        lambda scale: model.with_scale(scale).assess({"z": 0.5, "x": 1.0})[0], scale=Given("scales", {"x": 2.0})
+    ),
+    "GenerativeFunction.with_coordinates": contract(
+        lambda coordinates: constrained_in(model.with_coordinates(coordinates)),
+        coordinates=Given("coordinates", {"z": tg.noncentred()}),
+    ),
+    "noncentred": contract(
+        lambda centring: constrained_in(model.with_coordinates({"z": tg.noncentred(centring)})),
+        centring=Given("share", 0.5),
+    ),
+    "deterministic": contract(
+        lambda address, value: tg.predictive(tg.gen(lambda: tg.deterministic(address, value)), key=KEY, n=2),
+        address=Given("address", "d"),
+        value=Given("value", 1.0),
+    ),
+    "factor": contract(
+        lambda address, logp: tg.gen(lambda: tg.factor(address, logp)).assess({})[0],
+        address=Given("address", "f"),
+        logp=Given("logits", jnp.array([-1.0, -0.5])),
+    ),
+    "nan_as_missing": contract(
+        lambda distribution: tg.gen(lambda: tg.sample("y", tg.nan_as_missing(distribution))).assess(
+            {"y": jnp.array([1.0, jnp.nan])}
+        )[0],
+        distribution=Given("drawn", dist.Normal(0.0, 1.0).expand([2])),
     ),
     "validated": contract(lambda function: tg.validated(function).simulate(KEY).logp, function=Given("branch", model)),
     "cond": contract(
@@ -487,6 +548,13 @@ CONTRACTS = {
         callback=Given("callback", lambda run: None, optional=True),
         every=maybe_count(1),
     ),
+    "positive": start(jnp.array(0.5), tg.positive),
+    "unit_interval": start(jnp.array(0.25), tg.unit_interval),
+    "simplex": start(jnp.array([0.25, 0.75]), tg.simplex),
+    "ordered": start(jnp.array([-1.0, 0.5]), tg.ordered),
+    "scale_tril": start(jnp.array([[1.0, 0.0], [0.5, 2.0]]), tg.scale_tril),
+    "frozen": contract(lambda: tg.unwrap(tg.frozen({"a": 1.0})), "value"),
+    "unwrap": contract(lambda: tg.unwrap({"a": 1.0, "b": tg.positive(2.0)}), "params"),
     "MovingAverage": contract(
         lambda decay, shape: tg.MovingAverage(decay, shape=shape).update(1.0).value,
         decay=share(0.9),

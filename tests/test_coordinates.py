@@ -13,6 +13,9 @@ Y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 """Eight schools: Rubin, Estimation in Parallel Randomized Experiments, 1981."""
 
 
+TRANSFORMS = tg.dist.transforms
+
+
 @tg.gen
 def schools():
     mu = tg.sample("mu", tg.dist.Normal(0.0, 5.0))
@@ -88,11 +91,39 @@ def test_sites_of_many_kinds_are_noncentred():
         ({"thta": tg.noncentred()}, tg.AddressError, "'thta' matches no sample"),
         ({"theta": 0.5}, tg.DensityError, "must be given `noncentred\\(\\)`"),
         (tg.noncentred(), tg.AddressError, "takes a dict"),
+        ({"theta": tg.noncentred(jnp.ones(3))}, tg.DensityError, "'theta': a centring of the shape \\(3,\\)"),
+        ({"mu": TRANSFORMS.ExpTransform()}, tg.DensityError, "at 'mu': a ExpTransform leads from"),
+        ({"mu": TRANSFORMS.ExpTransform().inv}, tg.DensityError, "at 'mu'"),
+        ({"mu": TRANSFORMS.OrderedTransform()}, tg.DensityError, "at 'mu'"),
+        ({"tau": TRANSFORMS.SigmoidTransform()}, tg.DensityError, "at 'tau'"),
     ],
 )
 def test_bad_coordinates_are_named(coordinates, error, words):
     with pytest.raises(error, match=words):
         tg.to_unconstrained(tg.Target(schools.with_coordinates(coordinates), observed={"y": Y}))
+
+
+INTERVAL = TRANSFORMS.AffineTransform(2.0, 3.0, domain=tg.dist.constraints.unit_interval)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "transform", "size"),
+    [
+        (tg.dist.Dirichlet(jnp.ones(3)), TRANSFORMS.StickBreakingTransform(), 2),
+        (tg.dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)), TRANSFORMS.AffineTransform(1.0, 2.0), 2),
+        (tg.dist.Normal(0.0, 1.0).expand([2]), TRANSFORMS.LowerCholeskyAffine(jnp.zeros(2), jnp.eye(2)), 2),
+        (tg.dist.Gamma(1.0, 1.0), TRANSFORMS.SoftplusTransform(), 1),
+        (tg.dist.HalfNormal(1.0), TRANSFORMS.ExpTransform(), 1),
+        (tg.dist.Beta(1.0, 1.0).expand([2]).to_event(1), TRANSFORMS.SigmoidTransform(), 2),
+        (tg.dist.Uniform(2.0, 5.0), TRANSFORMS.ComposeTransform([TRANSFORMS.SigmoidTransform(), INTERVAL]), 1),
+        (tg.dist.LKJCholesky(3, 1.0), TRANSFORMS.CorrCholeskyTransform(), 3),
+    ],
+)
+def test_transforms_that_lead_to_the_support_are_taken(distribution, transform, size):
+    model = tg.gen(lambda: tg.sample("z", distribution)).with_coordinates({"z": transform})
+    space = tg.to_unconstrained(tg.Target(model))
+    point = jnp.full(size, 0.3)
+    np.testing.assert_allclose(space.unconstrain(space.constrain(point)), point, rtol=1e-5)
 
 
 @pytest.mark.parametrize("centring", [-0.1, 1.5, np.nan, "half"])

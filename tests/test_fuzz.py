@@ -11,6 +11,7 @@ import itertools
 import random
 import re
 import signal
+import typing
 import warnings
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ SECONDS = 120
 
 REASONS: dict[str, str] = {
     "sample(what=scale)": "its checks are switched off, by validate_args=False",
+    "nan_as_missing(distribution=scale)": "its checks are switched off, by validate_args=False",
     "smc_bound(guide=none)": "without a guide the draws are the model's own",
     "with_estimators(objective=returns_none)": "it runs any program, whatever comes back",
     "with_estimators(objective=returns_complex)": "it runs any program, whatever comes back",
@@ -203,11 +205,20 @@ def test_every_public_name_has_a_contract():
     assert known - set(public) == set()
 
 
+def shared_by_name(function):
+    """The names of what is taken by `**options: Unpack[...]`."""
+    hints = typing.get_type_hints(inspect.unwrap(function))
+    dicts = [typing.get_args(hint)[0] for hint in hints.values() if typing.get_origin(hint) is typing.Unpack]
+    return {name for each in dicts for name in each.__annotations__}
+
+
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_every_parameter_has_a_kind(name):
-    kinds = inspect.Parameter
-    parameters = inspect.signature(dict(names())[name]).parameters.values()
+    kinds, function = inspect.Parameter, dict(names())[name]
+    parameters = inspect.signature(function).parameters.values()
     taken = {p.name for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) and p.name != "self"}
+    if any(p.kind is kinds.VAR_KEYWORD and "Unpack" in str(p.annotation) for p in parameters):
+        taken |= shared_by_name(function)
     variadic = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
     described = {*CONTRACTS[name].arguments, *CONTRACTS[name].untried}
     assert taken - described == set()

@@ -86,3 +86,9 @@ def test_draws_are_whole_and_reparameterised_where_the_distribution_is():
     assert not np.isnan(model.simulate(jax.random.key(0), 1.0).choices["y"]).any()
     mean = tg.expectation(lambda key, a: model.simulate(key, a).retval.sum())
     assert float(jax.grad(mean, argnums=1)(jax.random.key(0), 1.0)) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "Normal", D.Normal, lambda: 0.0, tg.gen(lambda: None)])
+def test_something_that_is_no_distribution_is_refused(wrong):
+    with pytest.raises(tg.DistributionError, match="nan_as_missing takes a distribution"):
+        tg.nan_as_missing(wrong)

@@ -88,6 +88,16 @@ def test_a_fit_goes_on_from_constrained_parameters():
         (tg.scale_tril, [[1.0, 1.0], [0.0, 1.0]]),
         (tg.positive, "one"),
         (tg.positive, None),
+        (tg.positive, [[1.0], [1.0, 2.0]]),
+        (tg.positive, ["one"]),
+        (tg.positive, np.inf),
+        (tg.unit_interval, 1.0),
+        (tg.simplex, [0.0, 1.0]),
+        (tg.simplex, 0.5),
+        (tg.ordered, 0.5),
+        (tg.ordered, [0.5, np.inf]),
+        (tg.scale_tril, 1.0),
+        (tg.scale_tril, np.ones((2, 3))),
     ],
 )
 def test_a_start_outside_is_refused(make, start):

@@ -193,6 +193,39 @@ KINDS = {
         {"numpy": lambda x: np.asarray(x, np.float32)},
         ("shape", "array", "finite"),
     ),
+    "start": Kind(
+        always(none=None, text="1", a_dict={}, a_class=Thing, true=True, ragged=[[1.0], [1.0, 2.0]], texts=["a"])
+        | {
+            "outside": lambda x: -x - 1.0,
+            "complex": lambda x: np.asarray(x) * (1 + 0j),
+            "nan": lambda x: np.full(np.shape(x), NAN),
+            "inf": lambda x: np.where(np.asarray(x) > 0, INF, x),
+        },
+        {"numpy": np.asarray, "nested_list": lambda x: np.asarray(x).tolist()},
+        ("start",),
+    ),
+    "scales": Kind(
+        always(
+            none=None, number=3, text="x", a_list=[2.0], no_match={"zz": 2.0}, number_key={3: 2.0}, negative={"x": -1.0}
+        )
+        | always(empty_key={"": 2.0}, text_value={"x": "2"}, none_value={"x": None}, nan={"x": NAN})
+        | always(
+            vector={"x": np.ones(3)}, inf={"x": INF}, complex={"x": 1j}, true={"x": True}, a_dict={"x": {"a": 2.0}}
+        ),
+        {
+            "numpy": lambda s: {k: np.float32(x) for k, x in s.items()},
+            "path": lambda s: {(k,): x for k, x in s.items()},
+        },
+        ("scale",),
+    ),
+    "coordinates": Kind(
+        always(none=None, number=3, text="z", a_list=[tg.noncentred()], no_match={"zz": tg.noncentred()})
+        | always(number_key={3: tg.noncentred()}, empty_key={"": tg.noncentred()}, maker={"z": tg.noncentred})
+        | always(word={"z": "noncentred"}, a_class={"z": dist.transforms.ExpTransform}, none_value={"z": None})
+        | always(unfit={"z": dist.transforms.ExpTransform()}, vector={"z": dist.transforms.StickBreakingTransform()}),
+        {"path": lambda c: {(k,): x for k, x in c.items()}},
+        ("coordinates",),
+    ),
     "data": Kind(
         always(number=3, text="data", empty=jnp.zeros(0), scalar=jnp.zeros(()), ragged=(jnp.zeros(3), jnp.zeros(4)))
         | {"nan": lambda x: np.full(np.shape(x), NAN), "ragged_list": lambda _: [[1.0], [1.0, 2.0]]},
@@ -235,6 +268,10 @@ KINDS = {
 KINDS["logits"] = KINDS["floats"]._replace(
     bad={k: v for k, v in KINDS["floats"].bad.items() if k not in ("rank", "size")}
 )
+KINDS["value"] = KINDS["floats"]._replace(
+    bad=always(none=None, text="1", a_dict={"a": 1.0}, a_class=Thing, a_list=[1.0, 2.0])
+)
+KINDS["vector start"] = KINDS["start"]._replace(bad=KINDS["start"].bad | always(scalar=0.5))
 KINDS["branch"] = KINDS["function"]._replace(bad={k: v for k, v in KINDS["function"].bad.items() if k != "stranger"})
 KINDS["parameter"] = KINDS["positive"]._replace(
     bad={k: v for k, v in KINDS["positive"].bad.items() if k not in ("vector", "true")}

@@ -16,6 +16,7 @@ from jax import numpy as jnp
 from numpyro.distributions import constraints
 
 from .._errors import AddressError, DensityError
+from ..distributions._supports import differ, is_real, support_of
 from ..transforms._internal import real
 from ._addresses import Path, as_path, show
 from ._by_address import ByAddress, InForce
@@ -39,6 +40,11 @@ class Noncentred(eqx.Module):
                 "give a transform of numpyro's."
             )
         shape = distribution.batch_shape + distribution.event_shape
+        if not _spreads_to(jnp.shape(self.centring), shape):
+            raise DensityError(
+                f"noncentred(centring) at {show(path)}: a centring of the shape {jnp.shape(self.centring)} does not "
+                f"broadcast to a value of the shape {shape}."
+            )
         scale = jnp.broadcast_to(scale, shape) ** (1.0 - self.centring)
         return dist.transforms.AffineTransform(jnp.broadcast_to(loc, shape) * (1.0 - scale * self.centring), scale)
 
@@ -49,6 +55,13 @@ class Noncentred(eqx.Module):
                 "Write `noncentred()`."
             )
         return dist.transforms.LowerCholeskyAffine(base.loc, base.scale_tril)
+
+
+def _spreads_to(given, shape) -> bool:
+    try:
+        return jnp.broadcast_shapes(given, shape) == shape
+    except ValueError:
+        return False
 
 
 def _unwrapped(distribution):
@@ -101,7 +114,15 @@ class Bijected(eqx.Module):
     transform: Any
 
     def bijection(self, path: Path, distribution: Any) -> Any:
-        """The transform."""
+        """The transform, which must lead from all that is real to all of the support, and to nothing else."""
+        start, end, support = self.transform.domain, self.transform.codomain, support_of(distribution)
+        axes = len(distribution.batch_shape + distribution.event_shape)
+        if not is_real(start) or differ(end, support) or end.event_dim > axes:
+            raise DensityError(
+                f"with_coordinates at {show(path)}: a {type(self.transform).__name__} leads from {start} to {end}, and "
+                f"the values of a {type(distribution).__name__} there, of {axes} axes, are {support}. Give a transform "
+                "from the real line to that support, or `noncentred()`."
+            )
         return self.transform
 
 

@@ -9,6 +9,7 @@ import jax
 import numpyro.distributions as dist
 from jax import numpy as jnp
 
+from .._errors import DistributionError
 from ..transforms import elementwise, log_density, reparameterised
 from ..transforms._internal import law
 from ._supports import feasible, support_of
@@ -68,6 +69,9 @@ def nan_as_missing(distribution: Any) -> NanAsMissing:
     Returns:
         A distribution of the same shape; its draws have no NaN, and are floats.
 
+    Raises:
+        DistributionError: something that is no distribution.
+
     Source: Rubin, Inference and Missing Data, 1976.
 
     Example:
@@ -79,4 +83,9 @@ def nan_as_missing(distribution: Any) -> NanAsMissing:
         >>> round(float(logp(1.0)), 4), float(jax.grad(logp)(0.0))
         (-0.9189, 1.0)
     """
+    if isinstance(distribution, type) or not (hasattr(distribution, "sample") and hasattr(distribution, "log_prob")):
+        raise DistributionError(
+            "nan_as_missing takes a distribution, an object with `sample(key)` and `log_prob(value)`, and got "
+            f"{distribution!r}. Write `nan_as_missing(dist.Normal(mean, 1.0))`."
+        )
     return NanAsMissing(distribution)

@@ -148,3 +148,14 @@ def exceeds(one: Any, other: Any) -> bool:
     if (None, None) in (a, b):
         return False
     return _below(a[0], b[0]) or _below(b[1], a[1])
+
+
+def differ(one: Any, other: Any) -> bool:
+    """Whether two supports are known to hold different values, but for their edges."""
+    if one is None or other is None:
+        return False
+    one, other = _scalar(one), _scalar(other)
+    a, b = _bounds(one), _bounds(other)
+    if (None, None) in (a, b):
+        return not (isinstance(one, type(other)) or isinstance(other, type(one)))
+    return any(x is not None and y is not None and not np.allclose(x, y) for x, y in zip(a, b, strict=True))

@@ -61,14 +61,34 @@ class Frozen(Parameter):
 
 
 def _constrained(kind: str, start: Any) -> Constrained:
-    array = jnp.asarray(start, float) if is_numeric(start) or isinstance(start, list) else None
-    if array is None:
-        raise FitError(f"{kind}: the start must be an array of numbers, and is {start!r}.")
+    array, constraint = _numbers(kind, start), CONSTRAINTS[kind]
+    if array.ndim < constraint.event_dim:
+        raise FitError(f"{kind}: the start must have an axis for every index, and is {start!r}.")
     with lenient():
-        inside = CONSTRAINTS[kind](array)
-        if not isinstance(inside, jax.core.Tracer) and not np.all(inside):
-            raise FitError(f"{kind}: the start must be {CONSTRAINTS[kind]}, and is {start!r}.")
-        return Constrained(jnp.asarray(dist.biject_to(CONSTRAINTS[kind]).inv(array)), kind)
+        if _is_known_not(constraint(array)):
+            raise FitError(f"{kind}: the start must be {constraint}, and is {start!r}.")
+        raw = jnp.asarray(dist.biject_to(constraint).inv(array))
+    if _is_known_not(jnp.isfinite(raw)):
+        raise FitError(
+            f"{kind}: the start must be finite and off the edge of its range, from where no step leads away, and is "
+            f"{start!r}."
+        )
+    return Constrained(raw, kind)
+
+
+def _numbers(kind, start) -> jax.Array:
+    """The start as an array of floats."""
+    try:
+        given = np.asarray(start) if isinstance(start, list) else start
+    except ValueError:  # Rows of different lengths.
+        given = None
+    if not is_numeric(given):
+        raise FitError(f"{kind}: the start must be an array of numbers, and is {start!r}.")
+    return jnp.asarray(given, float)
+
+
+def _is_known_not(flags) -> bool:
+    return not isinstance(flags, jax.core.Tracer) and not np.all(flags)
 
 
 def positive(start: Any) -> Constrained:
