@@ -55,7 +55,8 @@ def along(mask: jax.Array, axes: Axes, rank: int) -> jax.Array:
 
 def running(lanes: jax.Array, loop: Any) -> Running:
     """The lanes that go on, for the draws in the body of a loop, an equation."""
-    turn = control_of(loop).turn(loop, loop.invars)
+    control: Any = control_of(loop)
+    turn = control.turn(loop, loop.invars)
     consts, jaxpr = len(turn.shared), open_jaxpr(turn.jaxpr)
     states = [source(0, lanes.shape)] * (len(jaxpr.invars) - consts)
     return Running(lanes, dict(_follow(jaxpr, [*[NOTHING] * (len(jaxpr.constvars) + consts), *states])))
