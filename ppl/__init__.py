@@ -91,6 +91,9 @@ from .posteriors._importance_sampling import WeightedDraws, importance_sampling
 from .posteriors._posterior import Posterior
 from .posteriors._predictive import log_likelihood, predictive
 from .posteriors._summary import Summary
+from .recipes._evaluate import Evaluation, evaluate
+from .recipes._sbc import Calibration, sbc
+from .recipes._vi import vi
 from .training._baselines import MovingAverage, baseline_loss, control_loss
 from .training._fit import Fit, fit
 from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
@@ -197,6 +200,11 @@ __all__ = [
     "Summary",
     "predictive",
     "log_likelihood",
+    "vi",
+    "evaluate",
+    "Evaluation",
+    "sbc",
+    "Calibration",
     # Whether to believe it.
     "describe_estimators",
     "with_estimators",

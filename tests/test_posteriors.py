@@ -154,7 +154,7 @@ def test_an_exact_posterior_of_discrete_latents():
 
 def test_families_print_what_they_are():
     assert str(tg.auto.full_rank(TARGET)) == (
-        "fullrank family for model: 1 coordinates (z 1), 3 parameters (loc, log_scale, lower)"
+        "full_rank family for model: 1 coordinates (z 1), 3 parameters (loc, log_scale, lower)"
     )
     assert repr(posterior_of("family")) == "Fitted: the posterior of model by laplace(model)"
     assert "4 x 500 draws of the posterior of model" in repr(posterior_of("chains"))

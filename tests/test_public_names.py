@@ -22,7 +22,7 @@ FLAT = """
     deterministic factor frozen nan_as_missing noncentred ordered positive scale_tril simplex unit_interval unwrap
     sum_and_sample switch symmetric_kl to_arviz to_unconstrained trajectory_balance tvo unordered_set validated vargrad
     vimco wake_phi wake_theta with_estimators
-    Fitted Posterior Summary log_likelihood predictive
+    Calibration Evaluation Fitted Posterior Summary evaluate log_likelihood predictive sbc vi
     algorithms errors estimators objectives transforms
 """.split()
 """Every name that a user may have written down as `tg.name`. None may go."""

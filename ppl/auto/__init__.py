@@ -4,7 +4,8 @@ Each is an object with `init(key)`, which gives parameters, and `guide`, a gener
 addresses of the target, for every objective that takes one.
 
 What fits most posteriors: Laplace's approximation first, a family around it, a learning rate that decays to nothing,
-and k-hat to say whether to believe it:
+and k-hat to say whether to believe it. `tracegrad.vi(target)` does that, with a rule for when to stop, and says what it
+did; by hand it is:
 
     normal = auto.laplace(target).init(key)
     family = auto.flow(target, around=normal)       # or full_rank, with `sticking_the_landing` for `elbo`

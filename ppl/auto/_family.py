@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -75,8 +76,9 @@ class Family(Plain):
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         latents = ", ".join(f"{'/'.join(p)} {site.size}" for p, site in self.space.sites)
         numbers = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+        kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
         return (
-            f"{self.name} family for {self.space.target.function.name}: {self.space.size} coordinates ({latents}), "
+            f"{kind} family for {self.space.target.function.name}: {self.space.size} coordinates ({latents}), "
             f"{numbers} parameters ({', '.join(shapes)})"
         )
 

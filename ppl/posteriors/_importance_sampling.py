@@ -134,9 +134,10 @@ def _summary(fn):
 def _psislw(log_weights):
     """ArviZ's Pareto smoothing: before its version 1 of log weights, from then on of log likelihoods, minus those."""
     arviz = require("arviz", "plots", "PSIS k-hat")
-    if hasattr(arviz, "psislw"):
-        return arviz.psislw(log_weights)
-    return require("arviz_stats.base", "plots", "PSIS k-hat").array_stats.psislw(-log_weights)
+    with np.errstate(all="ignore"):  # Of heavy tails some of its exponentials overflow, to a weight of zero.
+        if hasattr(arviz, "psislw"):
+            return arviz.psislw(log_weights)
+        return require("arviz_stats.base", "plots", "PSIS k-hat").array_stats.psislw(-log_weights)
 
 
 def importance_sampling(

@@ -1,0 +1,317 @@
+"""`vi`: from a target to a checked variational posterior in one call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+from jax import lax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from .._errors import DensityError, FitError
+from ..auto import flow, full_rank, laplace, low_rank, mean_field
+from ..auto._family import Family
+from ..auto._flow import Flow
+from ..auto._unconstrained import cholesky_factor, describe
+from ..core._arguments import count
+from ..core._generative import Around
+from ..core._target import Target, checked_target
+from ..estimators import local_expectation
+from ..objectives import elbo, sticking_the_landing
+from ..posteriors._doubts import RELIABLE, fit_doubts, k_hat_or_none
+from ..posteriors._fitted import WEIGHED, Fitted
+from ..training._fit import fit
+from ..transforms import EstimatorError
+from ..transforms._internal import check_key, flag, lenient, one_of, positive
+from ._settling import WINDOW, at_rest, in_words, settling_adam
+
+LARGEST = 1000
+"""Coordinates up to which the curvature at the mode, a matrix of them, is computed."""
+RANK = 10
+"""Columns of the factor of `low_rank`, where there are so many coordinates."""
+
+
+class Recipe(NamedTuple):
+    """How a family is made and fitted: (target, normal to start from) -> family, learning rate, draws of a step."""
+
+    make: Callable
+    rate: float
+    draws: int
+
+
+def _low_rank(target, around):
+    return low_rank(target, max(1, min(RANK, describe(target).size)), around=around)
+
+
+def _apart(normal):
+    """The independent normals with the same deviations: around a correlated one the family would be so, too."""
+    deviations = jnp.sqrt(jnp.sum(cholesky_factor(normal) ** 2, axis=1))
+    return {"loc": normal["loc"], "log_scale": jnp.log(deviations)}
+
+
+RECIPES = {
+    "laplace": Recipe(lambda target, around: laplace(target), 0.0, 0),
+    "mean_field": Recipe(lambda target, around: mean_field(target, around=_apart(around)), 0.02, 16),
+    "low_rank": Recipe(_low_rank, 0.02, 16),
+    "full_rank": Recipe(lambda target, around: full_rank(target, around=around), 0.02, 16),
+    "flow": Recipe(lambda target, around: flow(target, around=around), 0.005, 32),
+}
+
+
+class Variational(Fitted):
+    """What `vi` returns: a `Fitted` posterior that knows how it was made.
+
+    Attributes:
+        family: the family that was fitted.
+        history: the ELBO at each step, shape (steps,).
+        report: what was done, in words, and what is to be made of it.
+    """
+
+    family: Family
+    history: Float[Array, " steps"]
+    report: str = eqx.field(static=True)
+    weights_k_hat: float | None
+
+    def __init__(self, family: Family, params: Mapping, history: Any, report: str, k_hat: float | None):
+        super().__init__(family.space.target, family.guide, (params,))
+        self.family, self.history, self.report, self.weights_k_hat = family, history, report, k_hat
+
+    @property
+    def k_hat(self) -> float:
+        """The k-hat that the report speaks of."""
+        return super().k_hat if self.weights_k_hat is None else self.weights_k_hat
+
+
+class _WithKwargs(Around):
+    """A program with keyword arguments in place, for objectives, which give arguments by place."""
+
+    kwargs: dict
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with them."""
+        return self.function.visit(operation, key, given, path, args, {**self.kwargs, **kwargs})
+
+
+# ---- the fit --------------------------------------------------------------------------------------------------------
+
+
+class _Training(NamedTuple):
+    """How a fit is run."""
+
+    key: Any
+    steps: int
+    draws: int
+    rate: float
+    progress: bool
+
+
+def _bound_of(target: Target, family: Family, params: Mapping) -> tuple[Callable, str]:
+    """The bound with the path derivative alone where the family and the program allow it, else the ELBO; its name."""
+    model = _WithKwargs(target.function, target.kwargs) if target.kwargs else target.function
+
+    def of(make, guide):
+        bound = make(model, guide, target.observed)
+        return lambda key, params: bound(key, target.args, params)
+
+    discrete = {path: local_expectation() for path, site in family.space.sites if site.discrete}
+    if discrete:
+        guide = family.guide.with_estimators(discrete)
+        return of(elbo, guide), "the ELBO (`elbo`), discrete latents by local expectation"
+    if not isinstance(family, Flow):  # A flow is slow to weigh what is given to it, as the path derivative asks.
+        path = of(sticking_the_landing, family.guide)
+        try:
+            jax.eval_shape(jax.grad(path, argnums=1), jax.random.key(0), params)
+        except EstimatorError:
+            pass  # A family of one's own, whose draws have no derivative.
+        else:
+            return path, "the ELBO by the path derivative alone (`sticking_the_landing`)"
+    return of(elbo, family.guide), "the ELBO (`elbo`)"
+
+
+def _trained(target: Target, family: Family, start: Mapping, how: _Training) -> tuple[Any, Any, Any, str]:
+    """The parameters after a fit, the history, the optimiser's state, and the objective's name."""
+    bound, name = _bound_of(target, family, start)
+
+    def objective(key, params):
+        return jnp.mean(jax.vmap(lambda k: bound(k, params))(jax.random.split(key, how.draws)))
+
+    optimizer = settling_adam(how.rate, how.steps)
+    if _traced((how.key, target, start)):
+        return *_scanned(objective, start, optimizer, how), name
+    run = fit(
+        objective,
+        start,
+        optimizer,
+        key=how.key,
+        steps=how.steps,
+        maximize=True,
+        progress=how.progress,
+        callback=lambda so_far: at_rest(so_far.opt_state, how.steps),
+        every=WINDOW,
+    )
+    return run.params, run.history, run.opt_state, name
+
+
+def _traced(tree) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+
+
+def _scanned(objective, start, optimizer, how):
+    """The same steps in one loop, all of them, where nothing can be looked at while it runs."""
+    trained, rest = eqx.partition(start, eqx.is_inexact_array)
+
+    def step(carry, key):
+        params, state = carry
+        loss, grads = jax.value_and_grad(lambda p: -objective(key, eqx.combine(p, rest)))(params)
+        with lenient():
+            updates, state = optimizer.update(grads, state, params, value=loss)
+        return (optax.apply_updates(params, updates), state), -loss
+
+    (params, state), history = lax.scan(step, (trained, optimizer.init(trained)), jax.random.split(how.key, how.steps))
+    return eqx.combine(params, rest), history, state
+
+
+def _normal_of(target: Target, how: _Training) -> tuple[Any, str]:
+    """A normal to start from, and how it was found: Laplace's approximation, else a fit of independent normals."""
+    why = f"there are more than {LARGEST} coordinates"
+    if describe(target).size <= LARGEST:
+        try:
+            found = laplace(target).init(how.key)
+        except FitError:
+            why = "there is no mode"
+        except DensityError:
+            why = "a latent is discrete"
+        else:
+            return _or_standard(found), "Laplace's approximation, at the mode"
+    family = mean_field(target)
+    params = _trained(target, family, family.init(how.key), how)[0]
+    return params, f"a fit of independent normals ({why})"
+
+
+def _or_standard(normal):
+    """The normal, or where it was not found and nothing could be looked at, a standard one."""
+    found = jnp.all(jnp.isfinite(normal["log_scale"]))
+    return {name: jnp.where(found, x, jnp.zeros_like(x)) for name, x in normal.items()}
+
+
+def _recipe(family: Any) -> Recipe:
+    """The recipe of a family's name; of a family that is made already that of its kind, or of a normal."""
+    if isinstance(family, Family):
+        return RECIPES["flow"] if isinstance(family, Flow) else RECIPES["full_rank"]
+    return RECIPES[one_of("vi", "family", family, RECIPES, DensityError)]
+
+
+def _made(target: Target, family: Any, recipe: Recipe, how: _Training) -> tuple[Family, str]:
+    """The family, and what it starts from."""
+    if isinstance(family, Family):
+        return family, "Start: the family's own."
+    if family == "laplace":
+        return laplace(target), "Laplace's approximation: nothing is left to fit."
+    if describe(target).size == 0:
+        return mean_field(target), "There is no continuous latent: the family is of independent categoricals."
+    normal, found = _normal_of(target, how._replace(rate=RECIPES["mean_field"].rate, draws=RECIPES["mean_field"].draws))
+    return recipe.make(target, normal), f"Start: {found}."
+
+
+# ---- what is said of it ---------------------------------------------------------------------------------------------
+
+
+def _fitted_in_words(name: str, how: _Training, opt_state: Any, history: Any) -> list[str]:
+    last = np.asarray(history[-WINDOW:])
+    error = last.std() / np.sqrt(len(last))
+    return [
+        f"Objective: {name}, {how.draws} draws a step, Adam at {how.rate:g}.",
+        f"End: {in_words(opt_state, how.steps)}",
+        f"ELBO: {last.mean():.5g} ± {error:.1g}, over the last {len(last)} steps.",
+    ]
+
+
+def _judged(posterior: Fitted, key: Any) -> tuple[float | None, list[str]]:
+    """K-hat, where it is known, and what is to be said of the fit."""
+    weighted = posterior.weighted(key, WEIGHED)
+    k_hat, doubts = k_hat_or_none(weighted), list(fit_doubts(weighted))
+    if k_hat is not None and k_hat <= RELIABLE:
+        means = "the family is the posterior" if k_hat == -np.inf else f"below {RELIABLE}, the fit covers the posterior"
+        doubts.insert(0, f"k-hat of {WEIGHED} draws is {k_hat:.2f}: {means}.")
+    return k_hat, doubts
+
+
+def vi(
+    target: Target,
+    family: str | Family = "full_rank",
+    *,
+    key: Key[Array, ""],
+    steps: int = 2000,
+    draws: int | None = None,
+    learning_rate: float | None = None,
+    progress: bool = True,
+) -> Variational:
+    """Fit a variational family to a target, and check it.
+
+    What fits most posteriors, in this order: Laplace's approximation (or where there is no mode a fit of independent
+    normals); the family around it, so that one learning rate suits all coordinates; Adam on the ELBO, for normals by
+    the path derivative alone, whose noise vanishes as the fit nears the posterior; the rate stays until the ELBO has
+    stopped rising (in 4 windows of 50 steps by more than its error), then comes down to nothing, along half a cosine,
+    over half of `steps`; and importance weights, whose k-hat and moments say whether to believe it.
+
+    Args:
+        target: a `Target`; its latents are continuous, or discrete of finite support.
+        family: "full_rank", "mean_field", "low_rank", "flow" (of flowjax, for posteriors that are no normals in any
+            coordinates), "laplace" (nothing is fitted); or a family of the target, as `auto` makes them, which is
+            fitted as it is, from its own start.
+        key: one typed key.
+        steps: the largest number of steps.
+        draws: draws of the ELBO at each step; None is 16, for a flow 32.
+        learning_rate: None is 0.02, for a flow 0.005.
+        progress: whether to show a line while it runs, and to print the report at its end.
+
+    Returns:
+        A `Fitted` posterior with `params`, `history` (the ELBO at each step), `family`, `k_hat`, and `report`, which
+        says in words what was done and what is not to be trusted. Inside `jit` or `vmap` all steps are run, and there
+        is no k-hat and no report.
+
+    Raises:
+        DensityError: as for the family: a latent that has neither unconstrained coordinates nor finite support.
+        FitError: the ELBO or its gradient is no longer finite.
+
+    Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017; Roeder, Wu and Duvenaud, Sticking
+    the Landing, 2017; Yao et al., Yes, but Did It Work?, 2018; Dhaka et al., Robust, Accurate Stochastic Optimization
+    for Variational Inference, 2020.
+
+    Example:
+        >>> import jax, tracegrad as tg
+        >>> @tg.gen
+        ... def model():
+        ...     z = tg.sample("z", tg.dist.Normal(0.0, 1.0))
+        ...     tg.sample("x", tg.dist.Normal(z, 1.0))
+        >>> posterior = tg.vi(tg.Target(model, observed={"x": 2.0}), key=jax.random.key(0), steps=500, progress=False)
+        >>> bool(abs(posterior.sample(jax.random.key(1), 5000)["z"].mean() - 1.0) < 0.05)
+        True
+    """
+    check_key(key, "vi")
+    checked_target("vi", target)
+    steps, progress = count("vi", "steps", steps), flag("vi", "progress", progress, FitError)
+    recipe = _recipe(family)
+    rate = recipe.rate if learning_rate is None else float(positive("vi", "learning_rate", learning_rate, FitError))
+    begin, start, train, judge = jax.random.split(key, 4)
+    how = _Training(train, steps, recipe.draws if draws is None else count("vi", "draws", draws), rate, progress)
+    made, began = _made(target, family, recipe, how._replace(key=begin))
+    params, history = made.init(start), jnp.zeros(0)
+    said = [f"vi: {made!r}.", began]
+    if family != "laplace":
+        params, history, opt_state, name = _trained(target, made, params, how)
+        if not _traced((params, history)):
+            said += _fitted_in_words(name, how, opt_state, history)
+    if _traced((params, history)):
+        return Variational(made, params, history, "", None)
+    k_hat, judged = _judged(made.posterior(params), judge)
+    report = "\n".join([*said, *judged])
+    if progress:
+        print(report, file=sys.stderr)
+    return Variational(made, params, history, report, k_hat)

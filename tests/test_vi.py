@@ -1,0 +1,247 @@
+"""The recipe for a variational posterior on conjugate models, its stopping rule, and objectives evaluated."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from scipy import stats
+
+import tracegrad as tg
+from tracegrad import dist
+from tracegrad.auto._normal import Distributed
+from tracegrad.recipes._settling import PATIENCE, WINDOW, at_rest, descent_of, rule_of, settling_adam
+
+KEY = jax.random.key(0)
+
+# y = X w + noise of deviation 0.5, w ~ N(0, I): a normal posterior, correlated.
+
+X = np.array([[1.0, 0.2], [1.0, 1.1], [1.0, 1.9], [1.0, 3.2]])
+Y = np.array([0.4, 1.3, 1.2, 2.5])
+COVARIANCE = np.linalg.inv(np.eye(2) + X.T @ X / 0.25)
+MEAN = COVARIANCE @ X.T @ Y / 0.25
+EVIDENCE = stats.multivariate_normal(np.zeros(4), 0.25 * np.eye(4) + X @ X.T).logpdf(Y)
+
+
+@tg.gen
+def regression(x, *, noise):
+    w = tg.sample("w", dist.Normal(0.0, 1.0).expand([2]))
+    tg.deterministic("sum", jnp.sum(w))
+    tg.sample("y", dist.Normal(x @ w, noise))
+
+
+TARGET = tg.Target(regression, jnp.asarray(X), {"y": jnp.asarray(Y)}, kwargs={"noise": 0.5})
+
+
+@functools.cache
+def fitted(family):
+    return tg.vi(TARGET, family, key=KEY, steps=600, progress=False)
+
+
+@pytest.mark.parametrize("family", ["full_rank", "laplace"])
+def test_a_normal_posterior_is_found(family):
+    """To three digits: the path derivative has no noise at the posterior."""
+    posterior = fitted(family)
+    draws = posterior.sample(jax.random.key(1), 20_000)
+    np.testing.assert_allclose(draws["w"].mean(0), MEAN, atol=0.012)
+    np.testing.assert_allclose(np.cov(np.asarray(draws["w"]).T), COVARIANCE, atol=0.008)
+    np.testing.assert_allclose(draws["sum"], draws["w"].sum(1), rtol=1e-5)
+    exact = stats.multivariate_normal(MEAN, COVARIANCE).logpdf([0.1, 0.7])
+    assert float(posterior.log_prob({"w": jnp.array([0.1, 0.7])})) == pytest.approx(exact, abs=5e-3)
+    assert posterior.k_hat < 0.7
+    assert posterior.summary().doubts == ()
+
+
+def test_independent_normals_are_independent_and_doubted():
+    """Their deviations are 1 / sqrt(P_ii), here 0.61 of the right ones, and the summary says so."""
+    posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, progress=False)
+    draws = np.asarray(posterior.sample(jax.random.key(1), 4000)["w"])
+    np.testing.assert_allclose(draws.std(0), 1.0 / np.sqrt(np.diag(np.linalg.inv(COVARIANCE))), rtol=0.06)
+    assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
+    assert np.all(draws.std(0) < 0.65 * np.sqrt(np.diag(COVARIANCE)))
+    assert posterior.summary().doubts != ()
+
+
+def test_the_report_says_what_was_done():
+    posterior = fitted("full_rank")
+    report = posterior.report
+    for words in (
+        "full_rank family for regression: 2 coordinates (w 2)",
+        "Start: Laplace's approximation, at the mode.",
+        "by the path derivative alone (`sticking_the_landing`), 16 draws a step, Adam at 0.02",
+        "it had stopped rising",
+        "below 0.7, the fit covers the posterior" if np.isfinite(posterior.k_hat) else "the family is the posterior",
+    ):
+        assert words in report
+    assert float(posterior.history[-1]) == pytest.approx(EVIDENCE, abs=0.01)
+    assert "nothing is left to fit" in fitted("laplace").report
+
+
+def test_the_report_is_printed_with_the_progress(capfd):
+    tg.vi(TARGET, "laplace", key=KEY)
+    assert "vi: laplace family for regression" in capfd.readouterr().err
+    tg.vi(TARGET, "laplace", key=KEY, progress=False)
+    assert capfd.readouterr().err == ""
+
+
+def test_where_there_is_no_mode_a_fit_of_independent_normals_is_the_start():
+    """The density of a centred hierarchy has no maximum."""
+
+    @tg.gen
+    def hierarchy():
+        scale = tg.sample("scale", dist.HalfNormal(1.0))
+        tg.sample("z", dist.Normal(0.0, scale).expand([4]))
+
+    posterior = tg.vi(tg.Target(hierarchy), key=KEY, steps=200, progress=False)
+    assert "a fit of independent normals (there is no mode)" in posterior.report
+    assert bool(jnp.all(jnp.isfinite(posterior.history)))
+
+
+def test_discrete_latents_are_summed_over():
+    """m ~ N(0, 3^2), each x on the side of m that its coin says: the coins are known but for the sign of m."""
+
+    @tg.gen
+    def sides():
+        m = tg.sample("m", dist.Normal(2.0, 1.0))
+        k = tg.sample("k", dist.Bernoulli(0.5).expand([2]))
+        tg.sample("x", dist.Normal(jnp.where(k == 1, m, -m), 1.0))
+
+    target = tg.Target(sides, (), {"x": jnp.array([2.0, -2.0])})
+    posterior = tg.vi(target, key=KEY, steps=600, progress=False)
+    draws = posterior.sample(KEY, 2000)
+    assert "discrete latents by local expectation" in posterior.report
+    assert draws["k"][:, 0].mean() > 0.97
+    assert draws["k"][:, 1].mean() < 0.03
+    assert abs(draws["m"].mean() - 2.0) < 0.1
+
+    @tg.gen
+    def coin():
+        b = tg.sample("b", dist.Bernoulli(0.25))
+        tg.sample("x", dist.Bernoulli(jnp.where(b == 1, 0.9, 0.1)))
+
+    alone = tg.vi(tg.Target(coin, (), {"x": 1}), key=KEY, steps=600, learning_rate=0.05, progress=False)
+    assert float(alone.log_prob({"b": 1})) == pytest.approx(np.log(0.75), abs=0.04)
+    assert "no continuous latent" in alone.report
+
+
+def test_a_family_that_is_made_already_is_fitted_as_it_is():
+    given = tg.vi(TARGET, tg.auto.low_rank(TARGET, 1), key=KEY, steps=20, progress=False)
+    assert "the family's own" in given.report
+    assert given.family.name == "lowrank"
+    named = tg.vi(TARGET, "low_rank", key=KEY, steps=20, progress=False)
+    assert named.params["factor"].shape == (2, 2)
+
+
+class Mixture(Distributed):
+    """Two normals with even weights: a draw from it has no path derivative."""
+
+    def start(self, key):
+        return {"loc": jnp.zeros((2, self.space.size)), "log_scale": jnp.zeros((2, self.space.size))}
+
+    def distribution(self, params):
+        parts = dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=jnp.zeros(2)), parts)
+
+
+def test_a_family_without_path_derivatives_is_fitted_by_the_elbo():
+    target = tg.Target(tg.gen(lambda: tg.sample("z", dist.Normal(2.0, 1.0))))
+    posterior = tg.vi(target, Mixture(tg.to_unconstrained(target), None), key=KEY, steps=300, progress=False)
+    assert "Objective: the ELBO (`elbo`), 16 draws" in posterior.report
+    assert posterior.sample(KEY, 2000)["z"].mean() == pytest.approx(2.0, abs=0.3)
+
+
+def test_vi_is_traced_where_it_must_be():
+    """Side by side over data sets: all steps are run, nothing is reported, and the answers are the exact ones."""
+
+    def means(key, y):
+        target = tg.Target(regression, jnp.asarray(X), {"y": y}, kwargs={"noise": 0.5})
+        posterior = tg.vi(target, key=key, steps=100)
+        assert posterior.report == ""
+        return posterior.sample(key, 2000)["w"].mean(0)
+
+    ys = jnp.stack([jnp.asarray(Y), -2.0 * jnp.asarray(Y)])
+    found = jax.jit(jax.vmap(means))(jax.random.split(KEY, 2), ys)
+    np.testing.assert_allclose(found, np.stack([MEAN, -2.0 * MEAN]), atol=0.05)
+
+
+def test_misuse_says_what_to_write():
+    with pytest.raises(tg.DensityError, match="vi: family is 'laplace' or 'mean_field' or .*, and got 'normal'"):
+        tg.vi(TARGET, "normal", key=KEY)
+    with pytest.raises(tg.ArgumentError, match="vi takes a Target"):
+        tg.vi(regression, key=KEY)
+    with pytest.raises(tg.DensityError, match="vi: steps must be a positive int"):
+        tg.vi(TARGET, key=KEY, steps=0)
+    with pytest.raises(tg.FitError, match="vi: learning_rate must be a positive number"):
+        tg.vi(TARGET, key=KEY, learning_rate=0.0)
+
+
+# ---- the stopping rule ----------------------------------------------------------------------------------------------
+
+
+def losses_to(settle_at, noise):
+    falling = np.maximum(settle_at - np.arange(2000), 0) * 0.1
+    return falling + noise * np.random.default_rng(0).normal(size=2000)
+
+
+def run_of(losses, steps=1000):
+    """The step at which the rate begins to come down, and the rates."""
+    optimizer = settling_adam(1.0, steps)
+
+    def step(state, loss):
+        with jax.numpy_dtype_promotion("standard"):  # optax's own
+            updates, state = optimizer.update(jnp.ones(()), state, value=loss)
+        return state, (rule_of(state).start, updates)
+
+    state, (_, updates) = jax.lax.scan(step, optimizer.init(jnp.zeros(())), jnp.asarray(losses[:steps]))
+    return int(rule_of(state).start), np.asarray(updates), state
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_the_rate_comes_down_once_the_loss_has_stopped_falling(noise):
+    """Four windows after the last that fell, give or take one or two where the loss is noise."""
+    start, updates, state = run_of(losses_to(150, noise))
+    assert 150 + PATIENCE * WINDOW <= start <= 150 + (PATIENCE + 3) * WINDOW
+    np.testing.assert_allclose(updates[: start - 1], -1.0, rtol=1e-3)
+    assert abs(updates[min(start + descent_of(1000), 999) - 1]) < 0.02
+    assert np.all(np.diff(np.abs(updates[start:])) <= 1e-6)
+
+
+def test_the_rate_comes_down_in_time_where_the_loss_still_falls():
+    start, updates, state = run_of(losses_to(2000, 1.0))
+    assert start == 500
+    assert abs(updates[-1]) < 1e-4
+    assert at_rest(state, 1000)
+
+
+def test_a_run_ends_when_the_rate_is_nothing():
+    assert len(fitted("full_rank").history) < 600
+
+
+# ---- objectives evaluated -------------------------------------------------------------------------------------------
+
+
+def test_an_objective_is_evaluated_with_its_error():
+    noisy = tg.expectation(lambda key, m: tg.transforms.sample(key, dist.Normal(m, 2.0)))
+    found = tg.evaluate(noisy, 3.0, key=KEY, draws=2000)
+    assert isinstance(found, tg.Evaluation)
+    mean, se = found
+    assert float(se) == pytest.approx(2.0 / np.sqrt(2000.0), rel=0.1)
+    assert abs(float(mean) - 3.0) < 4.0 * float(se)
+    chunked = tg.evaluate(noisy, 3.0, key=KEY, draws=2000, chunk_size=300)
+    np.testing.assert_allclose(chunked.mean, mean, rtol=1e-5)
+    assert str(found).startswith(f"{float(mean):.5g} ± ")
+
+
+def test_every_shape_is_evaluated_and_what_is_no_number_is_not():
+    found = tg.evaluate(lambda key: jnp.stack([jnp.ones(2), jax.random.normal(key, (2,))]), key=KEY, draws=400)
+    assert found.mean.shape == found.se.shape == (2, 2)
+    np.testing.assert_allclose(found.se[0], 0.0, atol=1e-7)
+    np.testing.assert_allclose(found.se[1], 0.05, rtol=0.2)
+    assert float(tg.evaluate(lambda key: jnp.asarray(-jnp.inf), key=KEY, draws=2).mean) == -np.inf
+    with pytest.raises(tg.ObjectiveError, match="must return numbers, and returned NoneType"):
+        tg.evaluate(lambda key: None, key=KEY)
+    with pytest.raises(tg.ObjectiveError, match="draws, of which an error is taken, must be an int of at least 2"):
+        tg.evaluate(lambda key: 1.0, key=KEY, draws=1)
+    with pytest.raises(tg.ObjectiveError, match="evaluate takes a function"):
+        tg.evaluate(regression, key=KEY)
