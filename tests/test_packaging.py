@@ -152,7 +152,7 @@ def test_no_folder_name_is_imported():
 
 
 def test_jax_internals_are_touched_in_one_file():
-    """Moving parts of JAX are named in transforms/_jax.py; its private modules nowhere."""
+    """Moving parts of JAX are named in transforms/_jax.py, and where tests make primitives; private modules nowhere."""
     private, moving = [], []
     for path in EVERYWHERE:
         source = Source(path, "none")
@@ -161,7 +161,7 @@ def test_jax_internals_are_touched_in_one_file():
         private += [(label(path), name) for name in named if re.match(r"jax(lib)?\.(\w+\.)*_src\b", name)]
         moving += [(label(path), name) for name in named if re.match(r"jax\.(extend|interpreters)\b", name)]
     assert private == []
-    assert {file for file, _ in moving} == {"transforms/_jax.py"}, moving
+    assert {file for file, _ in moving} - {"tests/test_new_construct.py", "tests/exactly.py"} == {"transforms/_jax.py"}
 
 
 def _arrows(place):
