@@ -57,6 +57,43 @@ def maybe_key():
     return Given("key", KEY, optional=True)
 
 
+NOTHING_TO_GIVE = """
+    arm disarm enum local_expectation mvd forward_filter
+    Target.latents GenerativeFunction.mask WeightedDraws.psis Comparison.by_site
+    Posterior.diagnostics Fitted.diagnostics WeightedDraws.diagnostics Draws.diagnostics
+""".split()
+"""Names that take no argument."""
+
+MADE_BY_THE_LIBRARY = {
+    "BiasReport": "what check_unbiased returns",
+    "Comparison": "what compare_estimators returns",
+    "Comparison.plot": "its argument is matplotlib's",
+    "Draws": "what nuts and hmc return",
+    "Fit": "what fit returns",
+    "Trace": "what simulate returns",
+    "Unconstrained": "what to_unconstrained returns",
+    "WeightedDraws": "what importance_sampling returns",
+    "GenerativeFunction": "abstract: `gen` makes one",
+    "GenerativeFunction.visit": "the library's own: what an author of a combinator writes",
+    "Target.visit": "the library's own: what an author of an algorithm calls",
+    "Fitted.chains": "the library's own: what `to_arviz` calls",
+    "Fitted.log_density": "the library's own: what `log_prob` calls",
+    "Posterior": "abstract: a fit, importance sampling and Markov chains make one",
+    "Posterior.chains": "the library's own: what `to_arviz` calls",
+    "Posterior.latents": "abstract: what an author of a posterior writes",
+    "Posterior.log_density": "the library's own: what an author of a posterior writes",
+    "Draws.chains": "its arguments are those of every posterior, and have no use here",
+    "Draws.log_density": "the library's own: what `log_prob` calls",
+    "Summary": "what `summary` returns",
+    "WeightedDraws.chains": "the library's own: what `to_arviz` calls",
+    "WeightedDraws.log_density": "the library's own: what `log_prob` calls",
+    "auto.Family": "abstract: `mean_field` makes one",
+    "auto.Family.draw": "the library's own: what an author of a family writes",
+    "auto.Family.start": "the library's own: what an author of a family writes",
+    "auto.Family.weigh": "the library's own: what an author of a family writes",
+}
+"""Names that a user does not call, and why."""
+
 # ---- small programs -------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +153,44 @@ DRAWN = {"z": jnp.array([0.1, -0.4, 0.9])}
 SPACE = tg.to_unconstrained(POSTERIOR)
 POINT = SPACE.unconstrain({"z": 0.3})
 FAMILY = auto.mean_field(POSTERIOR)
+
+
+class Own(tg.Posterior):
+    """A posterior that a user has written."""
+
+    target: tg.Target
+
+    def latents(self, key, n):
+        return {"z": jax.random.normal(key, (n,))}
+
+
+OWN = Own(POSTERIOR)
+FITTED = tg.Fitted(POSTERIOR, guide, 0.0)
+WEIGHTED = tg.WeightedDraws(DRAWN, jnp.zeros(3), POSTERIOR)
+CHAINS = tg.Draws(
+    {"z": jnp.array([[0.1, -0.4, 0.9]])},
+    {"diverging": jnp.zeros((1, 3), bool), "n_steps": jnp.ones((1, 3), int)},
+    jnp.ones(1),
+    POSTERIOR,
+)
+
+
+def of_posterior(name, posterior, *untried):
+    """Contracts of what all posteriors have; `untried` is what a summary has no use for."""
+    many = {} if "n" in untried else {"n": count(100)}
+
+    def summary(**arguments):
+        return posterior.summary(**arguments)["z"]["mean"]
+
+    methods = {
+        "sample": contract(posterior.sample, key=key(), n=Given("copies", 2)),
+        "latents": contract(posterior.latents, key=key(), n=Given("copies", 2)),
+        "log_prob": contract(posterior.log_prob, choices=all_choices({"z": 0.3}), key=maybe_key()),
+        "summary": contract(summary, *untried, key=maybe_key(), **many),
+    }
+    return {
+        f"{name}.{method}": each for method, each in methods.items() if f"{name}.{method}" not in MADE_BY_THE_LIBRARY
+    }
 
 
 def flip(key, w, estimator=None):
@@ -365,6 +440,36 @@ CONTRACTS = {
         n=count(4),
         **TWICE,
     ),
+    "Fitted": contract(
+        lambda target, guide: tg.Fitted(target, guide, 0.0).sample(KEY, 2),
+        "args",
+        target=target(POSTERIOR),
+        guide=function(guide),
+    ),
+    "Fitted.weighted": contract(FITTED.weighted, key=key(), n=count(2), **TWICE),
+    **of_posterior("Posterior", OWN),
+    **of_posterior("Fitted", FITTED),
+    **of_posterior("WeightedDraws", WEIGHTED, "n"),
+    **of_posterior("Draws", CHAINS, "n"),
+    "auto.Family.posterior": contract(
+        lambda params: FAMILY.posterior(params).sample(KEY, 2), params=all_choices(FAMILY.init(KEY))
+    ),
+    "predictive": contract(
+        lambda model, draws, key, n, chunk_size: (
+            tg.predictive(model, key=key, n=n, chunk_size=chunk_size),
+            tg.predictive(model, draws=draws, key=key, n=n, chunk_size=chunk_size),
+        ),
+        "args",
+        "kwargs",
+        model=function(model),
+        draws=Given("stacked", DRAWN, optional=True),
+        key=key(),
+        n=count(3),
+        **TWICE,
+    ),
+    "log_likelihood": contract(
+        tg.log_likelihood, target=target(POSTERIOR), draws=Given("stacked", DRAWN), key=maybe_key(), **TWICE
+    ),
     "WeightedDraws.mean": contract(
         lambda fn: tg.WeightedDraws(DRAWN, jnp.zeros(3)).mean(fn), fn=Given("callable", lambda c: c["z"], optional=True)
     ),
@@ -374,8 +479,11 @@ CONTRACTS = {
     "nuts": sampler(tg.nuts),
     "hmc": sampler(tg.hmc, steps=count(2)),
     "to_arviz": contract(
-        lambda draws: tg.to_arviz(draws) and 0.0,
-        draws=Given("draws", tg.Draws({"z": jnp.zeros((1, 4))}, {}, jnp.ones(1))),
+        lambda **arguments: tg.to_arviz(**arguments)["log_likelihood"]["x"].values,
+        posterior=Given("posterior", FITTED),
+        key=key(),
+        n=count(2),
+        groups=Given("groups", ["log_likelihood", "posterior_predictive"], optional=True),
     ),
     "to_unconstrained": contract(lambda target: tg.to_unconstrained(target).constrain(POINT), target=target(POSTERIOR)),
     "Unconstrained.around": contract(
@@ -584,28 +692,3 @@ CONTRACTS = {
 CONTRACTS["control_loss"] = CONTRACTS["control_loss"]._replace(
     call=lambda objective, params: tg.control_loss(objective, params, 0.5)
 )
-
-NOTHING_TO_GIVE = """
-    arm disarm enum local_expectation mvd forward_filter
-    Target.latents GenerativeFunction.mask WeightedDraws.psis Comparison.by_site
-""".split()
-"""Names that take no argument."""
-
-MADE_BY_THE_LIBRARY = {
-    "BiasReport": "what check_unbiased returns",
-    "Comparison": "what compare_estimators returns",
-    "Comparison.plot": "its argument is matplotlib's",
-    "Draws": "what nuts and hmc return",
-    "Fit": "what fit returns",
-    "Trace": "what simulate returns",
-    "Unconstrained": "what to_unconstrained returns",
-    "WeightedDraws": "what importance_sampling returns",
-    "GenerativeFunction": "abstract: `gen` makes one",
-    "GenerativeFunction.visit": "the library's own: what an author of a combinator writes",
-    "Target.visit": "the library's own: what an author of an algorithm calls",
-    "auto.Family": "abstract: `mean_field` makes one",
-    "auto.Family.draw": "the library's own: what an author of a family writes",
-    "auto.Family.start": "the library's own: what an author of a family writes",
-    "auto.Family.weigh": "the library's own: what an author of a family writes",
-}
-"""Names that a user does not call, and why."""

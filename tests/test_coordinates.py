@@ -116,7 +116,6 @@ INTERVAL = TRANSFORMS.AffineTransform(2.0, 3.0, domain=tg.dist.constraints.unit_
         (tg.dist.HalfNormal(1.0), TRANSFORMS.ExpTransform(), 1),
         (tg.dist.Beta(1.0, 1.0).expand([2]).to_event(1), TRANSFORMS.SigmoidTransform(), 2),
         (tg.dist.Uniform(2.0, 5.0), TRANSFORMS.ComposeTransform([TRANSFORMS.SigmoidTransform(), INTERVAL]), 1),
-        (tg.dist.LKJCholesky(3, 1.0), TRANSFORMS.CorrCholeskyTransform(), 3),
     ],
 )
 def test_transforms_that_lead_to_the_support_are_taken(distribution, transform, size):

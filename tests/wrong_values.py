@@ -244,7 +244,15 @@ KINDS = {
         ("index", "chosen by", "the number of one of"),
     ),
     "pattern": Kind(always(none=None, number=3, empty="", pair=("z", 3), a_dict={}, a_list=["z"]), {}, ("pattern",)),
-    "draws": Kind(always(none=None, number=3, a_dict={"z": 1.0}, text="draws"), {}, ("nuts",)),
+    "posterior": Kind(
+        always(none=None, number=3, a_dict={"z": 1.0}, text="draws", a_class=tg.Posterior, stranger=stranger),
+        {},
+        ("nuts", "posterior"),
+    ),
+    "groups": Kind(
+        always(number=3, text="prior", misspelt=["log_likelyhood"], numbers=[1], a_dict={"prior": 1}), {}, ("groups",)
+    ),
+    "stacked": Kind({}, {}, ("draws", "dict")),
     "shares": Kind(
         always(none=None, number=3, text="betas", empty=(), falling=(0.5, 0.0), above=(0.0, 2.0), nan=(0.0, NAN))
     ),
@@ -267,6 +275,11 @@ KINDS = {
 }
 KINDS["logits"] = KINDS["floats"]._replace(
     bad={k: v for k, v in KINDS["floats"].bad.items() if k not in ("rank", "size")}
+)
+# Of draws the wrong shape is that of a draw, or no leading axis.
+KINDS["stacked"] = KINDS["stacked"]._replace(
+    bad=KINDS["choices"].bad | {"scalar": lambda c: _first(c, lambda x: 1.0), "empty": lambda _: {}},
+    good=KINDS["choices"].good,
 )
 KINDS["value"] = KINDS["floats"]._replace(
     bad=always(none=None, text="1", a_dict={"a": 1.0}, a_class=Thing, a_list=[1.0, 2.0])

@@ -53,15 +53,21 @@ def explained(target: Target, who: str, drawn: Mapping) -> Iterator[None]:
     """Weigh what a guide or proposal drew; where its addresses are not those of the latents, the error says so."""
     try:
         yield
-    except AddressError as error:
-        have, want = ({p for p, _ in paths(choices)} for choices in (drawn, target.latents()))
-        if have == want:
-            raise
-        more, less = sorted(have - want), sorted(want - have)
-        raise AddressError(
-            f"{who} samples at {_some(more, have)}, and the latents of the target are {_some(less, want)}, those of "
-            f"{target.function.name} that are not observed. {_remedy(who, more, less)}"
-        ) from error
+    except AddressError:
+        check_latents(target, who, drawn)
+        raise
+
+
+def check_latents(target: Target, who: str, drawn: Mapping) -> None:
+    """Refuse what a guide or proposal drew at other addresses than those of the latents."""
+    have, want = ({p for p, _ in paths(choices)} for choices in (drawn, target.latents()))
+    if have == want:
+        return
+    more, less = sorted(have - want), sorted(want - have)
+    raise AddressError(
+        f"{who} samples at {_some(more, have)}, and the latents of the target are {_some(less, want)}, those of "
+        f"{target.function.name} that are not observed. {_remedy(who, more, less)}"
+    )
 
 
 def _some(first, every):

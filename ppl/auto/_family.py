@@ -20,13 +20,14 @@ from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError, DensityError
 from ..algorithms._base import Algorithm
-from ..core._addresses import Choices, Path, lookup, nest, show
+from ..core._addresses import Choices, Path, lookup, name_them, nest, paths, show
+from ..core._arguments import mapping
 from ..core._bound_methods import Plain
 from ..core._overrides import draw_at
 from ..densities._estimated import Estimated
 from ..posteriors._fitted import Fitted
 from ..transforms import log_density
-from ..transforms._internal import check_key
+from ..transforms._internal import check_key, finite_real
 from ._unconstrained import Unconstrained
 
 POINT = "unconstrained"
@@ -69,8 +70,29 @@ class Family(Plain):
         return Guide(family=self, algorithm=_Exact())
 
     def posterior(self, params: Mapping) -> Fitted:
-        """The posterior that the family is at these parameters, those of a fit."""
+        """The posterior that the family is at these parameters, those of a fit.
+
+        Raises:
+            DensityError: they are not those that `init(key)` gives: of other names or shapes, or not finite.
+        """
+        self._check(params)
         return Fitted(self.space.target, self.guide, (params,))
+
+    def _check(self, params):
+        """Refuse parameters of other names or shapes than `init` gives."""
+        what = f"{self.name}.posterior"
+        given = dict(paths(mapping(what, "params", params, "of parameters, as `init(key)` gives it", DensityError)))
+        wanted = dict(paths(jax.eval_shape(self.init, jax.random.key(0))))
+        for path in (given.keys() - wanted.keys()) | (wanted.keys() - given.keys()):
+            state = "unknown" if path in given else "missing"
+            raise DensityError(f"{what}: params has the entries {name_them(wanted)}, and {path[-1]!r} is {state}.")
+        for path, like in wanted.items():
+            if isinstance(like, jax.ShapeDtypeStruct):
+                finite_real(what, f"params at {show(path)}", given[path], DensityError, scalar=False)
+                if jnp.shape(given[path]) != like.shape:
+                    raise DensityError(
+                        f"{what}: params at {show(path)} has the shape {like.shape}, and got {jnp.shape(given[path])}."
+                    )
 
     def __repr__(self):
         shapes = jax.eval_shape(self.init, jax.random.key(0))

@@ -75,7 +75,7 @@ def conform(path: Path, distribution: Any, value: Any, attitude: Attitude) -> An
         )
     _check_dtype(site, distribution, expected.dtype, array.dtype)
     known = lookup(attitude.known, path)
-    if attitude.live is True and _validates(distribution):
+    if attitude.live is True and validates(distribution):
         _check_support(site, distribution, value if known is None else known)
     if attitude.validate:
         array = _checked(site, distribution, array, attitude.live)
@@ -95,7 +95,7 @@ def _check_dtype(site, distribution, expected, came):
     raise ChoiceError(f"{site} has the wrong type: expected {expected}, got {came}.{hint}")
 
 
-def _validates(distribution) -> bool:
+def validates(distribution) -> bool:
     """Whether validation is on, by default or as the distribution was built."""
     stated = vars(distribution).get("_validate_args")
     return bool(getattr(type(distribution), "_validate_args", False) if stated is None else stated)

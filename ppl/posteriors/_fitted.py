@@ -7,13 +7,14 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Key
 
+from ..algorithms._proposal import check_latents
 from ..core._addresses import Choices
-from ..core._arguments import generative, positional
+from ..core._arguments import count, generative, positional
 from ..core._generative import GenerativeFunction
 from ..core._target import Target, checked_target
 from ._doubts import fit_doubts
 from ._importance_sampling import WeightedDraws, importance_sampling
-from ._posterior import Posterior
+from ._posterior import Posterior, asked, key_of_summary
 from ._summary import Summary, summarised
 from ._visits import as_many_as_fit, lanes, with_deterministics
 
@@ -56,8 +57,15 @@ class Fitted(Posterior):
         return self.args[0] if len(self.args) == 1 else self.args
 
     def latents(self, key: Key[Array, ""], n: int) -> Choices:
-        """Draws from the guide."""
-        return lanes(lambda key: self.guide.simulate(key, *self.args).choices, jax.random.split(key, n))
+        """Draws from the guide.
+
+        Raises:
+            AddressError: its addresses are not those of the latents.
+        """
+        keys = jax.random.split(key, asked(self, "latents", key, n))
+        drawn = lanes(lambda key: self.guide.simulate(key, *self.args).choices, keys)
+        check_latents(self.target, self.guide.name, drawn)
+        return drawn
 
     def log_density(self, latents: Choices, key: Any = None) -> Float[Array, ""]:
         """The guide's own."""
@@ -73,6 +81,7 @@ class Fitted(Posterior):
             n: the number of draws.
             chunk_size: run at most about this many at a time; None finds out how many times the data fit 64 MiB.
         """
+        n = count("Fitted.weighted", "n", n)
         chunk_size = as_many_as_fit(self.target.observed, n) if chunk_size is None else chunk_size
         return importance_sampling(self.target, self.guide, self.args, key=key, n=n, chunk_size=chunk_size)
 
@@ -87,7 +96,7 @@ class Fitted(Posterior):
 
     def summary(self, *, key: Key[Array, ""] | None = None, n: int = WEIGHED) -> Summary:
         """As of every posterior; the doubts are those that importance weights of the same draws raise."""
-        draw, rest = jax.random.split(jax.random.key(0) if key is None else key)
+        draw, rest = jax.random.split(key_of_summary(self, key))
         weighted = self.weighted(draw, n)
         choices = with_deterministics(self.target, rest, weighted.choices, n)
         alone = jax.tree.map(lambda x: x[None], choices)

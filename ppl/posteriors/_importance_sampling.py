@@ -20,7 +20,7 @@ from ..core._target import Target, checked_target
 from ..transforms import ArgumentError
 from ..transforms._internal import check_key, function, is_boolean, is_numeric
 from ._doubts import k_hat_or_none, weights_doubts
-from ._posterior import Posterior
+from ._posterior import Posterior, asked, key_of_summary
 from ._summary import Summary, summarised
 from ._visits import with_deterministics
 
@@ -49,7 +49,7 @@ class WeightedDraws(Posterior):
 
     def latents(self, key: Key[Array, ""], n: int) -> Choices:
         """Draws by weight, with replacement."""
-        index = jax.random.categorical(key, self.log_weights, shape=(n,))
+        index = jax.random.categorical(key, self.log_weights, shape=(asked(self, "latents", key, n),))
         return at_index(self.choices, index)
 
     def log_density(self, latents: Choices, key: Any = None) -> Float[Array, ""]:
@@ -58,9 +58,8 @@ class WeightedDraws(Posterior):
 
     def summary(self, *, key: Key[Array, ""] | None = None, n: int | None = None) -> Summary:
         """As of every posterior, by all weighted draws; the weights are smoothed (see `psis`) where arviz is there."""
-        choices, many = self.choices, len(self.log_weights)
+        choices, many, key = self.choices, len(self.log_weights), key_of_summary(self, key)
         if self.target is not None:
-            key = jax.random.key(0) if key is None else key
             choices = with_deterministics(self.target, key, choices, many)
         log_weights = self.log_weights if k_hat_or_none(self) is None else self.psis()[0]
         alone = jax.tree.map(lambda x: x[None], choices)

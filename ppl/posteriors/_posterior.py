@@ -9,14 +9,29 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jaxtyping import Array, Float, Key, Shaped
 
-from .._errors import DensityError
-from ..core._addresses import Choices
-from ..core._arguments import count
+from .._errors import AddressError, DensityError
+from ..core._addresses import Choices, as_arrays
+from ..core._arguments import count, mapping
 from ..core._bound_methods import Plain
 from ..core._target import Target
 from ..transforms._internal import check_key
 from ._summary import Summary, summarised
 from ._visits import latents_in, with_deterministics
+
+
+def asked(posterior: Posterior, method: str, key: Any, n: Any) -> int:
+    """How many draws are asked for, once the key is checked; none may be."""
+    what = f"{type(posterior).__name__}.{method}"
+    check_key(key, what)
+    return count(what, "n", n, least=0)
+
+
+def key_of_summary(posterior: Posterior, key: Any) -> Key[Array, ""]:
+    """The key that a summary is made by, the same one where none is given."""
+    if key is None:
+        return jax.random.key(0)
+    check_key(key, f"{type(posterior).__name__}.summary")
+    return key
 
 
 class Posterior(Plain):
@@ -63,8 +78,7 @@ class Posterior(Plain):
             A nested dict with the choices at the latent addresses and the `deterministic` values of the program, each
             of the shape (n, ...).
         """
-        check_key(key, f"{type(self).__name__}.sample")
-        n = count(f"{type(self).__name__}.sample", "n", n, least=0)
+        n = asked(self, "sample", key, n)
         draw, rest = jax.random.split(key)
         latents = self.latents(draw, n)
         return latents if self.target is None else with_deterministics(self.target, rest, latents, n)
@@ -83,6 +97,10 @@ class Posterior(Plain):
             AddressError: an address is missing or unknown.
             DensityError: the target is not known.
         """
+        what, example = f"{type(self).__name__}.log_prob", "from addresses to values, like {'z': 1.0}"
+        if key is not None:
+            check_key(key, what)
+        choices = as_arrays(mapping(what, "choices", choices, example, AddressError))
         return self.log_density(latents_in(self.known_target, choices), key)
 
     def summary(self, *, key: Key[Array, ""] | None = None, n: int = 4000) -> Summary:
@@ -93,7 +111,7 @@ class Posterior(Plain):
                 is always the same.
             n: the number of draws, where they are made anew.
         """
-        key = jax.random.key(0) if key is None else key
+        key, n = key_of_summary(self, key), count(f"{type(self).__name__}.summary", "n", n)
         return summarised(repr(self), self.chains(key, n))
 
     def chains(self, key: Key[Array, ""], n: int) -> Choices:

@@ -18,7 +18,7 @@ from ..core._overrides import isolated
 from ..core._target import Target, checked_target
 from ..transforms._internal import check_key
 from ._posterior import Posterior
-from ._visits import Pointwise, arrays_of, lanes, latents_in, predicted
+from ._visits import Pointwise, arrays_of, lanes, latents_in, predicted, refuse_nan
 
 RETVAL = "retval"
 """The name, beside the addresses of the program, of what it returns."""
@@ -59,7 +59,7 @@ def predictive(
 
     Raises:
         AddressError: draws at an address that the program does not have.
-        ChoiceError: draws of another shape than the program's, or of different leading axes; no number of draws.
+        ChoiceError: draws of another shape than the program's, of different leading axes, or NaN; no number of draws.
 
     Source: Gelman et al., Bayesian Data Analysis, 3rd edition, chapter 6; `numpyro.infer.Predictive`.
 
@@ -111,6 +111,7 @@ def _given(target, draws, n) -> tuple[Choices, int]:
         raise ChoiceError("predictive: `draws` holds no choices. Leave it out, and give `n=` for the prior's.")
     if n is not None and n != many:
         raise ChoiceError(f"predictive: n is {n}, and `draws` holds {many} draws. Leave n out.")
+    refuse_nan("predictive", target, draws)
     return latents_in(target, draws), many
 
 
@@ -151,6 +152,7 @@ def log_likelihood(
 
     Raises:
         AddressError: a latent without draws; draws at an address that the program does not have.
+        ChoiceError: draws of another shape than the program's, of different leading axes, or NaN.
         DensityError: what is observed has only a joint density (it is under `marginal` or `normalize`).
 
     Source: Vehtari, Gelman and Gabry, Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation, 2017.
@@ -165,7 +167,12 @@ def log_likelihood(
         >>> tg.log_likelihood(target, {"z": jnp.array([0.0, 1.0])})["x"].shape
         (2, 3)
     """
-    found = pointwise(checked_target("log_likelihood", target), draws, key, chunk("log_likelihood", chunk_size))[0]
+    checked_target("log_likelihood", target)
+    if key is not None:
+        check_key(key, "log_likelihood")
+    draws = as_arrays(mapping("log_likelihood", "draws", draws, "of choices, each stacked to (n, ...)"))
+    refuse_nan("log_likelihood", target, draws)
+    found = pointwise(target, draws, key, chunk("log_likelihood", chunk_size))[0]
     jointly = [show(p) for p, _ in paths(target.observed) if lookup(found, p) is None]
     if jointly:
         raise DensityError(
@@ -179,7 +186,6 @@ def pointwise(
     target: Target, draws: Mapping, key: Any, chunk_size: int | None = None
 ) -> tuple[Choices, Float[Array, " n"]]:
     """The log likelihood by point, where there is one, and log gamma, (n,)."""
-    draws = as_arrays(mapping("log_likelihood", "draws", draws, "of choices, each stacked to (n, ...)"))
     n = draws_of("log_likelihood", draws)
     if n is None:
         raise ChoiceError("log_likelihood: `draws` holds no choices.")

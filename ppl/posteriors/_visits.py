@@ -16,6 +16,7 @@ from jax import numpy as jnp
 from .._errors import ChoiceError
 from ..algorithms._base import each
 from ..core._addresses import Choices, Path, check_known, lookup, merge, nest, paths, show
+from ..core._given_values import validates
 from ..core._operations import Assess, At, Generate, Given, Outcome, Visit
 from ..core._overrides import isolated
 from ..core._target import Target
@@ -87,6 +88,38 @@ def latents_in(target: Target, choices: Mapping) -> Choices:
     shapes = predicted_shapes(target)
     check_known(choices, merge(shapes.choices, shapes.records), target.function.name, "draws")
     return nest({p: x for p, x in paths(choices) if lookup(shapes.records, p) is None})
+
+
+class _Counted(Predict):
+    """Draw everything; noted is where a value counts, and is checked."""
+
+    def __init__(self, found: set[Path]):
+        self.found = found
+
+    def site(self, at: At, given: Given) -> Visit:
+        """Visit one site."""
+        if at.attitude.live is True and validates(at.distribution):
+            self.found.add(at.path)
+        return super().site(at, given)
+
+
+def refuse_nan(what: str, target: Target, draws: Mapping) -> None:
+    """Refuse draws that are NaN where they count, which is all but under a mask; what is traced passes."""
+    gone = [(*target.path, *p) for p, x in paths(draws) if holds_nan(x)]
+    if not gone:
+        return
+    counted: set[Path] = set()
+    with isolated():
+        jax.eval_shape(lambda key: target.visit(_Counted(counted), key).choices, jax.random.key(0))
+    for path in counted.intersection(gone):
+        raise ChoiceError(f"{what}: there is NaN among the draws at {show(path)}. Leave those draws out.")
+
+
+def holds_nan(x: Any) -> bool:
+    """Whether an array is known to hold NaN."""
+    if isinstance(x, jax.core.Tracer) or not (eqx.is_array_like(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)):
+        return False
+    return bool(jnp.any(jnp.isnan(x)))
 
 
 def with_deterministics(target: Target, key: Any, latents: Choices, n: int) -> Choices:

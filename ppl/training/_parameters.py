@@ -63,7 +63,7 @@ class Frozen(Parameter):
 def _constrained(kind: str, start: Any) -> Constrained:
     array, constraint = _numbers(kind, start), CONSTRAINTS[kind]
     if array.ndim < constraint.event_dim:
-        raise FitError(f"{kind}: the start must have an axis for every index, and is {start!r}.")
+        raise FitError(f"{kind}: the start must be an array of {constraint.event_dim} or more axes, and is {start!r}.")
     with lenient():
         if _is_known_not(constraint(array)):
             raise FitError(f"{kind}: the start must be {constraint}, and is {start!r}.")

@@ -20,7 +20,7 @@ from ..auto._unconstrained import Unconstrained, starting_points, to_unconstrain
 from ..core._addresses import Choices, as_arrays, paths
 from ..core._arguments import count, mapping
 from ..core._target import Target
-from ..posteriors._posterior import Posterior
+from ..posteriors._posterior import Posterior, asked, key_of_summary
 from ..posteriors._summary import Summary, summarised
 from ..posteriors._visits import with_deterministics
 from ..transforms._internal import check_key, flag, lenient, real
@@ -58,7 +58,7 @@ class Draws(Posterior):
 
     def latents(self, key: Key[Array, ""], n: int) -> Choices:
         """Some of the draws of all chains, none twice as long as there are enough."""
-        flat = _flat(self.choices)
+        flat, n = _flat(self.choices), asked(self, "latents", key, n)
         index = jax.random.choice(key, self._size, (n,), replace=n > self._size)
         return at_index(flat, index)
 
@@ -77,6 +77,7 @@ class Draws(Posterior):
 
     def summary(self, *, key: Key[Array, ""] | None = None, n: int = 0) -> Summary:
         """As of every posterior, by all draws, with R-hat and the effective number of draws of each quantity."""
+        key_of_summary(self, key)
         return summarised(repr(self), self.chains(), doubts=tuple(self._doubts()))
 
     def _doubts(self):
