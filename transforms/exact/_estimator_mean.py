@@ -27,6 +27,7 @@ from .._errors import EstimatorError, ObjectiveError, name_of
 from .._jax import param, vmapped
 from .._pytree import stop_gradient
 from ..program._interpreter import run
+from ..program._plan import plan_of
 from ..program._rewriting import Rewriting
 from ..program._site import check_key, rebind
 from ..program._trace_call import trace_call
@@ -86,10 +87,11 @@ class _Cuts(Measure):
     def at(self, distribution, start, found):
         """The value at the middle, and the cuts of its own variables."""
         drawn = draw_from_noise(distribution)
-        number = start + jnp.arange(drawn.elements)
-        value, cuts = drawn.at(0.5 * (self.low + self.high)[number])
-        first = _first(cuts, self.low[number][:, None], self.high[number][:, None])
-        record = self.zero().at[number].min(first) + jnp.where(jnp.any(jnp.isnan(cuts)), jnp.nan, 0.0)
+        low, high = (lax.dynamic_slice_in_dim(x, start, drawn.elements) for x in (self.low, self.high))
+        value, cuts = drawn.at(0.5 * (low + high))
+        first = _first(cuts, low[:, None], high[:, None])
+        record = lax.dynamic_update_slice_in_dim(self.zero(), first, start, 0)
+        record = jnp.where(jnp.any(jnp.isnan(cuts)), jnp.nan, record)
         return value, lax.stop_gradient(jnp.where(found, record, -jnp.inf))
 
     def zero(self):
@@ -236,9 +238,9 @@ def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, c
             raise ObjectiveError(
                 f"exact_expectation takes a function that returns real arrays, and this returns {came}."
             )
-        plan, operands = rewrite(call, Rewriting(_leave, nested=_dissolve), "exact_expectation")
-        table, laws = find_keys(plan, operands, draw_from_noise, float, _check_laws)
-        sums = _mean(_visitor(plan, table, laws, operands), _start(laws, known_nodes, limit), limit)
+        jaxpr, operands = rewrite(call, Rewriting(_leave, nested=_dissolve), "exact_expectation")
+        table, laws = find_keys(jaxpr, operands, draw_from_noise, float, _check_laws)
+        sums = _mean(_visitor(plan_of(jaxpr), table, laws, operands), _start(laws, known_nodes, limit), limit)
         return jax.tree.unflatten(jax.tree.structure(call.out), sums)
 
     return mean_of

@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from .._jax import bits_of_key, vmapped
 from .._pytree import stop_gradient
 from ..program._interpreter import Mode, run
-from ..program._plan import Plan
+from ..program._plan import plan_of_draws
 from ..program._records import Records
 from ._outcomes import Draw
 from ._rewritten import known
@@ -76,7 +76,7 @@ class Table(NamedTuple):
     def find(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The first variable of a key, and whether the key is here at all."""
         hits = jnp.all(jnp.asarray(self.words) == bits_of_key(key)[None], axis=-1)
-        return jnp.asarray(self.starts)[jnp.argmax(hits)], jnp.any(hits)
+        return jnp.sum(jnp.where(hits, jnp.asarray(self.starts), 0)), jnp.any(hits)
 
 
 Found = tuple[int, int]
@@ -84,12 +84,13 @@ Found = tuple[int, int]
 
 
 def find_keys(
-    plan: Plan, operands: list, look: Callable[[Any], Draw], dtype: Any, check: Callable[[Found, Found], None]
+    jaxpr: Any, operands: list, look: Callable[[Any], Draw], dtype: Any, check: Callable[[Found, Found], None]
 ) -> tuple[Table, np.ndarray]:
     """The table of the keys of a program, and the law of each variable.
 
     `check` refuses a key that is drawn from twice for what cannot be matched.
     """
+    plan = plan_of_draws(jaxpr)
     record = jax.jit(lambda *xs: run(plan, xs, _Collecting(look, dtype))[1])(*map(stop_gradient, operands))
     if record is None:
         return Table(np.zeros((1, 1), np.uint32), np.zeros(1, int)), np.zeros(0, int)

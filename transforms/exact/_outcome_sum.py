@@ -23,6 +23,7 @@ from .._jax import vmapped
 from .._pytree import size
 from ..estimators._finite_support import finite
 from ..program._interpreter import run
+from ..program._plan import plan_of
 from ..program._rewriting import Rewriting, plain
 from ..program._share import share
 from ..program._site import check_key, value_struct
@@ -154,13 +155,13 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16, weigh: Weigh = _of_site)
     def mean_of(key, *args, **kwargs):
         check_key(key, "outcome_sum")
         call = trace_call(fun, (key, *args), kwargs)
-        plan, operands = rewrite(call, Rewriting(_unmark), WHAT)
-        table, sizes = find_keys(plan, operands, functools.partial(_look, _of_site), int, _check_sizes)
+        jaxpr, operands = rewrite(call, Rewriting(_unmark), WHAT)
+        table, sizes = find_keys(jaxpr, operands, functools.partial(_look, _of_site), int, _check_sizes)
         total = math.prod(sizes.tolist())
         if total > limit:
             raise EstimatorError(f"{WHAT}: {total} combinations of values are over the limit of {limit}.")
         codes = np.stack(np.unravel_index(np.arange(total), sizes), -1) if len(sizes) else np.zeros((1, 0), int)
-        sums, visits = _sum(plan, weigh, table, sizes, codes)(*operands)
+        sums, visits = _sum(plan_of(jaxpr), weigh, table, sizes, codes)(*operands)
         if np.any(known(visits) > 1):
             raise EstimatorError(f"{WHAT}: a key is drawn from twice, or depends on what was drawn.")
         return jax.tree.unflatten(jax.tree.structure(call.out), sums), total

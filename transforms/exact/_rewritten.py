@@ -11,19 +11,19 @@ from .._errors import EstimatorError, ObjectiveError
 from .._jax import inner_jaxprs, trace
 from .._samples_in import samples_in
 from ..program._interpreter import Mode, run
-from ..program._plan import Plan, plan_of
+from ..program._plan import plan_of
 from ..program._trace_call import TracedCall
 
 RAW = {"random_bits", "random_gamma", "random_unwrap", "threefry2x32"}
 """The JAX primitives by which a program makes random numbers of its own."""
 
 
-def rewrite(call: TracedCall, mode: Mode, what: str) -> tuple[Plan, list]:
-    """The plan of a call as a mode runs it, and its operands."""
+def rewrite(call: TracedCall, mode: Mode, what: str) -> tuple[Any, list]:
+    """The jaxpr of a call as a mode runs it, and its operands."""
     plan = plan_of(call.jaxpr, nested=mode.nested is not None)
     written = trace(lambda *xs: run(plan, xs, mode)[0], *call.operands)
     _refuse_unknown(written.jaxpr, what)
-    return plan_of(written.jaxpr), [*written.consts, *call.operands]
+    return written.jaxpr, [*written.consts, *call.operands]
 
 
 def _refuse_unknown(jaxpr, what):

@@ -139,6 +139,11 @@ def plan_of(jaxpr: Any, *, nested: bool = False) -> Plan:
     return plans[jaxpr]
 
 
+def plan_of_draws(jaxpr: Any) -> Plan:
+    """The plan of a jaxpr for its draws alone: without outputs, and without what no draw reads."""
+    return Plan([*jaxpr.constvars, *jaxpr.invars], [], gather(jaxpr, list(_flatten(jaxpr, nested=False)), []))
+
+
 def _flatten(jaxpr, nested):
     """The equations in order, calls with samples inlined."""
     for eqn in jaxpr.eqns:

@@ -1,0 +1,86 @@
+"""What tests without statistics share: keys that are cheap to compile, and values with their derivatives from one run.
+
+`exact_expectation` puts all noise in place of the draws, so that a key has only to be another one than the others.
+JAX's own keys are hashed in twenty rounds, a third of what XLA compiles for a small program.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.extend.random import define_prng_impl
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+GOLDEN = 0x9E3779B9
+"""2^32 over the golden ratio: its multiples are far apart."""
+
+
+def _mixed(x):
+    """A permutation of the 32-bit words."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    return x ^ (x >> 15)
+
+
+def _fold_in(key, number):
+    first = _mixed(key[0] + number.astype(jnp.uint32) * jnp.uint32(GOLDEN) + jnp.uint32(1))
+    return jnp.stack([first, _mixed(key[1] ^ first)])
+
+
+def _split(key, shape):
+    numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32) + jnp.uint32(1 << 31)
+    return jax.vmap(_fold_in, (None, 0))(key, numbers).reshape(*shape, 2)
+
+
+def _seed(number):
+    return _fold_in(jnp.zeros(2, jnp.uint32), number)
+
+
+def _bits(key, width, shape):
+    raise NotImplementedError("keys of exact tests are not drawn from")
+
+
+IMPLEMENTATION = define_prng_impl(
+    key_shape=(2,), seed=_seed, split=_split, random_bits=_bits, fold_in=_fold_in, name="distinct", tag="dk"
+)
+
+
+def exact_key(seed: int = 0) -> jax.Array:
+    """A key that can be split, folded into and compared, and not drawn from."""
+    return jax.random.key(seed, impl=IMPLEMENTATION)
+
+
+# ---- derivatives -----------------------------------------------------------------------------------------------------
+
+
+def forward(f: Callable, w: jax.Array) -> tuple[Any, Any]:
+    """The value of a pytree of arrays and its derivative, with the axes of `w` last: as `jax.jacfwd`.
+
+    One direction after another, for a `vmap` over them is as much to trace and to compile as the function itself.
+    """
+
+    def twice(w):
+        y = f(w)
+        return y, y
+
+    derivative, value = jax.jacfwd(twice, has_aux=True)(w)
+    return value, derivative
+
+
+def backward(f: Callable, w: jax.Array) -> tuple[Any, Any]:
+    """The same in reverse mode, as `jax.jacrev`, which prints all that it keeps to find the name of a function."""
+    value, pull = jax.vjp(f, w)
+    leaves, tree = jax.tree.flatten(value)
+    sizes = np.cumsum([y.size for y in leaves])
+    rows = jax.vmap(lambda row: pull(_as(row, leaves, tree, sizes))[0])(jnp.eye(sizes[-1], dtype=w.dtype))
+    parts = jnp.split(rows, sizes[:-1])
+    return value, tree.unflatten([part.reshape(*y.shape, *w.shape) for part, y in zip(parts, leaves, strict=True)])
+
+
+def _as(row, leaves, tree, sizes):
+    """A vector as the pytree of these leaves."""
+    parts = jnp.split(row, sizes[:-1])
+    return tree.unflatten([part.reshape(y.shape).astype(y.dtype) for part, y in zip(parts, leaves, strict=True)])
