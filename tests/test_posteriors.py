@@ -307,3 +307,24 @@ def test_groups_of_arviz_are_those_that_can_be_made_or_are_named():
         tg.to_arviz(run, groups=["likelihood"])
     with pytest.raises(tg.RandomKeyError):
         tg.to_arviz(posterior_of("family"))
+
+
+def test_a_guide_at_other_addresses_is_no_posterior():
+    target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
+    guide = tg.gen(lambda: tg.sample("y", tg.dist.Normal(0.0, 1.0)))
+    with pytest.raises(tg.AddressError, match="samples at 'y', and the latents of the target are 'z'"):
+        tg.Fitted(target, guide).sample(jax.random.key(0), 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"loc": jnp.array([jnp.nan])}, "params at 'loc' must be a finite number"),
+        ({"loc": jnp.zeros(2)}, "params at 'loc' has the shape \\(1,\\), and got \\(2,\\)"),
+        ({"lok": jnp.zeros(1)}, "'lok' is unknown"),
+    ],
+)
+def test_a_posterior_at_wrong_parameters_is_refused(change, words):
+    family = tg.auto.mean_field(tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0)))))
+    with pytest.raises(tg.DensityError, match=words):
+        family.posterior(family.init(jax.random.key(0)) | change)

@@ -296,3 +296,20 @@ def test_log_likelihoods_want_all_latents_and_points():
     joint = tg.gen(lambda: tg.sample("m", marginal(tg.sample("w", dist.Normal(0.0, 1.0)))))
     with pytest.raises(tg.DensityError, match="'m/x' has a joint density alone"):
         tg.log_likelihood(tg.Target(joint, (), {"m": {"x": 1.0}}), {"w": jnp.zeros(2)}, key=KEY)
+
+
+@tg.gen
+def masked_rows(flags):
+    return tg.sample("rows", tg.gen(lambda: tg.sample("z", dist.Normal(0.0, 1.0))).mask().vmap()(flags))
+
+
+def test_draws_that_are_nan_are_refused_where_they_count():
+    flags, draws = jnp.array([True, False]), {"rows": {"z": jnp.array([[0.5, jnp.nan]])}}
+    found = tg.predictive(masked_rows, flags, draws=draws, key=KEY)
+    np.testing.assert_allclose(found["retval"][0, 0], 0.5)
+    rows = tg.gen(lambda: tg.sample("z", dist.Normal(0.0, 1.0))).repeat(2)
+    model = tg.gen(lambda: tg.sample("rows", rows()))
+    with pytest.raises(tg.ChoiceError, match="predictive: there is NaN among the draws at 'rows/z'"):
+        tg.predictive(model, draws=draws, key=KEY)
+    with pytest.raises(tg.ChoiceError, match="log_likelihood: there is NaN among the draws at 'rows/z'"):
+        tg.log_likelihood(tg.Target(model), draws)
