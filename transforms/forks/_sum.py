@@ -45,7 +45,7 @@ class Forked(NamedTuple):
     env: dict
 
 
-class _Replay(NamedTuple):
+class _Runs(NamedTuple):
     """Runs of the rest of a program.
 
     Attributes:
@@ -66,7 +66,7 @@ def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Arr
     if options.forks is not None and options.forks < total:
         some_numbers = some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
         weighted = coefficients[some_numbers] * (total / options.forks)
-        changes = [(weighted, _alone(plan, options, _Replay(forked[0], None, some_numbers)))]
+        changes = [(weighted, _alone(plan, options, _Runs(forked[0], None, some_numbers)))]
     else:
         changes = list(_changes(plan, options, forked, coefficients))
     who = _who(plan)
@@ -86,7 +86,7 @@ def _changes(plan, options, forked, coefficients) -> Iterator[tuple]:
         numbered = alone(steps) if is_one_by_one() else numbering_of_steps(steps)
         for numbers in numbered.values():
             run = _alone if numbers.shape[1] == 1 else _lane_by_lane
-            yield coefficients[past + numbers.ravel()], run(plan, options, _Replay(start, steps[-1], numbers))
+            yield coefficients[past + numbers.ravel()], run(plan, options, _Runs(start, steps[-1], numbers))
         past += sum(map(width, steps))
 
 
@@ -112,21 +112,21 @@ def _replay(plan, options, start, alternative):
     return walk(plan, _replayed(start), Replaying(options), start.at, alternative)[0][: options.objectives]
 
 
-def _alone(plan, options, what):
+def _alone(plan, options, runs):
     """The objectives with each alternative in place, by itself."""
 
     def replay(number):
-        return _replay(plan, options, what.start, Single(number, what.last))
+        return _replay(plan, options, runs.start, Single(number, runs.last))
 
-    return _over(replay, jnp.ravel(what.numbers), options.chunk_size)
+    return _over(replay, jnp.ravel(runs.numbers), options.chunk_size)
 
 
-def _lane_by_lane(plan, options, what):
+def _lane_by_lane(plan, options, runs):
     """The same, for alternatives of which one in each lane is put in place at a time."""
-    rows, lanes = what.numbers.shape
+    rows, lanes = runs.numbers.shape
 
     def program(numbers):
-        return _replay(plan, options, what.start, Lanewise(numbers, what.last))
+        return _replay(plan, options, runs.start, Lanewise(numbers, runs.last))
 
     def replay(row):
         return versions(program, jnp.full(lanes, NONE), jnp.full(lanes, row))
