@@ -86,6 +86,7 @@ from .objectives import (
     wake_theta,
 )
 from .posteriors._arviz import to_arviz
+from .posteriors._checks import PredictiveCheck, predictive_check, shrinkage
 from .posteriors._fitted import Fitted
 from .posteriors._importance_sampling import WeightedDraws, importance_sampling
 from .posteriors._posterior import Posterior
@@ -205,6 +206,9 @@ __all__ = [
     "Evaluation",
     "sbc",
     "Calibration",
+    "predictive_check",
+    "PredictiveCheck",
+    "shrinkage",
     # Whether to believe it.
     "describe_estimators",
     "with_estimators",

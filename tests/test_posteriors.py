@@ -130,6 +130,19 @@ def test_draws_without_a_target_say_what_they_miss():
         draws.log_prob({"z": 0.0})
 
 
+def test_a_target_without_latents_has_a_posterior_without_draws():
+    @tg.gen
+    def known():
+        tg.sample("x", dist.Normal(0.0, 1.0))
+
+    nothing = tg.Fitted(tg.Target(known, (), {"x": 1.0}), tg.gen(lambda: None))
+    assert nothing.sample(KEY, 3) == {}
+    assert float(nothing.log_prob({})) == 0.0
+    assert "there are no latents" in str(nothing.summary())
+    with pytest.raises(tg.ChoiceError, match="there are no latents and no deterministic values"):
+        tg.to_arviz(nothing, key=KEY)
+
+
 def test_a_wrong_address_is_named():
     with pytest.raises(tg.AddressError, match="draws for model: there is no sample at 'y'"):
         posterior_of("own").log_prob({"z": 0.0, "y": 1.0})
@@ -255,6 +268,7 @@ def test_a_long_summary_is_cut():
             return {"w": jax.random.normal(key, (n, 5, 10))}
 
     summary = Prior(tg.Target(wide)).summary(n=10)
+    assert "`sbc` asks that" in summary.doubts[0]
     assert len(summary.rows) == 50
     assert "w[0,9]" in str(summary)
     assert "... and 10 more" in str(summary)
@@ -328,3 +342,37 @@ def test_a_posterior_at_wrong_parameters_is_refused(change, words):
     family = tg.auto.mean_field(tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0)))))
     with pytest.raises(tg.DensityError, match=words):
         family.posterior(family.init(jax.random.key(0)) | change)
+
+
+# ---- checks of a model ----------------------------------------------------------------------------------------------
+
+
+def test_replicated_data_are_compared_with_the_observed():
+    """The largest of 8: its predictive law by quadrature; and a statistic of several parts."""
+    posterior = posterior_of("own")
+    found = tg.predictive_check(posterior, lambda data: data["x"].max(), key=KEY, n=4000)
+    assert isinstance(found, tg.PredictiveCheck)
+    z = np.linspace(MEAN - 6 * SD, MEAN + 6 * SD, 2001)
+    below = np.sum(stats.norm(z, 1.0).cdf(X.max()) ** 8 * stats.norm(MEAN, SD).pdf(z)) * (z[1] - z[0])
+    assert float(found.p) == pytest.approx(1.0 - below, abs=4.0 * 0.5 / np.sqrt(4000.0))
+    assert float(found.observed) == pytest.approx(2.0)
+    assert found.replicated.shape == (4000,)
+    parts = tg.predictive_check(posterior, lambda data: {"a": data["x"][:2], "far": 0.0 * data["x"][0] + 1.0}, key=KEY)
+    assert parts.p["a"].shape == (2,)
+    assert "['far']: p = 0.5: the observed is 1" in str(parts)
+    first = jnp.asarray(X)[0]
+    odd = tg.predictive_check(posterior, lambda data: jnp.where(data["x"][0] == first, 100.0, 0.0), key=KEY, n=50)
+    assert float(odd.p) == 0.0
+    assert "UNUSUAL" in str(odd)
+    with pytest.raises(tg.ArgumentError, match="the statistic must return numbers, and returned 'x'"):
+        tg.predictive_check(posterior, lambda data: "x", key=KEY)
+    with pytest.raises(tg.DensityError, match="nothing is observed"):
+        tg.predictive_check(Exact(tg.Target(model)), lambda data: 0.0, key=KEY)
+    with pytest.raises(tg.ChoiceError, match="predictive_check takes a posterior, and got Target"):
+        tg.predictive_check(TARGET, lambda data: 0.0, key=KEY)
+
+
+def test_shrinkage_is_one_minus_the_ratio_of_variances():
+    found = tg.shrinkage(posterior_of("own"), key=KEY, n=8000)
+    assert set(found) == {"z", "square"}
+    assert found["z"] == pytest.approx(1.0 - 1.0 / 9.0, abs=0.02)

@@ -22,7 +22,8 @@ FLAT = """
     deterministic factor frozen nan_as_missing noncentred ordered positive scale_tril simplex unit_interval unwrap
     sum_and_sample switch symmetric_kl to_arviz to_unconstrained trajectory_balance tvo unordered_set validated vargrad
     vimco wake_phi wake_theta with_estimators
-    Calibration Evaluation Fitted Posterior Summary evaluate log_likelihood predictive sbc vi
+    Calibration Evaluation Fitted Posterior PredictiveCheck Summary evaluate log_likelihood predictive
+    predictive_check sbc shrinkage vi
     algorithms errors estimators objectives transforms
 """.split()
 """Every name that a user may have written down as `tg.name`. None may go."""

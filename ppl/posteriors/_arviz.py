@@ -101,6 +101,8 @@ def _made(posterior, key, n, wanted) -> dict[str, Choices]:
     """The groups, each a nested dict; what is drawn has the axes (chain, draw, ...)."""
     draw, later, before, density = (None,) * 4 if key is None else jax.random.split(key, 4)
     choices = posterior.chains(draw, n)
+    if not jax.tree.leaves(choices):
+        raise ChoiceError("to_arviz: there are no latents and no deterministic values to make a posterior of.")
     out, statistics = {"posterior": choices}, posterior.diagnostics()
     if wanted - {STATISTICS}:
         target = posterior.known_target

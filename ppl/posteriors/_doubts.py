@@ -34,8 +34,8 @@ def weights_doubts(weighted: Any) -> Iterator[str]:
     elif not k_hat <= RELIABLE:
         yield (
             f"k-hat is {k_hat:.2f}, above {RELIABLE}: the draws miss a part of the posterior, so that these numbers "
-            "may be far off, and weights do not mend them. Take a richer family (`auto.flow`), write hierarchies in "
-            "non-centred form, or run `nuts`."
+            "may be far off, and weights do not mend them. Take a richer family (`auto.flow`), non-centre hierarchies "
+            "(`model.with_coordinates({'effects': noncentred()})`), or run `nuts`."
         )
 
 

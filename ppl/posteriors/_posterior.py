@@ -112,7 +112,8 @@ class Posterior(Plain):
             n: the number of draws, where they are made anew.
         """
         key, n = key_of_summary(self, key), count(f"{type(self).__name__}.summary", "n", n)
-        return summarised(repr(self), self.chains(key, n))
+        unknown = "Nothing was looked at that would say whether these draws are right: `sbc` asks that of a procedure."
+        return summarised(repr(self), self.chains(key, n), doubts=(unknown,))
 
     def chains(self, key: Key[Array, ""], n: int) -> Choices:
         """Draws as chains, each stacked to (chain, draw, ...): n in one chain, where there are no others."""

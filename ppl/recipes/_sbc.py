@@ -239,7 +239,7 @@ def _traceable(simulation: _Simulation, keys) -> bool:
     """Whether the procedure can be traced; one that looks at values cannot."""
     try:
         jax.eval_shape(simulation.whole, keys[0])
-    except Exception:  # noqa: BLE001  (whatever it is, a run outside of tracing raises it again if it is an error)
+    except Exception:  # Whatever it is: if it is an error, a run outside of tracing raises it again.
         return False
     return True
 

@@ -85,8 +85,8 @@ class Draws(Posterior):
         if diverging:
             yield (
                 f"{diverging} of {self._size} draws diverged: there are corners that the chains do not reach. Raise "
-                "`target_acceptance`, or write the program so that its scales do not depend on each other "
-                "(hierarchies in non-centred form)."
+                "`target_acceptance`, or non-centre what depends on a scale "
+                "(`model.with_coordinates({'effects': noncentred()})`)."
             )
         cut = int(np.sum(np.asarray(self.statistics["n_steps"]) >= DEEPEST))
         if cut:
