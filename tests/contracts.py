@@ -68,7 +68,12 @@ MADE_BY_THE_LIBRARY = {
     "BiasReport": "what check_unbiased returns",
     "Comparison": "what compare_estimators returns",
     "Comparison.plot": "its argument is matplotlib's",
+    "Calibration": "what sbc returns",
+    "Calibration.plot": "it takes nothing",
+    "Calibration.words": "the library's own: what it prints",
     "Draws": "what nuts and hmc return",
+    "Evaluation": "what evaluate returns",
+    "PredictiveCheck": "what predictive_check returns",
     "Fit": "what fit returns",
     "Trace": "what simulate returns",
     "Unconstrained": "what to_unconstrained returns",
@@ -453,6 +458,49 @@ CONTRACTS = {
     **of_posterior("Draws", CHAINS, "n"),
     "auto.Family.posterior": contract(
         lambda params: FAMILY.posterior(params).sample(KEY, 2), params=all_choices(FAMILY.init(KEY))
+    ),
+    "vi": contract(
+        lambda **arguments: tg.vi(**arguments).params,
+        target=target(POSTERIOR),
+        family=name("mean_field"),
+        key=key(),
+        steps=count(1),
+        draws=maybe_count(1),
+        learning_rate=Given("positive", 0.1, optional=True),
+        progress=flag(False),
+    ),
+    "evaluate": contract(
+        lambda objective, key, draws, chunk_size: (
+            tg.evaluate(objective, key=key, draws=draws, chunk_size=chunk_size).mean
+        ),
+        "args",
+        objective=callable_(lambda key: jax.random.normal(key)),
+        key=key(),
+        draws=count(4),
+        **TWICE,
+    ),
+    "sbc": contract(
+        lambda **arguments: tg.sbc(model, **arguments).ranks["z"],
+        "model",
+        "args",
+        observed=selection("x"),
+        procedure=callable_(lambda key, target: tg.Fitted(target, guide, 0.0)),
+        key=key(),
+        n=count(3),
+        draws=count(4),
+        level=Given("share", 0.01),
+        loop=flag(False),
+        progress=flag(False),
+    ),
+    "predictive_check": contract(
+        lambda **arguments: tg.predictive_check(**arguments).p,
+        posterior=Given("posterior", FITTED),
+        statistic=callable_(lambda data: data["x"]),
+        key=key(),
+        n=count(3),
+    ),
+    "shrinkage": contract(
+        lambda **arguments: tg.shrinkage(**arguments)["z"], posterior=Given("posterior", FITTED), key=key(), n=count(3)
     ),
     "predictive": contract(
         lambda model, draws, key, n, chunk_size: (
