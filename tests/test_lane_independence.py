@@ -58,9 +58,9 @@ SHARP = {
     "own number of steps": jax.vmap(counted),
     "own key": jax.vmap(lambda x: jax.random.uniform(jax.random.fold_in(KEY, whole(x[0, 0])), (2,))),
     "counts": lambda x: (x > 1.0).sum((1, 2)),
-    "search": jax.vmap(lambda x: jnp.searchsorted(TABLE, x[:, 0])),
 }
 MEETING = {
+    "search": jax.vmap(lambda x: jnp.searchsorted(TABLE, x[:, 0])),  # in jax 0.12 an operation that has no rule
     "place of the maximum of all": lambda x: jnp.argmax(x[:, 0, 0]),
     "selected by another lane": lambda x: jnp.where(x[1, 0, 0] > 1.0, x, -x),
     "index from another lane": lambda x: x[:, whole(x[0, 0, 0]) % 4],
