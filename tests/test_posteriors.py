@@ -364,7 +364,7 @@ def test_replicated_data_are_compared_with_the_observed():
     odd = tg.predictive_check(posterior, lambda data: jnp.where(data["x"][0] == first, 100.0, 0.0), key=KEY, n=50)
     assert float(odd.p) == 0.0
     assert "UNUSUAL" in str(odd)
-    with pytest.raises(tg.ArgumentError, match="the statistic must return numbers, and returned 'x'"):
+    with pytest.raises(tg.ArgumentError, match="the statistic must return real numbers, and returned 'x'"):
         tg.predictive_check(posterior, lambda data: "x", key=KEY)
     with pytest.raises(tg.DensityError, match="nothing is observed"):
         tg.predictive_check(Exact(tg.Target(model)), lambda data: 0.0, key=KEY)

@@ -13,13 +13,14 @@ from jaxtyping import Array, Key
 from .._errors import ChoiceError, DensityError
 from ..core._addresses import lookup, nest, paths
 from ..core._arguments import count
+from ..core._generative import GenerativeFunction
 from ..core._target import Target
 from ..transforms import ArgumentError
-from ..transforms._internal import check_key, function
+from ..transforms._internal import check_key, function, is_boolean, is_numeric
 from ._posterior import Posterior
 from ._predictive import predictions
 from ._summary import scalars
-from ._visits import arrays_of, latents_in
+from ._visits import latents_in
 
 USUAL = (0.025, 0.975)
 """Between these a statistic of the observed is one that replicated data have, too."""
@@ -103,6 +104,11 @@ def predictive_check(
     """
     check_key(key, "predictive_check")
     function("predictive_check", "a statistic(observed)", statistic, ArgumentError)
+    if isinstance(statistic, GenerativeFunction):
+        raise ArgumentError(
+            f"predictive_check: the statistic is a function of observed choices, and got {statistic.name}, a "
+            "generative function, which draws others."
+        )
     n, target = count("predictive_check", "n", n), _target_of("predictive_check", posterior)
     if not target.observed:
         raise DensityError("predictive_check: nothing is observed. Give `Target(model, args, observed)`.")
@@ -111,8 +117,8 @@ def predictive_check(
     made = predictions(Target(target.function, target.args, kwargs=target.kwargs), given, later, n)[0]
     again = nest({p: x for p, x in paths(made) if lookup(target.observed, p) is not None})
     observed = statistic(target.observed)
-    if arrays_of(observed) is None:
-        raise ArgumentError(f"predictive_check: the statistic must return numbers, and returned {observed!r}.")
+    if not all(is_numeric(x) or is_boolean(x) for x in jax.tree.leaves(observed, is_leaf=lambda x: x is None)):
+        raise ArgumentError(f"predictive_check: the statistic must return real numbers, and returned {observed!r}.")
     observed, replicated = jax.tree.map(np.asarray, (observed, jax.jit(jax.vmap(statistic))(again)))
     p = jax.tree.map(lambda x, xs: (xs > x).mean(0) + 0.5 * (xs == x).mean(0), observed, replicated)
     return PredictiveCheck(p, observed, replicated)
