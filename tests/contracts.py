@@ -484,7 +484,7 @@ CONTRACTS = {
         "model",
         "args",
         observed=selection("x"),
-        procedure=callable_(lambda key, target: tg.Fitted(target, guide, 0.0)),
+        procedure=Given("procedure", lambda key, target: tg.Fitted(target, guide, 0.0)),
         key=key(),
         n=count(3),
         draws=count(4),

@@ -34,7 +34,6 @@ REASONS: dict[str, str] = {
     "smc_bound(guide=none)": "without a guide the draws are the model's own",
     "with_estimators(objective=returns_none)": "it runs any program, whatever comes back",
     "with_estimators(objective=returns_complex)": "it runs any program, whatever comes back",
-    "sbc(procedure=returns_complex)": "a posterior times a complex number is an error of the procedure's own",
     "with_estimators(estimators=unfit)": "the draw of this program is one that can be enumerated",
     "describe_estimators(objective=returns_none)": "it looks at the sites, and there are none",
     "describe_estimators(objective=returns_complex)": "it looks at the sites, and there are none",

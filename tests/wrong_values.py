@@ -139,6 +139,16 @@ KINDS = {
         {},
         ("function", "objective", "return"),
     ),
+    "procedure": Kind(
+        always(none=None, number=3, text="f", a_dict={}, estimator=tg.mvd(), a_class=Thing, generative=stranger)
+        | {
+            "generator": lambda f: lambda *args: (f(*args) for _ in range(1)),
+            "returns_none": lambda f: lambda *args: None,
+            "returns_choices": lambda f: lambda *args: {"z": 0.0},
+        },
+        {},
+        ("procedure", "posterior"),
+    ),
     "drawn": Kind(
         always(none=None, number=3, text="Normal", a_class=dist.Normal, stranger=stranger, plain=lambda: 0.0)
         | always(scale=dist.Normal(0.0, -1.0, validate_args=False), a_list=[], improper=dist.ImproperUniform),
