@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -245,3 +246,12 @@ def test_every_shape_is_evaluated_and_what_is_no_number_is_not():
         tg.evaluate(lambda key: 1.0, key=KEY, draws=1)
     with pytest.raises(tg.ObjectiveError, match="evaluate takes a function"):
         tg.evaluate(regression, key=KEY)
+
+
+def test_a_summary_keeps_the_doubt_of_the_report():
+    """K-hat is an estimate: of other draws it may come out below the limit, and the doubt must stay."""
+    model = tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0)))
+    found = tg.vi(tg.Target(model), "laplace", key=jax.random.key(0), progress=False)
+    assert found.summary().doubts == ()
+    doubted = eqx.tree_at(lambda x: x.weights_k_hat, found, 0.9, is_leaf=lambda x: x is None)
+    assert "k-hat was 0.90" in doubted.summary().doubts[0]

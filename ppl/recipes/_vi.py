@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from ..estimators import local_expectation
 from ..objectives import elbo, sticking_the_landing
 from ..posteriors._doubts import RELIABLE, fit_doubts, k_hat_or_none
 from ..posteriors._fitted import WEIGHED, Fitted
+from ..posteriors._summary import Summary
 from ..training._fit import fit
 from ..transforms import EstimatorError
 from ..transforms._internal import check_key, flag, lenient, one_of, positive
@@ -86,6 +88,14 @@ class Variational(Fitted):
     def k_hat(self) -> float:
         """The k-hat that the report speaks of."""
         return super().k_hat if self.weights_k_hat is None else self.weights_k_hat
+
+    def summary(self, *, key: Key[Array, ""] | None = None, n: int = WEIGHED) -> Summary:
+        """As of every fit; a doubt of the report stays where other draws do not raise it: k-hat is an estimate."""
+        found, own = super().summary(key=key, n=n), self.weights_k_hat
+        if own is None or own <= RELIABLE or any("k-hat" in doubt for doubt in found.doubts):
+            return found
+        doubt = f"k-hat was {own:.2f} of other draws, above {RELIABLE}: see `report`, and `weighted(key, n)`."
+        return dataclasses.replace(found, doubts=(doubt, *found.doubts))
 
 
 class _WithKwargs(Around):
