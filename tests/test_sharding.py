@@ -15,7 +15,8 @@ from typed_mesh_programs import PROGRAMS as TYPED
 
 def run(script, devices):
     """What a script prints, from a process of its own with this many devices."""
-    env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     path = Path(__file__).with_name(script)
     done = subprocess.run([sys.executable, path], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
