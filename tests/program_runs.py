@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from exactly import backward, exact_key, forward
 from jax import lax
 from jax import numpy as jnp
 from program_sums import sums
@@ -23,6 +24,8 @@ from random_programs import (
 
 import tracegrad as tg
 from tracegrad.transforms import sample
+
+KEY = exact_key()
 
 # ---- in the language -------------------------------------------------------------------------------------------------
 
@@ -142,13 +145,8 @@ def check(program):
     """Value and gradient, exactly; in forward mode or backward."""
     with jax.enable_x64(True):
         mean = tg.exact_expectation(estimate(program), nodes=NODES_OF_NOISE)
-
-        def twice(w):
-            y = mean(jax.random.key(0), w)
-            return y, y
-
-        derivative = jax.jacrev if program.backward else jax.jacfwd
-        gradient, value = derivative(twice, has_aux=True)(jnp.asarray(W))
+        derivative = backward if program.backward else forward
+        value, gradient = derivative(lambda w: mean(KEY, w), jnp.asarray(W))
     expected, expected_gradient = sums(program)
     np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-9, err_msg="value")
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-9, atol=1e-9, err_msg="gradient")

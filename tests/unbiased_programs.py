@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import numpyro.distributions as dist
+from exactly import exact_key
 from jax import numpy as jnp
 
 import tracegrad as tg
 
-KEY = jax.random.key(0)
+KEY = exact_key()
 W = np.array([0.5, 0.25])
 SPREAD = 0.1
 
