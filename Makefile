@@ -11,14 +11,17 @@ BIN := $(VENV)/bin
 # The two folders and every file in them, for targets that must notice a new one.
 SOURCES = $(shell find ppl transforms -name '*.py')
 
-.PHONY: help demo air test all-tests lint types docs notebooks benchmarks dist format clean
+.PHONY: help demo air test slow optimised lowest all-tests lint types docs notebooks benchmarks dist format clean
 .PRECIOUS: $(VENV)/.has-%
 
 help:
 	@echo 'make demo        train a variational autoencoder on real digits and draw docs/images/vae.png'
 	@echo 'make air         attend, infer, repeat, by every estimator: half an hour. AIR="--quick", or "--methods mvd --epochs 10"'
 	@echo 'make test        the tests that are not marked slow; quicker the second time'
-	@echo 'make all-tests   the slow ones too'
+	@echo 'make slow        the tests that are'
+	@echo 'make all-tests   both'
+	@echo 'make optimised   a few exact tests compiled as for users; the others are compiled quickly'
+	@echo 'make lowest      the same few with the oldest versions that pyproject.toml allows, in an environment of its own'
 	@echo 'make lint        ruff: rules and format'
 	@echo 'make types       mypy'
 	@echo 'make docs        the documentation, in site/, warnings as errors'
@@ -37,6 +40,24 @@ air: $(VENV)/.has-demo
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m pytest $(TESTFLAGS) -m 'not slow'
+
+slow: $(VENV)/.has-test
+	$(BIN)/python -m pytest $(TESTFLAGS) -m slow
+
+# Exact tests of estimators in straight programs, loops, branches and plates.
+EXACT := tests/test_exact_chains.py tests/test_new_construct.py tests/test_dead_choices.py tests/test_scales.py
+optimised: $(VENV)/.has-test
+	TRACEGRAD_TESTS=optimised $(BIN)/python -m pytest $(TESTFLAGS) -m 'not slow' $(EXACT)
+
+lowest: $(VENV)-lowest/.has-test
+	$(VENV)-lowest/bin/python -m pytest $(TESTFLAGS) -m 'not slow' $(EXACT)
+
+# The lower bounds of pyproject.toml, each as a version.
+$(VENV)-lowest/.has-test: pyproject.toml | $(VENV)/.python
+	$(BIN)/python -m venv $(VENV)-lowest
+	$(BIN)/python -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; 	print(*(each.replace(">=", "==") for each in found), sep="\n")' > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check 	--constraint $(VENV)-lowest/constraints.txt --editable '.[test]'
+	@touch $@
 
 all-tests: $(VENV)/.has-test
 	$(BIN)/python -m pytest $(TESTFLAGS)

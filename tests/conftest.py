@@ -14,7 +14,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Most of a test's time is XLA's: programs here are small and run once, so they are compiled without optimisation, and
 # by the older of two emitters, which takes a third of the time. XLA ends a process at a flag that it does not know.
-if version("jaxlib").startswith("0.10."):
+quick = os.environ.get("TRACEGRAD_TESTS") != "optimised"  # as `make optimised` says
+if quick and version("jaxlib").startswith("0.10."):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", flags)
 
@@ -22,7 +23,7 @@ import jax  # noqa: E402  (the variables above must be set first)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_disable_most_optimizations", quick)
 
 # Tracing makes many small objects that live for long. At Python's own thresholds, looking for cycles among them takes
 # a fifth of the time that is not XLA's.
