@@ -56,7 +56,7 @@ lowest: $(VENV)-lowest/.has-test
 $(VENV)-lowest/.has-test: pyproject.toml | $(VENV)/.python
 	$(BIN)/python -m venv $(VENV)-lowest
 	$(BIN)/python -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; 	print(*(each.replace(">=", "==") for each in found), sep="\n")' > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check 	--constraint $(VENV)-lowest/constraints.txt --editable '.[test]'
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check 	--constraint $(VENV)-lowest/constraints.txt --editable . pytest pytest-xdist hypothesis chex
 	@touch $@
 
 all-tests: $(VENV)/.has-test

@@ -564,7 +564,7 @@ REFUSED = {
     "proposal at another address": (
         lambda: tg.marginal(pair, "x", tg.importance(2, guess)).assess({"x": 1}, 0.5, key=KEY),
         tg.AddressError,
-        "'u' is missing",
+        "samples at 'w', and the latents of the target are 'u'",
     ),
     "observed address": (
         lambda: tg.normalize(tg.Target(pair, (0.5,), {"v": 1}), tg.importance(2)).assess({"u": 1}, key=KEY),

@@ -137,7 +137,7 @@ def test_annotations_of_shapes_can_be_read(module):
             typing.get_type_hints(thing)
 
 
-OBJECTIVES = [name for name, contract in CONTRACTS.items() if "observed" in contract.arguments]
+OBJECTIVES = [name for name in CONTRACTS if name in tg.objectives.__all__ and "observed" in CONTRACTS[name].arguments]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
