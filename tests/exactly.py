@@ -62,10 +62,7 @@ def exact_key(seed: int = 0) -> jax.Array:
 
 
 def forward(f: Callable, w: jax.Array) -> tuple[Any, Any]:
-    """The value of a pytree of arrays and its derivative, with the axes of `w` last: as `jax.jacfwd`.
-
-    One direction after another, for a `vmap` over them is as much to trace and to compile as the function itself.
-    """
+    """The value of a pytree of arrays and its derivative, with the axes of `w` last: as `jax.jacfwd`, in one run."""
 
     def twice(w):
         y = f(w)
