@@ -125,6 +125,12 @@ def test_transforms_that_lead_to_the_support_are_taken(distribution, transform, 
     np.testing.assert_allclose(space.unconstrain(space.constrain(point)), point, rtol=1e-5)
 
 
+def test_a_discrete_latent_has_no_coordinates_to_choose():
+    model = tg.gen(lambda: tg.sample("b", tg.dist.Bernoulli(0.5)))
+    with pytest.raises(tg.DensityError, match="'b' \\(BernoulliProbs\\) is discrete"):
+        tg.auto.mean_field(tg.Target(model.with_coordinates({"b": tg.noncentred()})))
+
+
 @pytest.mark.parametrize("centring", [-0.1, 1.5, np.nan, "half"])
 def test_a_centring_is_a_share(centring):
     with pytest.raises(tg.DensityError, match="from 0 to 1"):

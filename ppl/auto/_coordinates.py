@@ -62,6 +62,15 @@ def _outcomes(path, distribution):
     return values
 
 
+def _check_plain(at: At) -> None:
+    """Refuse coordinates that were chosen for a discrete site, which has an index in their place."""
+    if any(each.at(at.path) is not None for each in at.attitude.coordinates):
+        raise DensityError(
+            f"with_coordinates: the latent at {show(at.path)} ({type(at.distribution).__name__}) is discrete: it "
+            "has no coordinates to choose. Leave the address out."
+        )
+
+
 class _Latents(Operation):
     """An operation that treats the latents of a target in its own way, and takes what is observed.
 
@@ -106,6 +115,7 @@ class Describe(_Latents):
         visit = at.draw()
         self.discrete[path] = _is_discrete(at.distribution)
         if self.discrete[path]:
+            _check_plain(at)
             prototype = jnp.zeros((*jnp.shape(visit.value), len(_outcomes(path, at.distribution))), float)
         else:
             prototype = _bijection(at).inv(visit.value)

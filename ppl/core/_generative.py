@@ -26,7 +26,7 @@ from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, While
 from ._coordinates import coordinates_of
 from ._docstrings import shows_wrapped
 from ._operations import Assess, AssessEach, Generate, Given, Operation, Outcome, Project, Regenerate, Simulate, Update
-from ._overrides import Overrides, isolated, override
+from ._overrides import estimators_of, isolated, override
 from ._scales import scales_of
 from ._trace import R, Trace
 
@@ -359,7 +359,7 @@ class GenerativeFunction(Plain, Generic[P, R]):
             >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
             >>> better = coin.with_estimators({"heads": tg.mvd()})
         """
-        return Overridden(self, Overrides(estimators))
+        return Overridden(self, estimators_of(estimators))
 
     def do(self, values: Mapping) -> GenerativeFunction[P, R]:
         """The program after an intervention: some sites are replaced by values, whatever would have been drawn there.
@@ -534,11 +534,11 @@ class Intervened(Around[P, R]):
 class Overridden(Around[P, R]):
     """A generative function with estimators chosen from outside."""
 
-    overrides: Overrides
+    estimators: ByAddress
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with the overrides in force."""
-        with override(self.overrides, path) as rules:
+        with override(self.estimators, path) as rules:
             out = self.function.visit(operation, key, given, path, args, kwargs)
             rules.check_used(self.name, out.choices)
             return out

@@ -9,8 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 from jaxtyping import Array, Key
 
 from .._errors import AddressError
-from ..core._addresses import Path, name_them, show
-from ..core._overrides import Overrides
+from ..core._addresses import Path, matches, name_them, show
+from ..core._by_address import InForce
+from ..core._overrides import estimators_of
 from ..transforms import Description, choose_estimators, describe_sites
 from ..transforms._internal import check_key, objective_function
 
@@ -45,25 +46,15 @@ def with_estimators(objective: Callable[P, R], estimators: Mapping) -> Callable[
         4.0
     """
     objective_function("with_estimators", objective)
-    overrides = Overrides(estimators)
+    overrides = estimators_of(estimators)
 
     @functools.wraps(objective)
     def chosen(*args, **kwargs):
-        seen: set[Path] = set()
-        used: set[int] = set()
-
-        def choose(label, present):
-            seen.add(_path(label))
-            i = overrides.find(_path(label))
-            if i is None:
-                return None
-            used.add(i)
-            return overrides.estimators[i]
-
-        out = choose_estimators(objective, choose)(*args, **kwargs)
-        for i, pattern in enumerate(overrides.patterns):
-            if i not in used and not any(overrides.matches(i, path) for path in seen):
-                have = name_them(seen, pattern)
+        rules = InForce("with_estimators", overrides, ())
+        out = choose_estimators(objective, lambda label, present: rules.at(_path(label)))(*args, **kwargs)
+        for pattern in overrides.patterns:
+            if not any(matches(pattern, path) for path in rules.seen):
+                have = name_them(rules.seen, pattern)
                 raise AddressError(f"with_estimators: {show(pattern)} matches no sample. The objective has: {have}.")
         return out
 
