@@ -30,6 +30,7 @@ from .errors import (
     AddressError,
     ArgumentError,
     BiasedGradientError,
+    CheckpointError,
     ChoiceError,
     DensityError,
     DiscontinuityWarning,
@@ -96,8 +97,9 @@ from .recipes._evaluate import Evaluation, evaluate
 from .recipes._sbc import Calibration, sbc
 from .recipes._vi import vi
 from .training._baselines import MovingAverage, baseline_loss, control_loss
-from .training._fit import Fit, fit
+from .training._fit import fit
 from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
+from .training._result import Fit, load_fit
 from .transforms import exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
@@ -188,6 +190,7 @@ __all__ = [
     # Fitting.
     "fit",
     "Fit",
+    "load_fit",
     "frozen",
     "ordered",
     "positive",
@@ -229,6 +232,7 @@ __all__ = [
     "AddressError",
     "ArgumentError",
     "BiasedGradientError",
+    "CheckpointError",
     "ChoiceError",
     "DensityError",
     "DiscontinuityWarning",

@@ -28,7 +28,10 @@ class Batches:
         self.size: int = 1 if data is None else jax.tree.leaves(self.data)[0].shape[0]
         self.batch = self.size if batch_size is None else _size_of_batch(batch_size, self.size)
         self.mini = batch_size is not None
-        self._order = functools.lru_cache(maxsize=2)(functools.partial(_order, key, self.size))
+        self.examples = None if data is None else self.size
+        self.batch_size = self.batch if self.mini else None
+        seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
+        self._order = functools.lru_cache(maxsize=2)(functools.partial(_order, seed, self.size))
         self._takes = jax.tree.map(lambda x: _take(_sharding_of_batch(x, self.batch)), self.data) if self.mini else None
 
     def rows(self, start: int, count: int) -> np.ndarray:
@@ -73,9 +76,8 @@ def _size_of_batch(batch_size, size):
     return batch
 
 
-def _order(key: jax.Array, size: int, n: int) -> np.ndarray:
+def _order(seed: list[int], size: int, n: int) -> np.ndarray:
     """The order of the examples in the n-th pass over the data."""
-    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
     return np.random.default_rng([*seed, n]).permutation(size).astype(np.int32)
 
 
