@@ -22,6 +22,16 @@ from .._jax import is_key, lane_shape, make_primitive, vmapped, without_lanes
 from .._pytree import KINDS, Spec, partition
 
 
+SCOPE = "site "
+"""What the name scope of a sample site starts with."""
+
+
+def site_scope(label: Any) -> Any:
+    """A context in which operations are marked as those of a sample site."""
+    path = label if isinstance(label, tuple) else (label,)
+    return jax.named_scope(SCOPE + "/".join(map(str, path)).replace("(", "[").replace(")", "]"))
+
+
 class Site(NamedTuple):
     """What is static about a sample: its label, and its distribution and estimator without their arrays.
 
@@ -67,7 +77,8 @@ def value_shape(site: Site, avals) -> tuple[list, Any]:
 
 
 def _run(*operands, site: Site, lanes):
-    return jax.tree.leaves(vmapped(site.draw, lanes)(*operands))
+    with site_scope(site.label):
+        return jax.tree.leaves(vmapped(site.draw, lanes)(*operands))
 
 
 def _shapes(avals, lanes, *, site: Site):
