@@ -19,6 +19,7 @@ from .._jax import Literal, evaluate, is_key, param, scopes_of, segment, source_
 from ..program._site import SCOPE
 from ..program.control import control_of
 
+
 def nonfinite(fun: Callable, *args: Any) -> str | None:
     """Say where the first output of `fun(*args)` that is not finite comes from; None where all are finite.
 
@@ -54,16 +55,20 @@ def _search(jaxpr, inputs):
         outs = evaluate(segment(jaxpr, [eqn], reads, eqn.outvars), *[env[v] for v in reads])
         env.update(zip(eqn.outvars, outs, strict=True))
         made.update(dict.fromkeys(eqn.outvars, eqn))
-    at, eqn, site = _first_bad(jaxpr.outvars, env), None, None
+    at, trail = _first_bad(jaxpr.outvars, env), []
     while at in made:
-        eqn = made[at]
-        site = _site(eqn) or site
-        at = _first_bad(eqn.invars, env)
-    if eqn is None:
+        trail.append(made[at])
+        at = _first_bad(made[at].invars, env)
+    if not trail:
         return None, None
-    operands = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
-    inner, within = _inside(eqn, operands)
-    return (eqn if inner is None or (_site(eqn) and not _site(inner)) else inner), within or site
+
+    def inside(eqn):
+        return _inside(eqn, [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars])
+
+    (*later, eqn), (inner, site) = trail, inside(trail[-1])
+    own = eqn if inner is None or (_site(eqn) and not _site(inner)) else inner
+    sites = (_site(eqn) or inside(eqn)[1] for eqn in reversed(later))
+    return own, _site(own) or _site(eqn) or site or next(filter(None, sites), None)
 
 
 def _inside(eqn, operands):

@@ -21,7 +21,6 @@ from .._errors import BiasedGradientError, RandomKeyError, name_of
 from .._jax import is_key, lane_shape, make_primitive, vmapped, without_lanes
 from .._pytree import KINDS, Spec, partition
 
-
 SCOPE = "site "
 """What the name scope of a sample site starts with."""
 
