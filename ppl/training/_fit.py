@@ -16,12 +16,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 import optax
 from jax import numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from .._errors import FitError
-from ..transforms._internal import check_key, flag, one_of
+from ..transforms._internal import check_key, flag, one_of, whole
 from ._arguments import (
     MOST_KEYS,
     as_arrays,
@@ -35,6 +36,7 @@ from ._arguments import (
 from ._checkpoints import EVERY, KEEP, Checkpoints, begun
 from ._data import Batches
 from ._loop import Now, objective_of
+from ._plateau import WINDOW, Plateau
 from ._progress import Progress
 from ._result import Fit, Origin, check_goes_on, path_of
 from ._run import POLICIES, Run
@@ -79,7 +81,9 @@ def _next_after(done: int, every: int | None, end: int, begun: int = 0) -> int:
     return end if every is None else min(end, done - (done - begun) % every + every)
 
 
-def _start_of(params: Any, state: Any, optimizer: optax.GradientTransformationExtraArgs, origin: Origin) -> Fit:
+def _start_of(
+    params: Any, state: Any, optimizer: optax.GradientTransformationExtraArgs, origin: Origin, *, averages: bool
+) -> Fit:
     """What a run begins from, all in arrays: parameters, or an earlier fit that it may go on from."""
     earlier = params if isinstance(params, Fit) else Fit(params, jnp.zeros(0), None)
     arrays, static = trained(earlier.params)
@@ -88,7 +92,9 @@ def _start_of(params: Any, state: Any, optimizer: optax.GradientTransformationEx
     opt_state = as_arrays(earlier.opt_state if isinstance(params, Fit) else optimizer.init(arrays), "opt_state")
     state = as_arrays(earlier.state if state is None else state, "state")
     skipped = jnp.asarray(earlier.skipped, jnp.int32)
-    return Fit(eqx.combine(arrays, static), earlier.history, opt_state, state, skipped, origin)
+    params = eqx.combine(arrays, static)
+    average = (params if earlier.average is None else earlier.average) if averages else None
+    return Fit(params, earlier.history, opt_state, state, skipped, average, origin)
 
 
 def _taken_up(checkpoints: Checkpoints, start: Fit, end: int, *, resume: bool) -> Fit:
@@ -104,6 +110,25 @@ def _taken_up(checkpoints: Checkpoints, start: Fit, end: int, *, resume: bool) -
             "the number of all steps, those before it was left among them."
         )
     return found
+
+
+def _plateau_of(patience: Any, window: Any) -> Plateau | None:
+    if patience is None:
+        if window is not None:
+            raise FitError("fit: `window` is given without `patience`, the number of windows to wait.")
+        return None
+    window = WINDOW if window is None else whole("fit", "window", window, FitError, least=2)
+    return Plateau(window, count_of("patience", patience))
+
+
+def _has_settled(run: Run, plateau: Plateau | None, latest: np.ndarray, *, maximize: bool) -> bool:
+    """Whether the objective has stopped getting better; the run then goes back to the step at which it had."""
+    if plateau is None:
+        return False
+    plateau.see(-latest if maximize else latest)
+    if plateau.at is not None:
+        run.back_to(plateau.at)
+    return plateau.at is not None
 
 
 def _say_ended(signal: str, done: int, checkpoints: Checkpoints) -> None:
@@ -137,6 +162,9 @@ def fit(
     progress: bool = True,
     callback: Callable[[Fit], Any] | None = None,
     every: int | None = None,
+    patience: int | None = None,
+    window: int | None = None,
+    average_from: int | None = None,
     on_nonfinite: str = "raise",
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
@@ -170,6 +198,12 @@ def fit(
         callback: called with the `Fit` so far, to look at held-out data, to save it, ...; returning True (NumPy's or
             JAX's as well) ends the run, False or None goes on, and nothing else may be returned.
         every: how many steps lie between two calls of `callback`; None calls it after the last step only.
+        patience: ends the run before `steps` where the objective has stopped getting better: its mean over a window of
+            steps was no better than the best one, by more than the error of their difference, in so many windows in a
+            row. None takes all steps.
+        window: the steps of a window, 50 unless it is said; at least 2.
+        average_from: the step from which on the parameters are averaged (Polyak and Ruppert); the mean of what the
+            steps from there on gave is `Fit.average`. None averages nothing.
         on_nonfinite: what becomes of a step whose objective, parameters or optimiser's state are not finite: `"raise"`
             a `FitError` with what there was before it (`error.fit`); `"stop"` there, and return that, with a warning;
             or `"skip"` the step, leaving everything as it was. How many were skipped the `Fit` says, and a warning.
@@ -212,22 +246,26 @@ def fit(
     batches = Batches(data, batch_size, data_key)
     origin = Origin.of(key, maximize=maximize, examples=batches.examples, batch_size=batches.batch_size)
     optimizer = optax.with_extra_args_support(optimizer)
-    start = _start_of(params, state, optimizer, origin)
-    begins = len(start.history)
+    tail = None if average_from is None else whole("fit", "average_from", average_from, FitError, least=0)
+    start = _start_of(params, state, optimizer, origin, averages=tail is not None)
+    begins, plateau = len(start.history), _plateau_of(patience, window)
     end = count_of("the number of steps in all", begins + steps, MOST_KEYS)
     if checkpoints is not None:
         start = _taken_up(checkpoints, start, end, resume=resume)
     arrays, static = trained(start.params)
     loss = objective_of(objective, static, batches, stateful=start.state is not None, maximize=maximize)
     most = min(steps, every or steps, steps if checkpoints is None else checkpoints.every, MOST_STEPS)
-    now = Now(arrays, start.opt_state, start.state, start.skipped)
-    run = Run(loss, batches, optimizer, start, now, static, step_key, most=most, policy=policy)
+    average = None if start.average is None else trained(start.average)[0]
+    now = Now(arrays, start.opt_state, start.state, start.skipped, average)
+    run = Run(loss, batches, optimizer, start, now, static, step_key, most=most, policy=policy, tail=tail)
     bar, clock = Progress(steps, show=progress), _Clock(most)
     with listening(listens=checkpoints is not None) as asked, checkpoints or contextlib.nullcontext():
+        run.ended = _has_settled(run, plateau, np.asarray(start.history), maximize=maximize)
         while run.done < end and not run.ended:
             call_at = _next_after(run.done, every, end, begins)
             save_at = end if checkpoints is None else _next_after(run.done, checkpoints.every, end)
             latest = run.take(clock.next(min(call_at, save_at) - run.done))
+            run.ended |= _has_settled(run, plateau, latest, maximize=maximize)
             if len(latest):
                 bar.update(run.done - begins, latest)
             if callback is not None and run.done == call_at and ends(callback, run.result()):

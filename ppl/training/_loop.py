@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import numpy as np
 import optax
 from jax import lax
 from jax import numpy as jnp
@@ -23,12 +24,13 @@ from ._parameters import unwrap
 
 
 class Now(NamedTuple):
-    """What changes from step to step: the trained arrays, the two states, and how many steps were skipped."""
+    """What changes from step to step: the trained arrays, the two states, the steps skipped, and the arrays' mean."""
 
     arrays: Any
     opt_state: Any
     state: Any
     skipped: Any
+    average: Any
 
 
 def objective_of(objective, static, batches, *, stateful, maximize):
@@ -81,8 +83,24 @@ def _unless_bad(now: Now, following: Now, objective: jax.Array) -> Now:
     return kept._replace(skipped=now.skipped + jnp.where(good, 0, 1))
 
 
+def _averaged(now: Now, step: Any, tail: int) -> Now:
+    """With the arrays taken into their mean, that of all steps from `tail` on; before it, the arrays themselves."""
+    count = (jnp.maximum(step, np.uint32(tail)) - np.uint32(tail) + 1).astype(float)
+    weight = 1.0 / count
+
+    def mean(x, new):
+        return jnp.where(count == 1.0, new, x + (new - x) * weight.astype(new.dtype))
+
+    return now._replace(average=jax.tree.map(mean, now.average, now.arrays))
+
+
 def make_run(
-    loss: Callable, batches: Batches, optimizer: optax.GradientTransformationExtraArgs, *, skips: bool
+    loss: Callable,
+    batches: Batches,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    skips: bool,
+    tail: int | None,
 ) -> Callable:
     """The jitted loop: `count` steps from `start`, with the objective of each."""
 
@@ -95,8 +113,9 @@ def make_run(
             updates, opt_state = optimizer.update(
                 grads, now.opt_state, now.arrays, value=value, grad=grads, value_fn=lambda arrays: at(arrays)[0]
             )
-        following = Now(optax.apply_updates(now.arrays, updates), opt_state, state, now.skipped)
+        following = Now(optax.apply_updates(now.arrays, updates), opt_state, state, now.skipped, now.average)
         following = _unless_bad(now, following, objective) if skips else following
+        following = following if tail is None else _averaged(following, start + i.astype(np.uint32), tail)
         return following, values.at[i].set(objective.astype(values.dtype))
 
     @jax.jit

@@ -107,6 +107,7 @@ class Fit(eqx.Module):
         opt_state: the optimiser's state after the last step.
         state: the objective's own state after the last step; None where it has none.
         skipped: how many steps were left out because they were not finite, an integer; see `on_nonfinite`.
+        average: the mean of the parameters over the last steps, of their structure; None without `average_from`.
         origin: by what the run is recognised when it goes on.
 
     Example:
@@ -122,6 +123,7 @@ class Fit(eqx.Module):
     opt_state: PyTree
     state: PyTree = None
     skipped: Int[Array, ""] | int = 0
+    average: PyTree = None
     origin: Origin | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:

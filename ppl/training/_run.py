@@ -41,15 +41,17 @@ class Run:
         *,
         most: int,
         policy: str,
+        tail: int | None,
     ):
         self._loss, self._batches, self._key, self._static = loss, batches, key, static
-        self._loop = make_run(loss, batches, optimizer, skips=policy == "skip")
+        self._loop = make_run(loss, batches, optimizer, skips=policy == "skip", tail=tail)
         self._is_good = jax.jit(stays_finite)
         self._policy, self._most = policy, most
         self._values = jnp.zeros((most,))
         self._rows = np.zeros((most, batches.batch), np.int32) if batches.mini else None
         self._origin: Origin | None = earlier.origin
         self._now, self._first = now, now
+        self._again: Callable[[int], Now] = lambda _: now
         self._history = [np.asarray(earlier.history)]
         self.done, self.ended = len(earlier.history), False
 
@@ -66,16 +68,25 @@ class Run:
         def run(n):
             return self._loop(*begin, n, self._values, self._rows, self._batches.data)
 
+        self._again = lambda n: run(n)[0]
         after, self._values = run(count)
         latest = np.asarray(self._values[:count])
         words = None
         if self._policy != "skip" and not (np.isfinite(latest).all() and self._is_good(self._first, after)):
-            after, latest, words = self._up_to_the_bad(lambda n: run(n)[0], latest)
+            after, latest, words = self._up_to_the_bad(self._again, latest)
         self._now, self.done = after, self.done + len(latest)
         self._history.append(latest)
         if words is not None:
             self._end(words)
         return latest
+
+    def back_to(self, step: int) -> None:
+        """Go back to a step that the last dispatch passed, as if it had ended there."""
+        over = self.done - step
+        if 0 < over <= len(self._history[-1]) and len(self._history) > 1:
+            latest = self._history[-1]
+            self._now, self._history[-1] = self._again(len(latest) - over), latest[: len(latest) - over]
+            self.done = step
 
     def _up_to_the_bad(self, again, latest):
         """What is there before the step that goes bad, the objectives until then, and what went bad."""
@@ -95,5 +106,7 @@ class Run:
     def result(self) -> Fit:
         """What there is so far."""
         history = jnp.asarray(np.concatenate(self._history))
-        arrays, opt_state, state, skipped = self._now
-        return Fit(eqx.combine(arrays, self._static), history, opt_state, state, skipped, self._origin)
+        arrays, opt_state, state, skipped, average = self._now
+        average = None if average is None else eqx.combine(average, self._static)
+        params = eqx.combine(arrays, self._static)
+        return Fit(params, history, opt_state, state, skipped, average, self._origin)
