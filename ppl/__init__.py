@@ -100,6 +100,7 @@ from .training._baselines import MovingAverage, baseline_loss, control_loss
 from .training._fit import fit
 from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
 from .training._result import Fit, load_fit
+from .training._signal_to_noise import signal_to_noise
 from .transforms import exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
@@ -191,6 +192,7 @@ __all__ = [
     "fit",
     "Fit",
     "load_fit",
+    "signal_to_noise",
     "frozen",
     "ordered",
     "positive",

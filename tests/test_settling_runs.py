@@ -132,3 +132,40 @@ def test_the_average_of_a_run_that_was_left_is_that_of_the_whole(tmp_path):
     resumed = run(noisy, START, steps=10, average_from=3, checkpoint=tmp_path, resume=True)
     for other in (rest, resumed):
         np.testing.assert_array_equal(other.average["w"], whole.average["w"])
+
+
+# ---- signal and noise -----------------------------------------------------------------------------------------------
+
+
+def tilted(key, params):
+    noise = jax.random.normal(key, (3,))
+    return jnp.sum(params["a"] * (2.0 + 0.5 * noise[:2])) + params["b"] * noise[2] + 3.0 * params["c"]
+
+
+def test_the_ratio_of_signal_to_noise_is_that_of_each_leaf():
+    """The mean gradient is (2, 2) with variance 1/4 each; noise alone, at most of the order of its error; no noise."""
+    params = {"a": jnp.zeros(2), "b": 0.0, "c": 1.0, "name": "n"}
+    found = tg.signal_to_noise(tilted, params, key=KEY, draws=4000)
+    np.testing.assert_allclose(found["a"], 4.0, rtol=0.05)
+    assert found["b"] < 0.05
+    assert found["c"] > 1e4
+    assert found["name"] is None
+
+
+def test_minibatches_are_noise_too():
+    """The gradient at 0 over a batch of b examples is -2 mean(x): mean -2, variance 4 (1/b) 24/24 (1 - (b - 1)/24)."""
+    data = jnp.asarray(np.random.default_rng(0).permutation(np.repeat([0.0, 2.0], 12)), jnp.float32)
+
+    def square(key, w, x):
+        return jnp.mean((w - x) ** 2)
+
+    variance = 4.0 / 4 * (24 - 4) / 23
+    found = tg.signal_to_noise(square, 0.0, key=KEY, draws=3000, data=data, batch_size=4)
+    np.testing.assert_allclose(found, 2.0 / np.sqrt(variance), rtol=0.05)
+    assert tg.signal_to_noise(square, 0.0, key=KEY, draws=3, data=data) > 1e4
+
+
+@pytest.mark.parametrize("draws", [1, 0, 2.0, None])
+def test_one_draw_has_no_noise(draws):
+    with pytest.raises(tg.FitError, match="signal_to_noise: draws must be an int of at least 2"):
+        tg.signal_to_noise(tilted, {"a": jnp.zeros(2), "b": 0.0, "c": 1.0}, key=KEY, draws=draws)
