@@ -723,6 +723,7 @@ CONTRACTS = {
         patience=maybe_count(1),
         window=maybe_count(2),
         average_from=Given("copies", 1, optional=True),
+        mesh=Given("mesh", None, optional=True),
         on_nonfinite=Given("name", "raise"),
         checkpoint=Given("path", "new", optional=True),
         checkpoint_every=maybe_count(1),

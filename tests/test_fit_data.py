@@ -130,3 +130,27 @@ def test_data_that_every_device_has_is_no_matter(spread):
     assert found["rows on a device"] == [8]
     assert found["warned"] == []
     np.testing.assert_allclose(found["params"], spread["one device, 8"]["params"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+@pytest.mark.parametrize(("data", "rows"), [("whole", 4), ("8", 2), ("8 of 15", 2), ("8, two axes", 2)])
+def test_a_mesh_divides_the_work_and_changes_no_number(spread, axes, data, rows):
+    """Each device has its part of the batch, whether the examples can be divided or not."""
+    found = spread["meshes"][f"{axes}, {data}"]
+    np.testing.assert_allclose(found["params"], found["alone"], rtol=1e-5)
+    assert found["rows on a device"] == rows
+    assert found["devices"] == 4
+
+
+def test_each_of_four_devices_does_a_quarter_of_the_work(spread):
+    alone, each = spread["flops"]
+    assert each / alone < 0.3
+
+
+def test_what_cannot_be_divided_over_a_mesh_is_refused(spread):
+    assert (
+        "the number of examples must be a multiple of the 4 devices of `mesh`, and is 15" in spread["refused"]["whole"]
+    )
+    assert "batch_size must be a multiple of the 4 devices of `mesh`, and is 6" in spread["refused"]["batch"]
+    with pytest.raises(tg.FitError, match="`mesh` must be a `jax.sharding.Mesh`, .* and is 8"):
+        run(lambda key, w: w**2, 1.0, mesh=8)

@@ -11,7 +11,7 @@ from source_tree import PUBLIC, ROOT, exported, sources
 import tracegrad as tg
 
 FLAT = """
-    AddressError ArgumentError BiasReport BiasedGradientError CheckpointError ChoiceError Comparison DensityError DiscontinuityWarning
+    AddressError ArgumentError BiasReport BiasedGradientError ChoiceError Comparison DensityError DiscontinuityWarning
     DistributionError Draws EstimatorError Fit FitError GenerativeFunction HigherOrderError MovingAverage NoRuleError
     ObjectiveError RandomKeyError SupportWarning Target Trace TracegradError Unconstrained WeightedDraws
     arm auto baseline_loss biased_concrete biased_straight_through check_unbiased compare_estimators cond control_loss
@@ -24,7 +24,7 @@ FLAT = """
     vimco wake_phi wake_theta with_estimators
     Calibration Evaluation Fitted Posterior PredictiveCheck Summary evaluate log_likelihood predictive
     predictive_check sbc shrinkage vi
-    load_fit signal_to_noise
+    CheckpointError load_fit signal_to_noise
     algorithms errors estimators objectives transforms
 """.split()
 """Every name that a user may have written down as `tg.name`. None may go."""

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import functools
-import math
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 from jax import numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh
 
 from .._errors import FitError
 from ._arguments import as_arrays, count_of, named_leaves
+from ._mesh import in_pieces, on_auto_axes, taker
 
 
 class Batches:
     """What of the data comes to a step: nothing, all of it as it is, or a minibatch."""
 
-    def __init__(self, data: Any, batch_size: Any, key: jax.Array):
+    def __init__(self, data: Any, batch_size: Any, key: jax.Array, mesh: Mesh | None = None):
         if data is None and batch_size is not None:
             raise FitError("fit: batch_size is given without data. Pass the arrays as `data`.")
         self.data: Any = None if data is None else _as_data(data)
@@ -32,7 +29,9 @@ class Batches:
         self.batch_size = self.batch if self.mini else None
         seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
         self._order = functools.lru_cache(maxsize=2)(functools.partial(_order, seed, self.size))
-        self._takes = jax.tree.map(lambda x: _take(_sharding_of_batch(x, self.batch)), self.data) if self.mini else None
+        if data is not None:
+            self.data = in_pieces(self.data, mesh, self.batch_size)
+        self._takes = jax.tree.map(lambda x: taker(x, self.batch, mesh), self.data) if self.mini else None
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """The rows of steps `start` to `start + count`: passes over the data, one running into the next."""
@@ -59,7 +58,7 @@ def _as_data(data):
                 f"fit: {name} is the number {x!r}, and has no leading axis of examples. A list is a pytree of its "
                 "items: write `jnp.asarray(...)` around one."
             )
-    data = jax.tree.map(_on_auto_axes, as_arrays(data, "data"))
+    data = jax.tree.map(on_auto_axes, as_arrays(data, "data"))
     sizes = {x.shape[0] if x.ndim else -1 for x in jax.tree.leaves(data)}
     if len(sizes) != 1 or -1 in sizes:
         came = sorted("none" if n < 0 else str(n) for n in sizes)
@@ -79,44 +78,3 @@ def _size_of_batch(batch_size, size):
 def _order(seed: list[int], size: int, n: int) -> np.ndarray:
     """The order of the examples in the n-th pass over the data."""
     return np.random.default_rng([*seed, n]).permutation(size).astype(np.int32)
-
-
-def _take(sharding: NamedSharding | None) -> Callable:
-    if sharding is None:
-        return lambda x, rows: x[rows]
-    return lambda x, rows: lax.with_sharding_constraint(x[rows], sharding)
-
-
-def _on_auto_axes(x: jax.Array) -> jax.Array:
-    """The array where it is, on axes along which JAX divides the work by itself.
-
-    On explicit axes it is for the program to say how each of its results is divided, which objectives do not.
-    """
-    if not isinstance(x.sharding, NamedSharding) or AxisType.Explicit not in x.sharding.mesh.axis_types:
-        return x
-    mesh = x.sharding.mesh
-    auto = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
-    return jax.device_put(x, NamedSharding(auto, x.sharding.spec))
-
-
-def _sharding_of_batch(x: jax.Array, batch: int) -> NamedSharding | None:
-    """That of the array, where a batch can be divided as it is; None where each device has all."""
-    if x.sharding.is_fully_replicated:
-        return None
-    if not isinstance(x.sharding, NamedSharding):
-        _warn_of_whole_batches(x.sharding, batch, "its sharding is not a NamedSharding")
-        return None
-    mesh, (first, *rest) = x.sharding.mesh, (*x.sharding.spec, None)[: x.ndim]
-    parts = math.prod(mesh.shape[axis] for axis in ((first,) if isinstance(first, str) else first or ()))
-    if batch % parts == 0:
-        return x.sharding
-    _warn_of_whole_batches(x.sharding, batch, f"batch_size is no multiple of the {parts} parts of the data")
-    return NamedSharding(mesh, PartitionSpec(None, *rest))
-
-
-def _warn_of_whole_batches(sharding: Sharding, batch: int, why: str) -> None:
-    warnings.warn(
-        f"fit: the data is spread over {len(sharding.device_set)} devices, and each of them computes the whole of "
-        f"every minibatch of {batch}, for {why}.",
-        stacklevel=2,
-    )

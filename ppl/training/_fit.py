@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import optax
 from jax import numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
 from .._errors import FitError
@@ -36,6 +37,7 @@ from ._arguments import (
 from ._checkpoints import EVERY, KEEP, Checkpoints, begun
 from ._data import Batches
 from ._loop import Now, objective_of
+from ._mesh import check_mesh, everywhere
 from ._plateau import WINDOW, Plateau
 from ._progress import Progress
 from ._result import Fit, Origin, check_goes_on, path_of
@@ -162,6 +164,7 @@ def fit(
     progress: bool = True,
     callback: Callable[[Fit], Any] | None = None,
     every: int | None = None,
+    mesh: Mesh | None = None,
     patience: int | None = None,
     window: int | None = None,
     average_from: int | None = None,
@@ -198,6 +201,9 @@ def fit(
         callback: called with the `Fit` so far, to look at held-out data, to save it, ...; returning True (NumPy's or
             JAX's as well) ends the run, False or None goes on, and nothing else may be returned.
         every: how many steps lie between two calls of `callback`; None calls it after the last step only.
+        mesh: the devices to work on, of this process or of several (`jax.distributed`), on axes of either kind. The
+            examples are divided over all of them, and so is the work of every step; parameters are on each. Arrays that
+            are spread over several devices already stay as they are. None leaves everything where it is.
         patience: ends the run before `steps` where the objective has stopped getting better: its mean over a window of
             steps was no better than the best one, by more than the error of their difference, in so many windows in a
             row. None takes all steps.
@@ -243,11 +249,12 @@ def fit(
     policy = one_of("fit", "on_nonfinite", on_nonfinite, POLICIES, FitError)
     checkpoints = _checkpoints_of(checkpoint, checkpoint_every, keep, flag("fit", "resume", resume, FitError))
     step_key, data_key = jax.random.split(key)
-    batches = Batches(data, batch_size, data_key)
+    mesh = check_mesh(mesh)
+    batches = Batches(data, batch_size, data_key, mesh)
     origin = Origin.of(key, maximize=maximize, examples=batches.examples, batch_size=batches.batch_size)
     optimizer = optax.with_extra_args_support(optimizer)
     tail = None if average_from is None else whole("fit", "average_from", average_from, FitError, least=0)
-    start = _start_of(params, state, optimizer, origin, averages=tail is not None)
+    start = everywhere(_start_of(params, state, optimizer, origin, averages=tail is not None), mesh)
     begins, plateau = len(start.history), _plateau_of(patience, window)
     end = count_of("the number of steps in all", begins + steps, MOST_KEYS)
     if checkpoints is not None:
