@@ -60,9 +60,9 @@ def step_flops(mesh):
     rows = jnp.arange(32)
 
     def step(w, data, rows):
-        return jax.grad(lambda w: loss(w, jax.random.key(0), batches.at(data, rows), rows, None)[0])(w)
+        return jax.grad(lambda w: loss(w, jax.random.key(0), *batches.at((rows[None], data), 0), None)[0])(w)
 
-    return jax.jit(step).lower(w, batches.data, rows).compile().cost_analysis()["flops"]
+    return jax.jit(step).lower(w, batches._data, rows).compile().cost_analysis()["flops"]
 
 
 def by_mesh(axes, shape, names, size, batch, w=None):

@@ -35,7 +35,6 @@ from ._arguments import (
     trained,
 )
 from ._checkpoints import EVERY, KEEP, Checkpoints, begun
-from ._data import Batches
 from ._loop import Now, objective_of
 from ._mesh import check_mesh, everywhere
 from ._plateau import WINDOW, Plateau
@@ -43,6 +42,7 @@ from ._progress import Progress
 from ._result import Fit, Origin, check_goes_on, path_of
 from ._run import POLICIES, Run
 from ._signals import listening
+from ._streams import batches_of, is_loader
 
 MOST_STEPS = 1000
 """Steps of one dispatch at most: their objectives, and the rows of their batches, wait for its end."""
@@ -188,8 +188,13 @@ def fit(
         optimizer: an optax optimiser.
         key: one typed key.
         steps: the number of steps (further steps, after an earlier `Fit`).
-        data: a pytree of arrays with the examples along their leading axis, or None. Arrays that are spread over the
-            devices of a mesh stay so in the batch; where the minibatch cannot be divided as they are, it says so.
+        data: a pytree of arrays with the examples along their leading axis, tables of columns (pandas, polars) among
+            them, or None. Arrays that are spread over the devices of a mesh stay so in the batch; where the minibatch
+            cannot be divided as they are, it says so. Of memory-mapped files (`np.memmap`) the rows of the next steps
+            are read, and no more. Or a loader, any iterable of batches: it makes its own, so that there is no
+            `batch_size`; a batch that is not of the size of the first is left out, with a warning; one that can be gone
+            through again is, and an iterator ends the run with its last batch. A run that goes on leaves out as many
+            batches as it has had.
         batch_size: examples in a minibatch. Each pass over the data has an order of its own, and every example is
             used equally often. None gives all data at every step, in the order that it has.
         state: what the objective carries from step to step (a `MovingAverage`, say), any pytree of arrays, or None.
@@ -242,7 +247,7 @@ def fit(
         True
     """
     check_key(key, "fit")
-    check_outside(key, params, data, state)
+    check_outside(key, params, None if is_loader(data) else data, state)
     check_optimizer(optimizer)
     steps, every = count_of("steps", steps), interval_of(every, callback)
     maximize, progress = flag("fit", "maximize", maximize, FitError), flag("fit", "progress", progress, FitError)
@@ -250,7 +255,7 @@ def fit(
     checkpoints = _checkpoints_of(checkpoint, checkpoint_every, keep, flag("fit", "resume", resume, FitError))
     step_key, data_key = jax.random.split(key)
     mesh = check_mesh(mesh)
-    batches = Batches(data, batch_size, data_key, mesh)
+    batches = batches_of(data, batch_size, data_key, mesh)
     origin = Origin.of(key, maximize=maximize, examples=batches.examples, batch_size=batches.batch_size)
     optimizer = optax.with_extra_args_support(optimizer)
     tail = None if average_from is None else whole("fit", "average_from", average_from, FitError, least=0)
@@ -261,7 +266,8 @@ def fit(
         start = _taken_up(checkpoints, start, end, resume=resume)
     arrays, static = trained(start.params)
     loss = objective_of(objective, static, batches, stateful=start.state is not None, maximize=maximize)
-    most = min(steps, every or steps, steps if checkpoints is None else checkpoints.every, MOST_STEPS)
+    most = min(steps, every or steps, steps if checkpoints is None else checkpoints.every, batches.most or MOST_STEPS)
+    most = min(most, MOST_STEPS)
     average = None if start.average is None else trained(start.average)[0]
     now = Now(arrays, start.opt_state, start.state, start.skipped, average)
     run = Run(loss, batches, optimizer, start, now, static, step_key, most=most, policy=policy, tail=tail)

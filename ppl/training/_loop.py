@@ -35,11 +35,11 @@ class Now(NamedTuple):
 
 def objective_of(objective, static, batches, *, stateful, maximize):
     """The loss, and with it the objective and the next state, of the arrays among the parameters."""
-    given = ("key", "params") if batches.data is None else ("key", "params", "batch")
-    takes = names_taken(objective, given, stateful=stateful, batched=batches.data is not None)
+    given = ("key", "params", "batch") if batches.has_data else ("key", "params")
+    takes = names_taken(objective, given, batches.names, stateful=stateful)
 
-    def loss(arrays, key, batch, rows, state):
-        named = {"scale": batches.size / batches.batch, "indices": batches.indices(rows), "state": state}
+    def loss(arrays, key, batch, indices, state):
+        named = {"scale": batches.size / batches.batch, "indices": indices, "state": state}
         named = {name: named[name] for name in takes}
         value = objective(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
         if stateful:
@@ -53,10 +53,9 @@ def objective_of(objective, static, batches, *, stateful, maximize):
     return loss
 
 
-def loss_at(loss: Callable, batches: Batches, key: jax.Array, step: Any, now: Now, data: Any, rows: Any) -> Callable:
-    """The loss at a step, of the arrays alone."""
-    batch = batches.at(data, rows)
-    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), batch, rows, now.state)
+def loss_at(loss: Callable, batch: tuple, key: jax.Array, step: Any, now: Now) -> Callable:
+    """The loss at a step, of the arrays alone; the batch comes with which examples it holds."""
+    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), *batch, now.state)
 
 
 def _as_finite_as(first: Any, now: Any) -> jax.Array:
@@ -104,9 +103,9 @@ def make_run(
 ) -> Callable:
     """The jitted loop: `count` steps from `start`, with the objective of each."""
 
-    def step(i, carry, key, start, rows, data):
+    def step(i, carry, key, start, fed):
         now, values = carry
-        at = loss_at(loss, batches, key, start + i, now, data, None if rows is None else rows[i])
+        at = loss_at(loss, batches.at(fed, i), key, start + i, now)
         (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
         grads = _slopes(grads)
         with lenient():  # optax mixes types of its own
@@ -119,7 +118,7 @@ def make_run(
         return following, values.at[i].set(objective.astype(values.dtype))
 
     @jax.jit
-    def run(now, key, start, count, values, rows, data):
-        return lax.fori_loop(0, count, lambda i, carry: step(i, carry, key, start, rows, data), (now, values))
+    def run(now, key, start, count, values, fed):
+        return lax.fori_loop(0, count, lambda i, carry: step(i, carry, key, start, fed), (now, values))
 
     return run

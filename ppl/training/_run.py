@@ -48,12 +48,12 @@ class Run:
         self._is_good = jax.jit(stays_finite)
         self._policy, self._most = policy, most
         self._values = jnp.zeros((most,))
-        self._rows = np.zeros((most, batches.batch), np.int32) if batches.mini else None
         self._origin: Origin | None = earlier.origin
         self._now, self._first = now, now
         self._again: Callable[[int], Now] = lambda _: now
         self._history = [np.asarray(earlier.history)]
         self.done, self.ended = len(earlier.history), False
+        batches.begin(self.done)
 
     def take(self, count: int) -> np.ndarray:
         """Take so many steps; their objectives, fewer where the run ends because something is not finite.
@@ -61,19 +61,24 @@ class Run:
         Raises:
             FitError: something is not finite, and the policy is to raise.
         """
-        if self._rows is not None:
-            self._rows[:count] = self._batches.rows(self.done, count)
         begin = (self._now, self._key, np.uint32(self.done))
+        fed, there = self._batches.feed(self.done, count, self._most)
+        if there < count:
+            warnings.warn(f"fit: the run stops after {self.done + there} steps, where its data end.", stacklevel=3)
+            self.ended = True
+        if not there:
+            return np.zeros(0)
+        count = there
 
         def run(n):
-            return self._loop(*begin, n, self._values, self._rows, self._batches.data)
+            return self._loop(*begin, n, self._values, fed)
 
         self._again = lambda n: run(n)[0]
         after, self._values = run(count)
         latest = np.asarray(self._values[:count])
         words = None
         if self._policy != "skip" and not (np.isfinite(latest).all() and self._is_good(self._first, after)):
-            after, latest, words = self._up_to_the_bad(self._again, latest)
+            after, latest, words = self._up_to_the_bad(self._again, latest, fed)
         self._now, self.done = after, self.done + len(latest)
         self._history.append(latest)
         if words is not None:
@@ -88,13 +93,12 @@ class Run:
             self._now, self._history[-1] = self._again(len(latest) - over), latest[: len(latest) - over]
             self.done = step
 
-    def _up_to_the_bad(self, again, latest):
+    def _up_to_the_bad(self, again, latest, fed):
         """What is there before the step that goes bad, the objectives until then, and what went bad."""
         finite = np.isfinite(latest)
         count = len(latest) if finite.all() else int(np.argmin(finite))
         n, now = last_good(again, lambda now: self._is_good(self._first, now), count)
-        rows = None if self._rows is None else self._rows[n]
-        loss = loss_at(self._loss, self._batches, self._key, self.done + n, now, self._batches.data, rows)
+        loss = loss_at(self._loss, self._batches.at(fed, n), self._key, self.done + n, now)
         return now, latest[:n], what_went_bad(loss, now, again(n + 1), latest[n], self.done + n)
 
     def _end(self, words: str) -> None:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Key, PyTree
 from .._errors import FitError
 from ..transforms._internal import check_key, whole
 from ._arguments import as_arrays, check_outside, trained
-from ._data import Batches
 from ._loop import objective_of
+from ._streams import batches_of, is_loader
 
 
 def signal_to_noise(
@@ -60,20 +60,21 @@ def signal_to_noise(
         True
     """
     check_key(key, "signal_to_noise")
-    check_outside(key, params, data, state)
+    check_outside(key, params, None if is_loader(data) else data, state)
     draws = whole("signal_to_noise", "draws", draws, FitError, least=2)
     (arrays, static), state = trained(params), as_arrays(state, "state")
     step_key, data_key = jax.random.split(key)
-    batches = Batches(data, batch_size, data_key)
+    batches = batches_of(data, batch_size, data_key, None)
     loss = objective_of(objective, static, batches, stateful=state is not None, maximize=False)
-    rows = batches.rows(0, draws) if batches.mini else None
+    fed, count = batches.feed(0, draws, draws)
+    if count < draws:
+        raise FitError(f"signal_to_noise: the data end after {count} batches, and draws is {draws}.")
 
     def slope(given):
-        step_key, rows = given
-        batch = batches.at(batches.data, rows)
-        return jax.grad(lambda arrays: loss(arrays, step_key, batch, rows, state)[0])(arrays)
+        i, key = given
+        return jax.grad(lambda arrays: loss(arrays, key, *batches.at(fed, i), state)[0])(arrays)
 
-    slopes = jax.jit(lambda keys, rows: lax.map(slope, (keys, rows)))(jax.random.split(step_key, draws), rows)
+    slopes = jax.jit(lambda keys: lax.map(slope, (jnp.arange(draws), keys)))(jax.random.split(step_key, draws))
     return jax.tree.map(_ratio, slopes)
 
 
