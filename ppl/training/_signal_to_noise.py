@@ -70,12 +70,15 @@ def signal_to_noise(
     if count < draws:
         raise FitError(f"signal_to_noise: the data end after {count} batches, and draws is {draws}.")
 
-    def slope(given):
-        i, key = given
-        return jax.grad(lambda arrays: loss(arrays, key, *batches.at(fed, i), state)[0])(arrays)
+    @jax.jit
+    def slopes(fed, keys):
+        def of(given):
+            i, key = given
+            return jax.grad(lambda arrays: loss(arrays, key, *batches.at(fed, i), state)[0])(arrays)
 
-    slopes = jax.jit(lambda keys: lax.map(slope, (jnp.arange(draws), keys)))(jax.random.split(step_key, draws))
-    return jax.tree.map(_ratio, slopes)
+        return lax.map(of, (jnp.arange(draws), keys))
+
+    return jax.tree.map(_ratio, slopes(fed, jax.random.split(step_key, draws)))
 
 
 def _ratio(slopes: Any) -> jax.Array:
