@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,32 @@ def test_what_cannot_be_divided_over_a_mesh_is_refused(spread):
     assert "batch_size must be a multiple of the 4 devices of `mesh`, and is 6" in spread["refused"]["batch"]
     with pytest.raises(tg.FitError, match="`mesh` must be a `jax.sharding.Mesh`, .* and is 8"):
         run(lambda key, w: w**2, 1.0, mesh=8)
+
+
+# ---- many processes -------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_with_half_of_the_data_each_find_what_one_finds(tmp_path):
+    """Over the loopback interface; they are left after twelve steps, and go on from the file of the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = Path(__file__).with_name("distributed_fit.py")
+    env = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    commands = [[sys.executable, script, str(i), port, str(tmp_path)] for i in range(2)]
+    both = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    try:
+        told = [process.communicate(timeout=120) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], told
+    one, two = (json.loads(out.splitlines()[-1]) for out, _ in told)
+    assert one == two
+    for found in one.values():
+        assert found["processes"] == 2
+        assert len(found["history"]) == 20
+        np.testing.assert_allclose(found["params"], found["alone"], rtol=1e-5)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 import jax
+from jax.experimental import multihost_utils
 
 from .._errors import CheckpointError, FitError
 from ._result import Fit, restored
@@ -31,7 +32,9 @@ class Checkpoints:
         self.folder, self.every, self.keep = folder, every, keep
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for part in folder.glob(".step-*.part"):  # what a run that was killed had half written
+            for part in (
+                folder.glob(".step-*.part") if jax.process_index() == 0 else ()
+            ):  # what a run that was killed had half written
                 part.unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(f"fit: `checkpoint`, {folder}, cannot be made a folder: {error.strerror}.") from error
@@ -103,6 +106,7 @@ def begun(checkpoints: Checkpoints, like: Fit, *, resume: bool) -> Fit:
     Raises:
         FitError: there are files, and it was not said that the run goes on from them.
     """
+    _together()  # the first process, which writes, is done with what it wrote before
     there = checkpoints.files()
     if there and not resume:
         raise FitError(
@@ -110,4 +114,11 @@ def begun(checkpoints: Checkpoints, like: Fit, *, resume: bool) -> Fit:
             "Write `resume=True` to go on with it, or give another folder."
         )
     found = checkpoints.newest(like) if there else None
+    _together()  # and writes no more until all have read
     return like if found is None else found
+
+
+def _together() -> None:
+    """Wait for the other processes, where several run together."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("tracegrad checkpoints")
