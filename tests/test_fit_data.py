@@ -160,6 +160,7 @@ def test_what_cannot_be_divided_over_a_mesh_is_refused(spread):
 # ---- many processes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_of_the_data_each_find_what_one_finds(tmp_path):
     """Over the loopback interface; they are left after twelve steps, and go on from the file of the first."""
     with socket.socket() as free:

@@ -32,10 +32,9 @@ class Checkpoints:
         self.folder, self.every, self.keep = folder, every, keep
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for part in (
-                folder.glob(".step-*.part") if jax.process_index() == 0 else ()
-            ):  # what a run that was killed had half written
-                part.unlink(missing_ok=True)
+            if jax.process_index() == 0:
+                for part in folder.glob(".step-*.part"):  # what a run that was killed had half written
+                    part.unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(f"fit: `checkpoint`, {folder}, cannot be made a folder: {error.strerror}.") from error
         self._thread = ThreadPoolExecutor(1, "tracegrad checkpoints")

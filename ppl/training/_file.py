@@ -43,7 +43,7 @@ def _is_key(x: Any) -> bool:
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _raw(x: Any) -> np.ndarray:
+def _raw(x: Any) -> Any:
     """The bytes of an array."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         raise CheckpointError(
@@ -87,7 +87,8 @@ def write(path: Path, tree: Any, run: dict[str, Any]) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    leaves, arrays = [], []
+    leaves: list[dict[str, Any]] = []
+    arrays: list[Any] = []  # their bytes
     for at, x in jax.tree_util.tree_leaves_with_path(tree):
         leaf = {"at": _name(at), **_kind(x)}
         if _is_kept(x):

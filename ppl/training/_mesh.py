@@ -38,7 +38,8 @@ def on_auto_axes(x: Any) -> Any:
     sharding = getattr(x, "sharding", None)
     if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
         return x
-    return jax.device_put(x, NamedSharding(_with_auto_axes(sharding.mesh), sharding.spec))
+    mesh = sharding.mesh
+    return jax.device_put(x, NamedSharding(_with_auto_axes(mesh), sharding.spec)) if isinstance(mesh, Mesh) else x
 
 
 def _is_spread(x: Any) -> bool:

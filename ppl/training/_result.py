@@ -66,9 +66,9 @@ def check_goes_on(whose: str, earlier: Fit, origin: Origin, opt_state: Any) -> N
     Raises:
         FitError: with what is different, and what came.
     """
-    before = None if earlier.origin is None else earlier.origin.said()
     now = origin.said()
-    for name, words in DIFFERS.items() if before is not None else ():
+    before = now if earlier.origin is None else earlier.origin.said()
+    for name, words in DIFFERS.items():
         if before[name] != now[name]:
             came = "" if name == "key" else f": {before[name]} then, {now[name]} now"
             raise FitError(

@@ -36,7 +36,8 @@ def listening(*, listens: bool) -> Iterator[Asked]:
 
     Only the main thread may listen; elsewhere, and where it is not to, signals do what they always do.
     """
-    asked, before = Asked(), {}
+    asked = Asked()
+    before: dict[signal.Signals, Any] = {}
 
     def restore():
         for number, handler in before.items():

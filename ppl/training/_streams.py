@@ -178,7 +178,7 @@ def is_loader(data: Any) -> bool:
     array = any(hasattr(type(data), name) for name in ("__array__", "to_numpy"))
     if array or isinstance(data, known) or not isinstance(data, Iterable):
         return False
-    return jax.tree.structure(data) == jax.tree.structure(0)
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(data))
 
 
 def batches_of(data: Any, batch_size: Any, key: jax.Array, mesh: Mesh | None) -> Batches:
