@@ -25,6 +25,7 @@ from .core._switch import cond, switch
 from .core._target import Target
 from .core._trace import Trace
 from .densities._marginal_and_normalize import marginal, normalize
+from .densities._relabel import relabel
 from .distributions._missing import nan_as_missing
 from .errors import (
     AddressError,
@@ -128,6 +129,7 @@ __all__ = [
     "switch",
     "validated",
     "merge",
+    "relabel",
     "select",
     # Expectations.
     "expectation",

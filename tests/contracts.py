@@ -392,6 +392,12 @@ CONTRACTS = {
         first=Given("dicts", {"a": 1.0}),
         second=Given("dicts", {"b": 1.0}),
     ),
+    "relabel": contract(
+        lambda function, told, inverse: tg.relabel(function, told, inverse=inverse).simulate(KEY, 0.0).logp,
+        function=function(guide),
+        told=Given("telling", lambda choices: {"u": choices["z"]}),
+        inverse=Given("telling", lambda choices: {"z": choices["u"]}, optional=True),
+    ),
     "select": contract(lambda pattern: ("z",) in tg.select(pattern), pattern=Given("pattern", "z")),
     # ---- densities, targets, algorithms ----
     "Target": contract(

@@ -93,6 +93,12 @@ KINDS = {
         {},
         ("address",),
     ),
+    "telling": Kind(
+        always(number=3, text="u", a_list=["u"], a_class=Thing, a_generator=generator, a_key=jax.random.key(0))
+        | always(nothing=lambda choices: None, empty=lambda choices: {}),
+        {},
+        ("function", "there and back"),
+    ),
     "choices": Kind(
         always(none=None, number=3, text="x", a_list=[1.0], array=jnp.ones(2), a_class=Thing)
         | {
