@@ -11,7 +11,7 @@ import abc
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import numpyro.distributions as dist
@@ -19,7 +19,6 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError, DensityError
-from ..algorithms._base import Algorithm
 from ..core._addresses import Choices, Path, lookup, name_them, nest, paths, show
 from ..core._arguments import mapping
 from ..core._bound_methods import Plain
@@ -67,7 +66,7 @@ class Family(Plain):
     @property
     def guide(self) -> Guide:
         """The family as a generative function of its parameters over the latent addresses."""
-        return Guide(family=self, algorithm=_Exact())
+        return Guide(self)
 
     def posterior(self, params: Mapping) -> Fitted:
         """The posterior that the family is at these parameters, those of a fit.
@@ -105,31 +104,27 @@ class Family(Plain):
         )
 
     def init(self, key: Key[Array, ""]) -> dict:
-        """Parameters to start a fit from: a dict of arrays, with the logits of discrete latents under "logits"."""
+        """Parameters to start a fit from: a dict of arrays, discrete latents' logits under "logits"."""
         check_key(key, f"{self.name}.init")
         logits = {p: jnp.zeros(site.shape, site.dtype) for p, site in self.space.sites if site.discrete}
-        return self.start(key) | ({"logits": nest(logits)} if logits else {})
+        learned = {p: jnp.zeros((), self.space.dtype) for p in self.space.learned}
+        more = {"logits": nest(logits)} if logits else {}
+        return self.start(key) | more | ({"centring_logits": nest(learned)} if learned else {})
 
-
-class _Exact(Algorithm):
-    """What `Estimated` asks of an algorithm, where the density needs none."""
-
-    indices: ClassVar[tuple[str, ...]] = (POINT,)
-
-    def estimate(self, key, target):
-        """Nothing is estimated."""
-        raise NotImplementedError
-
-    def estimate_given(self, key, target, retained):
-        """Nothing is estimated."""
-        raise NotImplementedError
+    def at(self, params: Mapping) -> Unconstrained:
+        """The space, its coordinates those of the parameters where they are learned."""
+        return self.space.centred(params["centring_logits"]) if self.space.learned else self.space
 
 
 class Guide(Estimated):
     """The generative function of a family: `guide.simulate(key, params)`, `guide.assess(choices, params)`."""
 
     family: Family
-    algorithm: Algorithm
+
+    @property
+    def indices(self):
+        """The point's."""
+        return (POINT,)
 
     @property
     def name(self) -> str:
@@ -143,7 +138,8 @@ class Guide(Estimated):
 
     def draw(self, key, path, args, kwargs):
         """Draw a point and indices, and map them to choices."""
-        params, space = self._params(args, kwargs), self.family.space
+        params = self._params(args, kwargs)
+        space = self.family.at(params)
         key, rest = jax.random.split(key)
         point, logq = self.family.draw(key, params, path)
         coordinates = dict(_flat(space, space.unravel(point)))
@@ -157,7 +153,8 @@ class Guide(Estimated):
 
     def weigh(self, key, choices, path, args, kwargs):
         """Map the choices to a point and indices, and weigh them."""
-        params, space = self._params(args, kwargs), self.family.space
+        params = self._params(args, kwargs)
+        space = self.family.at(params)
         coordinates, log_det = space.backward(choices)
         logq = self.family.weigh(params, space.ravel(coordinates))
         for p, q in self._categoricals(params):
