@@ -343,6 +343,9 @@ CONTRACTS = {
         key=maybe_key(),
     ),
     "GenerativeFunction.do": contract(lambda values: model.do(values).assess(X)[0], values=choices({"z": 0.5})),
+    "GenerativeFunction.condition": contract(
+        lambda values: model.condition(values).assess({"z": 0.5})[0], values=choices(X)
+    ),
     "GenerativeFunction.while_loop": contract(
         lambda condition, max_steps: count_up.while_loop(condition, max_steps=max_steps).simulate(KEY, 0.0).retval,
         condition=callable_(lambda state: state < 2.0),

@@ -107,6 +107,7 @@ class Describe(_Latents):
 
     def __init__(self, target: Target):
         super().__init__(target)
+        self.attitude = self.attitude._replace(in_place=True)
         self.discrete: dict[Path, bool] = {}
         self.learned: dict[Path, None] = {}
 

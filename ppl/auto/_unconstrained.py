@@ -26,6 +26,9 @@ from ..core._target import Target, checked_target
 from ..transforms._internal import check_key, finite_real
 from ._coordinates import Constrain, Describe, Site, Unconstrain
 
+OF_NO_POINT = ("logits", "centring_logits")
+"""Parameters of a family that say nothing of the point."""
+
 
 class Unconstrained(Plain):
     """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,).
@@ -123,7 +126,7 @@ class Unconstrained(Plain):
         if params is None:
             return self
         given = mapping("auto", "around", params, "of parameters")
-        params = self._normal({name: x for name, x in given.items() if name != "logits"})
+        params = self._normal({name: x for name, x in given.items() if name not in OF_NO_POINT})
         return Unconstrained(self.target, self.sites, (params["loc"], cholesky_factor(params)), self.learned)
 
     def centred(self, logits: Mapping) -> Unconstrained:

@@ -26,7 +26,7 @@ from typing_extensions import ParamSpec
 from .._errors import AddressError, ChoiceError, DensityError
 from ..transforms import Estimator, EstimatorError, RandomKeyError
 from ..transforms._internal import function as check_function
-from ..transforms._internal import real, suspended, trace_state
+from ..transforms._internal import real, site_scope, suspended, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
 from ._docstrings import shows_wrapped
 from ._generative import Around, Call, GenerativeFunction, P, R
@@ -61,6 +61,8 @@ class Frame:
             return self._call(address, what, given, path)
         if given.fixed is not None:
             return self._intervened(path, what, given.fixed)
+        if given.observed is not None:
+            return self._conditioned(address, path, what, given.observed)
         at = At(path, what, chosen(path, estimator), lambda: self._key(address), self.operation.attitude)
         if isinstance(given.previous, Mapping):
             raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
@@ -82,6 +84,16 @@ class Frame:
             sites.add(path)
         return conform(path, distribution, value, attitude._replace(live=False))
 
+    def _conditioned(self, address, path, distribution, value):
+        """A choice that is given for good: a term of the density, and no choice any more."""
+        attitude = self.operation.attitude
+        for sites in attitude.conditions:
+            sites.add(path)
+        with site_scope(path):
+            visit = At(path, distribution, None, lambda: self._key(address), attitude).take(value)
+        self._term(address, path, _total(visit.logp), "a condition")
+        return visit.goes_on_with
+
     def note(self, address: str, value: Any) -> None:
         """A value that is no choice, for the operations that ask for it."""
         self._claim(address, "deterministic")
@@ -94,7 +106,10 @@ class Frame:
         self._claim(address, "factor")
         path, who = (*self.path, address), f"factor({address!r}, ...) in {self.name}"
         logp = real(who, "logp", logp, DensityError, "a log density below infinity", _below_infinity, scalar=False)
-        logp = self.operation.factor(path, jnp.sum(jnp.asarray(logp, float)))
+        self._term(address, path, jnp.sum(jnp.asarray(logp, float)), "a factor")
+
+    def _term(self, address, path, logp, what):
+        logp = self.operation.factor(path, logp, what)
         weight = logp if self.operation.weighs(path, drawn=False) else None
         self._count(address, *self.operation.scaled(path, logp, weight, drawn=False))
 

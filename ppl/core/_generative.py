@@ -19,7 +19,7 @@ from .._errors import AddressError, ChoiceError, DensityError
 from ..transforms import ArgumentError, RandomKeyError
 from ..transforms._internal import as_array, check_key, whole
 from ..transforms._internal import function as check_function
-from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, nest, paths, unmatched
+from ._addresses import Choices, Path, as_arrays, as_selection, check_known, difference, merge, nest, paths, unmatched
 from ._bound_methods import Plain
 from ._by_address import ByAddress, InForce
 from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, While
@@ -364,8 +364,8 @@ class GenerativeFunction(Plain, Generic[P, R]):
     def do(self, values: Mapping) -> GenerativeFunction[P, R]:
         """The program after an intervention: some sites are replaced by values, whatever would have been drawn there.
 
-        They are choices no more: nothing is given or weighed at them, and what comes after sees the values. (To
-        condition on values, which weighs them, write `Target(function, args, observed)`.)
+        They are choices no more: nothing is given or weighed at them, and what comes after sees the values.
+        (`condition` weighs them.)
 
         Args:
             values: from addresses to values, a nested dict; of stacked sites, all of them.
@@ -385,9 +385,35 @@ class GenerativeFunction(Plain, Generic[P, R]):
             >>> round(float(model.do({"rain": 1}).assess({"wet": 1})[0]), 4)  # log 0.9
             -0.1054
         """
-        if not isinstance(values, Mapping):
-            raise AddressError(f"do takes a dict from addresses to values, like {{'z': 1.0}}, and got {values!r}.")
-        return Intervened(self, as_arrays(values))
+        return Intervened(self, _values("do", values))
+
+    def condition(self, values: Mapping) -> GenerativeFunction[P, R]:
+        """The program given some of its choices: its density over the others is that of all of them.
+
+        They are choices no more, and what comes after sees the values. The density is unnormalised, as with `factor`:
+        the program is a model, for `Target`, `elbo`, `nuts`, and no guide. `Target(function, args, values)` is the same
+        for a program at its arguments, and keeps the values apart as observations, for checks and for ArviZ.
+
+        Args:
+            values: from addresses to values, a nested dict; of stacked sites, all of them.
+
+        Raises:
+            AddressError: an address at which the program does not sample a distribution.
+            ChoiceError: a value of another shape, type or support than the site's.
+            DensityError: when it is simulated.
+
+        Source: `handlers.condition` of NumPyro and Pyro.
+
+        Example:
+            >>> import tracegrad as tg
+            >>> @tg.gen
+            ... def model():
+            ...     rain = tg.sample("rain", tg.dist.Bernoulli(0.2))
+            ...     return tg.sample("wet", tg.dist.Bernoulli(0.1 + 0.8 * rain))
+            >>> round(float(model.condition({"wet": 1}).assess({"rain": 1})[0]), 4)  # log 0.2 + log 0.9
+            -1.7148
+        """
+        return Conditioned(self, _values("condition", values))
 
     def with_scale(self, scale: Mapping) -> GenerativeFunction[P, R]:
         """The same program with weights on parts of its log density: sum over addresses of scale * log p(address).
@@ -435,6 +461,12 @@ class GenerativeFunction(Plain, Generic[P, R]):
             2
         """
         return Chosen(self, "coordinates", coordinates_of(coordinates))
+
+
+def _values(what, values):
+    if not isinstance(values, Mapping):
+        raise AddressError(f"{what} takes a dict from addresses to values, like {{'z': 1.0}}, and got {values!r}.")
+    return as_arrays(values)
 
 
 def _addresses(*choices):
@@ -523,11 +555,35 @@ class Intervened(Around[P, R]):
         operation = operation.but(interventions=(*operation.attitude.interventions, sites))
         fixed = nest(dict(paths(self.values)) | dict(paths(given.fixed or {})))
         out = self.function.visit(operation, key, given._replace(fixed=fixed), path, args, kwargs)
-        known = {p[len(path) :] for p in sites}
-        for p, _ in paths(self.values):
-            if p not in known:
-                raise AddressError(unmatched(f"do for {self.name}", p, known | {q for q, _ in paths(out.choices)}))
+        _check_visited(f"do for {self.name}", self.values, {p[len(path) :] for p in sites}, out.choices)
         return out
+
+
+@shows_wrapped
+class Conditioned(Around[P, R]):
+    """A generative function with some of its choices given for good."""
+
+    values: Choices
+
+    @property
+    def origin(self) -> Any:
+        """Another program than the function."""
+        return "condition", tuple(p for p, _ in paths(self.values)), self.function.origin
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with the choices given."""
+        sites: set[Path] = set()
+        operation = operation.but(conditions=(*operation.attitude.conditions, sites))
+        observed = merge(self.values, given.observed or {})
+        out = self.function.visit(operation, key, given._replace(observed=observed), path, args, kwargs)
+        _check_visited(f"condition for {self.name}", self.values, {p[len(path) :] for p in sites}, out.choices)
+        return out
+
+
+def _check_visited(who, values, sites, choices):
+    for p, _ in paths(values):
+        if p not in sites:
+            raise AddressError(unmatched(who, p, sites | {q for q, _ in paths(choices)}))
 
 
 @shows_wrapped

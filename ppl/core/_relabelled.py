@@ -125,9 +125,10 @@ class Relabelled(Around[P, R]):
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit with what is given rearranged, and rearrange what comes out."""
-        if any(True for _ in paths(given.fixed or {})):
+        if any(True for part in given[2:] for _ in paths(part or {})):
             raise AddressError(
-                f"do for {self.name}: intervene on the program itself, `relabel({self.function.name}.do(values), ...)`."
+                f"do or condition for {self.name}: give the values to the program itself, "
+                f"`relabel({self.function.name}.do(values), ...)`."
             )
         told = rearrangement(self.name, self.told, self._shapes(path, args, kwargs))
         homes = Homes(self.name, path, told)
@@ -144,7 +145,7 @@ class Relabelled(Around[P, R]):
         """The choices as the function tells them."""
 
         def run(key):
-            return self.function.visit(Generate(), key, Given(), path, args, kwargs).choices
+            return self.function.visit(Generate().but(in_place=True), key, Given(), path, args, kwargs).choices
 
         with isolated():
             return jax.eval_shape(run, jax.random.key(0))

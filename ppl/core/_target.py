@@ -87,7 +87,8 @@ class Target(Plain):
             AddressError: an observed address that the function does not have.
             ChoiceError: an observed value of the wrong shape, type or support.
         """
-        out = jax.eval_shape(lambda key: self.visit(Generate(), key).choices, jax.random.key(0))
+        operation = Generate().but(in_place=True)
+        out = jax.eval_shape(lambda key: self.visit(operation, key).choices, jax.random.key(0))
         return self.without_observed(out)
 
     def draw(self, key: Key[Array, ""]) -> tuple[Choices, Float[Array, ""], Float[Array, ""]]:
