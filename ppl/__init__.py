@@ -94,6 +94,8 @@ from .posteriors._posterior import Posterior
 from .posteriors._predictive import log_likelihood, predictive
 from .posteriors._summary import Summary
 from .recipes._evaluate import Evaluation, evaluate
+from .recipes._model_graph import ModelGraph, model_graph, plot_model
+from .recipes._plot_history import plot_history
 from .recipes._sbc import Calibration, sbc
 from .recipes._vi import vi
 from .training._baselines import MovingAverage, baseline_loss, control_loss
@@ -211,6 +213,11 @@ __all__ = [
     "predictive_check",
     "PredictiveCheck",
     "shrinkage",
+    # Drawings.
+    "model_graph",
+    "ModelGraph",
+    "plot_history",
+    "plot_model",
     # Whether to believe it.
     "describe_estimators",
     "with_estimators",

@@ -77,6 +77,7 @@ MADE_BY_THE_LIBRARY = {
     "Fit": "what fit returns",
     "Trace": "what simulate returns",
     "Unconstrained": "what to_unconstrained returns",
+    "Unconstrained.centred": "the library's own: what a family calls",
     "WeightedDraws": "what importance_sampling returns",
     "GenerativeFunction": "abstract: `gen` makes one",
     "GenerativeFunction.visit": "the library's own: what an author of a combinator writes",
@@ -89,6 +90,9 @@ MADE_BY_THE_LIBRARY = {
     "Posterior.log_density": "the library's own: what an author of a posterior writes",
     "Draws.chains": "its arguments are those of every posterior, and have no use here",
     "Draws.log_density": "the library's own: what `log_prob` calls",
+    "ModelGraph": "what model_graph returns",
+    "ModelGraph.dot": "it takes nothing",
+    "ModelGraph.levels": "it takes nothing",
     "Summary": "what `summary` returns",
     "WeightedDraws.chains": "the library's own: what `to_arviz` calls",
     "WeightedDraws.log_density": "the library's own: what `log_prob` calls",
@@ -500,6 +504,18 @@ CONTRACTS = {
         level=Given("share", 0.01),
         loop=flag(False),
         progress=flag(False),
+    ),
+    "model_graph": contract(
+        lambda model: tg.model_graph(model, observed="x").edges,
+        "args",
+        "observed",
+        model=function(model),
+    ),
+    "plot_model": contract(
+        lambda model: len(tg.plot_model(model, observed="x").texts), "args", "observed", "ax", model=function(model)
+    ),
+    "plot_history": contract(
+        lambda fitted: len(tg.plot_history(fitted).lines), "ax", fitted=Given("history", [1.0, 2.0])
     ),
     "predictive_check": contract(
         lambda **arguments: tg.predictive_check(**arguments).p,

@@ -111,7 +111,7 @@ class Family(Plain):
         more = {"logits": nest(logits)} if logits else {}
         return self.start(key) | more | ({"centring_logits": nest(learned)} if learned else {})
 
-    def at(self, params: Mapping) -> Unconstrained:
+    def _at(self, params: Mapping) -> Unconstrained:
         """The space, its coordinates those of the parameters where they are learned."""
         return self.space.centred(params["centring_logits"]) if self.space.learned else self.space
 
@@ -139,7 +139,7 @@ class Guide(Estimated):
     def draw(self, key, path, args, kwargs):
         """Draw a point and indices, and map them to choices."""
         params = self._params(args, kwargs)
-        space = self.family.at(params)
+        space = self.family._at(params)
         key, rest = jax.random.split(key)
         point, logq = self.family.draw(key, params, path)
         coordinates = dict(_flat(space, space.unravel(point)))
@@ -154,7 +154,7 @@ class Guide(Estimated):
     def weigh(self, key, choices, path, args, kwargs):
         """Map the choices to a point and indices, and weigh them."""
         params = self._params(args, kwargs)
-        space = self.family.at(params)
+        space = self.family._at(params)
         coordinates, log_det = space.backward(choices)
         logq = self.family.weigh(params, space.ravel(coordinates))
         for p, q in self._categoricals(params):
