@@ -597,8 +597,10 @@ CONTRACTS = {
         tg.f_divergence, f=callable_(lambda r: (r - 1.0) ** 2), n=count(2), log_z=Given("number", -1.5, optional=True)
     ),
     "jensen_shannon": bound(tg.jensen_shannon, n=count(2), log_z=Given("number", -1.5, optional=True)),
-    "trajectory_balance": bound(tg.trajectory_balance, at=(KEY, (), (0.0,), -2.5), n=count(2)),
-    "log_variance": bound(tg.log_variance, n=count(2)),
+    "trajectory_balance": bound(
+        tg.trajectory_balance, at=(KEY, (), (0.0,), -2.5), n=count(2), proposal=maybe_function(proposal)
+    ),
+    "log_variance": bound(tg.log_variance, n=count(2), proposal=maybe_function(proposal)),
     "wake_theta": bound(tg.wake_theta, n=count(2)),
     "wake_phi": bound(tg.wake_phi, n=count(2)),
     "vimco": bound(tg.vimco, of=(switches, switches_guide, X), n=count(2), mean=name("geometric")),
@@ -695,7 +697,7 @@ CONTRACTS = {
     ),
     "rebar": contract(
         lambda **arguments: slope(tg.rebar(**arguments)),
-        function=callable_(lambda b: 2.0 * b),
+        function=given("callable", optional=True)(lambda b: 2.0 * b),
         temperature=positive(0.5),
         scale=number(1.0),
         continuous=flag(True),
