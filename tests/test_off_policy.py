@@ -10,13 +10,15 @@ import tracegrad as tg
 from tracegrad import dist
 
 X = {"x": 1.0}
-LOC = jnp.array([0.0, 1.5, 2.0])
+PRIOR, LOC = np.array([0.5, 0.2, 0.3]), np.array([0.0, 1.5, 2.0])
+JOINT = np.log(PRIOR) - 0.5 * (1.0 - LOC) ** 2 - 0.5 * np.log(2.0 * np.pi)
+"""Log p(z, x) at the three values of z."""
 
 
 @tg.gen
 def model():
-    z = tg.sample("z", dist.Categorical(jnp.array([0.5, 0.2, 0.3])))
-    tg.sample("x", dist.Normal(LOC[z], 1.0))
+    z = tg.sample("z", dist.Categorical(jnp.asarray(PRIOR)))
+    tg.sample("x", dist.Normal(jnp.asarray(LOC)[z], 1.0))
 
 
 @tg.gen
@@ -49,9 +51,6 @@ class Replay:
         return jnp.log(jnp.mean(self.buffer == value))
 
 
-JOINT = jnp.log(jnp.array([0.5, 0.2, 0.3])) - 0.5 * (1.0 - LOC) ** 2 - 0.5 * np.log(2.0 * np.pi)
-
-
 def log_q(w):
     return jax.nn.log_softmax(jnp.stack([jnp.zeros_like(w), w, -0.5 * w]))
 
@@ -64,11 +63,11 @@ BEHAVIOURS = {
 
 
 def balance(w, at, r):
-    return 0.5 * jnp.sum(r(at) * (0.2 + log_q(w) - JOINT) ** 2)
+    return 0.5 * jnp.sum(r(at) * (0.2 + log_q(w) - jnp.asarray(JOINT)) ** 2)
 
 
 def spread(w, at, r):
-    gap = log_q(w) - JOINT
+    gap = log_q(w) - jnp.asarray(JOINT)
     return 0.5 * (jnp.sum(r(at) * gap**2) - jnp.sum(r(at) * gap) ** 2)
 
 
@@ -87,14 +86,20 @@ def test_the_expectation_is_under_what_draws(name, loss):
 
 @pytest.mark.parametrize("loss", ["trajectory_balance", "log_variance"])
 def test_the_loss_is_zero_at_the_posterior_whatever_draws(loss):
-    posterior = tg.gen(lambda w: tg.sample("z", dist.Categorical(logits=JOINT + 0.0 * w)))
+    posterior = tg.gen(lambda w: tg.sample("z", dist.Categorical(logits=jnp.asarray(JOINT) + 0.0 * w)))
     replay = tg.gen(lambda w: tg.sample("z", Replay(jnp.array([0, 2, 2, 1]))))
-    more = (jax.nn.logsumexp(JOINT),) if loss == "trajectory_balance" else ()
+    more = (float(jax.nn.logsumexp(JOINT)),) if loss == "trajectory_balance" else ()
     for program in (tempered, greedy, replay):
         made = getattr(tg, loss)(model, posterior, X, n=4, proposal=program)
         value, slope = jax.value_and_grad(lambda w, made=made: made(jax.random.key(0), (), (w,), *more))(0.4)
         assert abs(float(value)) < 1e-10
         assert abs(float(slope)) < 1e-5
+
+
+@tg.gen
+def wider(w):
+    tg.sample("u", dist.Normal(w, 1.0))
+    tg.sample("z", dist.Categorical(jnp.ones(3) / 3.0))
 
 
 def test_misuse_is_named():
@@ -104,10 +109,4 @@ def test_misuse_is_named():
     with pytest.raises(tg.AddressError, match="samples at 'y'.*latents of the target are 'z'"):
         tg.trajectory_balance(model, guide, X, proposal=other)(jax.random.key(0), (), (0.3,))
     with pytest.raises(tg.AddressError, match=r"marginal\(wider, latents, importance\(n\)\)"):
-
-        @tg.gen
-        def wider(w):
-            tg.sample("u", dist.Normal(w, 1.0))
-            tg.sample("z", dist.Categorical(jnp.ones(3) / 3.0))
-
         tg.elbo(model, wider, X)(jax.random.key(0), (), (0.3,))
