@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -174,7 +175,22 @@ class Guide(Estimated):
             raise AddressError(
                 f"{self.name} takes one argument, the parameters that `init(key)` gives, and got {len(args)} arguments."
             )
+        self._check_finite(args[0])
         return args[0]
+
+    def _check_finite(self, params):
+        """Refuse parameters of the point that are known and not finite, by the addresses whose coordinates they are."""
+        space = self.family.space
+        for name, x in paths(params if isinstance(params, Mapping) else {}):
+            if isinstance(x, jax.core.Tracer) or np.shape(x)[:1] != (space.size,) or np.all(np.isfinite(x)):
+                continue
+            bad = np.ravel(~np.isfinite(np.reshape(x, (space.size, -1))).all(axis=1))
+            sites = [p for p, site in space.sites if not site.discrete for _ in range(site.size)]
+            at = ", ".join(dict.fromkeys(show(p) for p, is_bad in zip(sites, bad, strict=True) if is_bad))
+            raise DensityError(
+                f"{self.name}: {show(name)} among its parameters is not finite for the coordinates of {at}. Look "
+                "at the fit that they come from: a learning rate that is too high, or a density that is not finite."
+            )
 
     def _partial(self, path, have, lacking):
         return DensityError(
