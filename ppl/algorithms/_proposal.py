@@ -26,7 +26,8 @@ from .._errors import AddressError, DensityError
 from ..core._addresses import Choices, check_known, name_them, paths, show
 from ..core._arguments import generative, positional
 from ..core._bound_methods import Plain
-from ..core._generative import GenerativeFunction, arguments
+from ..core._generative import GenerativeFunction
+from ..core._interface import arguments
 from ..core._operations import Assess, Generate, Given, Simulate
 from ..core._target import Target
 from ._base import Retained

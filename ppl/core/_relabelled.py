@@ -14,11 +14,13 @@ from .._errors import AddressError, DensityError
 from ._addresses import Path, nest, paths, show
 from ._by_address import InForce
 from ._docstrings import shows_wrapped
-from ._generative import Around, P, R
+from ._generative import Around
 from ._given_values import Attitude
+from ._interface import P
 from ._operations import At, Generate, Given, Operation
 from ._overrides import isolated, retold
 from ._rearrangement import Rearrangement, rearrangement
+from ._trace import R
 
 
 class Homes:

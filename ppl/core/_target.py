@@ -15,7 +15,8 @@ from ..transforms._internal import check_key
 from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths
 from ._arguments import generative, observations, positional
 from ._bound_methods import Plain
-from ._generative import GenerativeFunction, arguments
+from ._generative import GenerativeFunction
+from ._interface import arguments
 from ._operations import Assess, Generate, Given, Operation, Outcome
 from ._overrides import isolated
 
