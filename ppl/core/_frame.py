@@ -15,6 +15,7 @@ import jax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError, DensityError
+from ..distributions._relaxations import Relaxing
 from ..transforms import Estimator, EstimatorError, RandomKeyError
 from ..transforms._internal import real, site_scope, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
@@ -52,7 +53,10 @@ class Frame:
             return self._intervened(path, what, given.fixed)
         if given.observed is not None:
             return self._conditioned(address, path, what, given.observed)
-        at = At(path, what, chosen(path, estimator), lambda: self._key(address), self.operation.attitude)
+        estimator = chosen(path, estimator)
+        if isinstance(estimator, Relaxing):
+            what, estimator = estimator.relaxed(show(path), what), None
+        at = At(path, what, estimator, lambda: self._key(address), self.operation.attitude)
         if isinstance(given.previous, Mapping):
             raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
         visit = self.operation.site(at, given)
