@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jax import numpy as jnp
 
-from .._errors import FitError
+from .._errors import DistributionError, FitError
 from ..algorithms._base import at_index
 from ..core._arguments import count
 from ..core._target import Target
@@ -92,7 +92,7 @@ class Laplace(FullRank):
     def _normal(self, key, i):
         """The normal at the mode that one start leads to, and the log of the mass under it, up to a constant."""
         uniform, prior = jax.random.split(key)
-        drawn = self.space.unconstrain(self.space.target.draw(prior)[0])
+        drawn = self._from_prior(prior)
         drawn = jnp.where(jnp.isfinite(self.space.log_prob(drawn)), drawn, jnp.zeros_like(drawn))
         start = jnp.where(i % 2 == 0, starting_points(self.space, uniform), drawn)
         params = _curved(*_mode(self.space.log_prob, start, self.steps))
@@ -101,6 +101,13 @@ class Laplace(FullRank):
         there = jnp.sum((slope @ cholesky_factor(params)) ** 2) < NEAR**2
         params["log_scale"] = jnp.where(there, params["log_scale"], jnp.nan)
         return params, log_prob + jnp.sum(params["log_scale"])
+
+    def _from_prior(self, key):
+        """A point drawn by the program; uniformly where it draws from an improper prior."""
+        try:
+            return self.space.unconstrain(self.space.target.draw(key)[0])
+        except DistributionError:
+            return starting_points(self.space, key)
 
 
 def _mode(log_prob, start, steps):

@@ -196,7 +196,7 @@ def _normal_of(target: Target, how: _Training) -> tuple[Any, str]:
         except FitError:
             why = "there is no mode"
         except DensityError:
-            why = "a latent is discrete"
+            why = "a latent is discrete, or a centring is learned"
         else:
             return _or_standard(found), "Laplace's approximation, at the mode"
     family = mean_field(target)
