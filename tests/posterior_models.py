@@ -21,11 +21,21 @@ FLAT = 1e4
 
 
 class Posterior(NamedTuple):
-    """A posterior of the reference: the name of its data, and how to make its target and its quantities."""
+    """A posterior of the reference: the name of its data, and how to make its target and its quantities.
+
+    `coordinates` are those that help a fit, chosen from outside.
+    """
 
     data: str
     target: Callable[[Mapping], tg.Target]
     quantities: Callable[[Mapping], jax.Array]
+    coordinates: Mapping = {}
+
+    def fittable(self, data: Mapping) -> tg.Target:
+        """The target in the coordinates that help a fit."""
+        target = self.target(data)
+        function = target.function.with_coordinates(self.coordinates) if self.coordinates else target.function
+        return tg.Target(function, target.args, target.observed)
 
 
 def quantities_at(*names: str) -> Callable[[Mapping], jax.Array]:

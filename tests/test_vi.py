@@ -13,6 +13,7 @@ import tracegrad as tg
 from tracegrad import dist
 from tracegrad.auto._normal import Distributed
 from tracegrad.recipes._settling import PATIENCE, WINDOW, at_rest, descent_of, rule_of, settling_adam
+from tracegrad.recipes._variational import picked
 
 KEY = jax.random.key(0)
 
@@ -56,12 +57,89 @@ def test_a_normal_posterior_is_found(family):
 
 def test_independent_normals_are_independent_and_doubted():
     """Their deviations are 1 / sqrt(P_ii), here 0.61 of the right ones, and the summary says so."""
-    posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, progress=False)
+    posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, correct=False, progress=False)
     draws = np.asarray(posterior.sample(jax.random.key(1), 4000)["w"])
     np.testing.assert_allclose(draws.std(0), 1.0 / np.sqrt(np.diag(np.linalg.inv(COVARIANCE))), rtol=0.06)
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
     assert np.all(draws.std(0) < 0.65 * np.sqrt(np.diag(COVARIANCE)))
     assert posterior.summary().doubts != ()
+
+
+# The same with less correlation, so that independent normals have 0.9 of the right deviations.
+
+MILD = np.array([[1.0, -0.4], [1.0, 0.6], [1.0, 1.4], [1.0, -0.2]])
+MILD_COVARIANCE = np.linalg.inv(np.eye(2) + MILD.T @ MILD / 0.25)
+MILD_MEAN = MILD_COVARIANCE @ MILD.T @ Y / 0.25
+MILD_EVIDENCE = stats.multivariate_normal(np.zeros(4), 0.25 * np.eye(4) + MILD @ MILD.T).logpdf(Y)
+
+
+@functools.cache
+def corrected():
+    target = tg.Target(regression, jnp.asarray(MILD), {"y": jnp.asarray(Y)}, kwargs={"noise": 0.5})
+    return tg.vi(target, "mean_field", key=KEY, steps=600, progress=False)
+
+
+def test_weights_correct_what_a_family_misses():
+    """Independent normals are too narrow and uncorrelated: by weight draws are neither, and the report says so."""
+    posterior = corrected()
+    assert posterior.corrected
+    draws = posterior.sample(jax.random.key(1), 20_000)
+    np.testing.assert_allclose(draws["w"].mean(0), MILD_MEAN, atol=0.012)
+    np.testing.assert_allclose(np.cov(np.asarray(draws["w"]).T), MILD_COVARIANCE, atol=0.003)
+    np.testing.assert_allclose(draws["sum"], draws["w"].sum(1), rtol=1e-5)
+    exact = stats.multivariate_normal(MILD_MEAN, MILD_COVARIANCE).logpdf([0.1, 0.7])
+    assert float(posterior.log_prob({"w": jnp.array([0.1, 0.7])})) == pytest.approx(exact, abs=0.03)
+    assert float(posterior.log_evidence) == pytest.approx(MILD_EVIDENCE, abs=0.03)
+    for words in ("Draws are corrected by importance weights", "Log evidence"):
+        assert words in posterior.report
+    summary = posterior.summary()
+    assert summary["w[0]"]["sd"] == pytest.approx(MILD_COVARIANCE[0, 0] ** 0.5, rel=0.05)
+    assert 3000 < summary["w[0]"]["ess"] < 5000
+    assert summary.doubts == ()
+
+
+def test_what_weights_correct_too_little_is_doubted():
+    """Deviations of 0.6 of the right ones: where the draws do not reach no weight helps."""
+    posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, progress=False)
+    assert posterior.corrected
+    assert "They correct the sd at 'w[0]', 'w[1]'" in posterior.report
+    for words in (posterior.report, " ".join(posterior.summary().doubts)):
+        assert "The family is too narrow at 'w[" in words
+
+
+def test_corrected_draws_are_as_many_as_asked_for_and_can_be_traced():
+    posterior = corrected()
+    assert posterior.sample(KEY, 0)["w"].shape == (0, 2)
+    assert posterior.sample(KEY, 1)["w"].shape == (1, 2)
+    traced = jax.jit(lambda key: posterior.latents(key, 50)["w"])(KEY)
+    np.testing.assert_allclose(traced, posterior.latents(KEY, 50)["w"], rtol=1e-5)
+    assert len(np.unique(np.asarray(posterior.latents(KEY, 2000)["w"])[:, 0])) > 1800
+
+
+def test_weights_correct_nothing_where_the_family_is_the_posterior_or_misses_it():
+    exact = tg.vi(TARGET, "laplace", key=KEY, progress=False)
+    assert exact.corrected or exact.k_hat == -np.inf
+
+    @tg.gen
+    def funnel():
+        v = tg.sample("v", dist.Normal(0.0, 3.0))
+        tg.sample("x", dist.Normal(0.0, jnp.exp(v / 2.0)).expand([9]))
+
+    missed = tg.vi(tg.Target(funnel), "mean_field", key=KEY, steps=100, progress=False)
+    assert not missed.corrected
+    assert missed.k_hat > 0.7
+    assert "the draws miss a part of the posterior" in missed.report
+    kept = tg.vi(TARGET, "mean_field", key=KEY, steps=100, correct=False, progress=False)
+    assert not kept.corrected
+
+
+def test_draws_are_picked_by_weight_once_each_where_that_is_fair():
+    log_weights = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
+    index = np.asarray(picked(KEY, log_weights, 1000))
+    np.testing.assert_allclose(np.bincount(index) / 1000, [0.1, 0.2, 0.3, 0.4], atol=2e-3)
+    even = np.asarray(picked(KEY, jnp.zeros(400), 100))
+    assert len(set(even)) == 100
+    assert list(even) != sorted(even)
 
 
 def test_the_report_says_what_was_done():

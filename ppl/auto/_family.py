@@ -65,6 +65,11 @@ class Family(Plain):
         return type(self).__name__.lower()
 
     @property
+    def widened(self) -> Family:
+        """A family of the same parameters with heavier tails, of which importance weights are taken; here itself."""
+        return self
+
+    @property
     def guide(self) -> Guide:
         """The family as a generative function of its parameters over the latent addresses."""
         return Guide(family=self, algorithm=_Exact())

@@ -62,8 +62,37 @@ class Distributed(Family):
         return {"loc": loc, "log_scale": jnp.full(loc.shape, jnp.log(scale), loc.dtype)}
 
 
+TAILS, DEGREES = 0.25, 5.0
+"""The share of a Student t in proposals for weights, and its degrees of freedom: weights cost at most that share."""
+
+
+class Widened(Distributed):
+    """A normal family and, a quarter of the time, a Student t about it, whose tails are heavy enough for weights.
+
+    Source: Hesterberg, Weighted Average Importance Sampling and Defensive Mixture Distributions, 1995.
+    """
+
+    normal: Distributed
+
+    def start(self, key):
+        """As of the normal."""
+        return self.normal.start(key)
+
+    def distribution(self, params):
+        """The mixture."""
+        loc, lower = params["loc"], cholesky_factor(params)
+        shares = dist.Categorical(probs=jnp.array([1.0 - TAILS, TAILS], loc.dtype))
+        parts = [dist.MultivariateNormal(loc, scale_tril=lower), dist.MultivariateStudentT(DEGREES, loc, lower)]
+        return dist.MixtureGeneral(shares, parts)
+
+
 class MeanField(Distributed):
     """See `mean_field`."""
+
+    @property
+    def widened(self):
+        """With the tails of a Student t."""
+        return Widened(self.space, self.scale, self)
 
     def start(self, key):
         """Near zero and narrow, or at the normal to start from."""
@@ -76,6 +105,11 @@ class MeanField(Distributed):
 
 class FullRank(Distributed):
     """See `full_rank`."""
+
+    @property
+    def widened(self):
+        """With the tails of a Student t."""
+        return Widened(self.space, self.scale, self)
 
     def start(self, key):
         """Near zero, narrow, and uncorrelated."""

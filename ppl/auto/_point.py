@@ -70,6 +70,10 @@ def delta(target: Target) -> Delta:
 
 NEAR = 0.1
 """How near to a mode, in standard deviations, a search must end."""
+FALL, ROUNDING = 1e-6, 100.0
+"""A step by which the log density rises by less than so many nats, or units of its rounding, does not count."""
+STILL = 2
+"""So many such steps in a row end a search: one Newton step follows, and then it is asked whether it has arrived."""
 
 
 class Laplace(FullRank):
@@ -84,7 +88,9 @@ class Laplace(FullRank):
         @jax.jit  # At once, so that a trial step to where nothing is finite is a number and no error.
         def found(key):
             with lenient():
-                normals, masses = jax.vmap(self._normal)(jax.random.split(key, self.starts), jnp.arange(self.starts))
+                # In turn: side by side every start would pay for the longest line search of any.
+                starts = (jax.random.split(key, self.starts), jnp.arange(self.starts))
+                normals, masses = lax.map(lambda start: self._normal(*start), starts)
                 return at_index(normals, jnp.argmax(jnp.where(jnp.isfinite(masses), masses, -jnp.inf)))
 
         return _checked(found(key))
@@ -113,16 +119,18 @@ def _mode(log_prob, start, steps):
     value_and_grad = optax.value_and_grad_from_state(loss)
 
     def step(carry: Any) -> Any:
-        point, state, i = carry
+        point, state, i, before, still = carry
         value, grad = value_and_grad(point, state=state)
         updates, state = optimizer.update(grad, state, point, value=value, grad=grad, value_fn=loss)
-        return optax.apply_updates(point, updates), state, i + 1
+        fall = jnp.maximum(FALL, ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)).astype(value.dtype)
+        still = jnp.where(before - value > fall, 0, still + 1)
+        return optax.apply_updates(point, updates), state, i + 1, value, still
 
     def unfinished(carry):
-        size = jnp.max(jnp.abs(optax.tree.get(carry[1], "grad")))
-        return (carry[2] == 0) | ((carry[2] < steps) & (size > 1e-5))
+        return (carry[2] < steps) & (carry[4] < STILL)
 
-    point, _, _ = lax.while_loop(unfinished, step, (start, optimizer.init(start), 0))
+    never = jnp.asarray(jnp.inf, start.dtype)
+    point = lax.while_loop(unfinished, step, (start, optimizer.init(start), 0, never, 0))[0]
     hessian = jax.hessian(loss)
     polished = point - jnp.linalg.solve(hessian(point), jax.grad(loss)(point))
     better = loss(polished) <= loss(point)  # False where it is not a number, too.
@@ -154,14 +162,15 @@ def laplace(target: Target, *, starts: int = 4, steps: int = 500) -> Laplace:
     """Laplace's approximation: a normal at the mode on the unconstrained space, with the curvature there.
 
     The covariance is the inverse of minus the Hessian of log gamma(T(u)) + log |det dT(u)|. `init(key)` finds the mode,
-    by L-BFGS and one Newton step, so no fit is needed; of the modes that several starts lead to it takes the one with
-    the greatest mass under its normal. The parameters are those of `full_rank`: they can be fitted further, and every
+    by L-BFGS (until two steps in a row gain less than a millionth of a nat, or than rounding) and one Newton step, so
+    no fit is needed; of the modes that several starts lead to it takes the one with the greatest mass under its normal.
+    The parameters are those of `full_rank`: they can be fitted further, and every
     family takes them as `around`.
 
     Args:
         target: a `Target` with continuous latents.
         starts: how many points to start from, in turns uniform in (-2, 2) on the unconstrained space and drawn from the
-            program; they run side by side.
+            program.
         steps: at most this many steps of L-BFGS.
 
     Returns:

@@ -1,0 +1,196 @@
+"""What `vi` returns: a fitted family, whose draws are corrected by importance weights where those can be relied on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ..algorithms._base import at_index, log_mean_exp
+from ..auto._family import Family
+from ..core._addresses import Choices
+from ..core._arguments import count
+from ..core._generative import GenerativeFunction
+from ..posteriors._doubts import RELIABLE, corrections, fit_doubts, k_hat_or_none, weights_doubts
+from ..posteriors._fitted import WEIGHED, Fitted
+from ..posteriors._importance_sampling import WeightedDraws
+from ..posteriors._posterior import asked, key_of_summary
+from ..posteriors._summary import Summary, summarised
+from ..posteriors._visits import with_deterministics
+
+FEWEST = 1000
+"""Proposals at least, of which draws are picked: the weights of few are noise."""
+SPARE = 2.0
+"""So many even ones the proposals of a draw are worth, so that hardly any is picked twice."""
+MOST = 50
+"""Proposals of a draw at most."""
+
+
+class Judgement(NamedTuple):
+    """What weights said of a fit: their k-hat, the log evidence, and if they correct its draws, by which proposals.
+
+    `proposals` is how many there are for each draw, 0 where nothing is corrected; `by` is the family that they are of.
+    """
+
+    k_hat: float | None = None
+    log_evidence: Any = None
+    proposals: int = 0
+    by: Family | None = None
+
+
+class Variational(Fitted):
+    """What `vi` returns: a `Fitted` posterior that knows how it was made.
+
+    Where importance weights can be relied on, its draws, its density and its summary are corrected by them; the family
+    itself is then `posterior.family.posterior(posterior.params)`.
+
+    Attributes:
+        family: the family that was fitted.
+        history: the ELBO at each step, shape (steps,).
+        report: what was done, in words, and what is to be made of it.
+        log_evidence: the log of the evidence, as the weights estimate it; None where there were none.
+        corrected: whether draws are corrected by importance weights.
+    """
+
+    family: Family
+    history: Float[Array, " steps"]
+    report: str = eqx.field(static=True)
+    weights_k_hat: float | None
+    log_evidence: Any
+    proposals: int = eqx.field(static=True)
+    proposal: GenerativeFunction
+
+    def __init__(self, family: Family, params: Mapping, history: Any, report: str, judged: Judgement):
+        super().__init__(family.space.target, family.guide, (params,))
+        self.family, self.history, self.report = family, history, report
+        self.weights_k_hat, self.log_evidence, self.proposals = judged[:3]
+        self.proposal = (judged.by or family).guide
+
+    @property
+    def corrected(self) -> bool:
+        """Whether draws are corrected by importance weights."""
+        return self.proposals > 0
+
+    def latents(self, key: Key[Array, ""], n: int) -> Choices:
+        """Draws from the family, or where they are corrected proposals that are picked by weight."""
+        if not self.corrected:
+            return super().latents(key, n)
+        n, (draw, pick) = asked(self, "latents", key, n), jax.random.split(key)
+        pool = self.weighted(draw, max(FEWEST, n * self.proposals))
+        return at_index(pool.choices, picked(pick, pool.log_weights, n))
+
+    def log_density(self, latents: Choices, key: Any = None) -> Float[Array, ""]:
+        """That of the family; corrected, the density of the target over the evidence."""
+        if not self.corrected:
+            return super().log_density(latents, key)
+        return self.target.log_prob(latents, key=key) - self.log_evidence
+
+    def weighted(self, key: Key[Array, ""], n: int = WEIGHED, *, chunk_size: int | None = None) -> WeightedDraws:
+        """Draws with their importance weights: of every fit from the guide, corrected from the wider proposal.
+
+        Args:
+            key: one typed key.
+            n: the number of draws.
+            chunk_size: run at most about this many at a time; None finds out how many times the data fit 64 MiB.
+        """
+        return Fitted(self.target, self.proposal, self.args).weighted(key, n, chunk_size=chunk_size)
+
+    @property
+    def k_hat(self) -> float:
+        """The k-hat that the report speaks of."""
+        return super().k_hat if self.weights_k_hat is None else self.weights_k_hat
+
+    def summary(self, *, key: Key[Array, ""] | None = None, n: int = WEIGHED) -> Summary:
+        """As of every fit, corrected by weight; a doubt of the report stays where other draws do not raise it."""
+        if self.corrected:
+            return self._summary_by_weight(key, n)
+        found, own = Fitted(self.target, self.guide, self.args).summary(key=key, n=n), self.weights_k_hat
+        if own is None or own <= RELIABLE or any("k-hat" in doubt for doubt in found.doubts):
+            return found
+        doubt = f"k-hat was {own:.2f} of other draws, above {RELIABLE}: see `report`, and `weighted(key, n)`."
+        return dataclasses.replace(found, doubts=(doubt, *found.doubts))
+
+    def _summary_by_weight(self, key, n):
+        key, n = key_of_summary(self, key), count("Variational.summary", "n", n)
+        draw, plain, rest = jax.random.split(key, 3)
+        weighted = self.weighted(draw, n)
+        doubts = [*weights_doubts(weighted), *corrections(weighted, super().latents(plain, n)).doubts]
+        choices = with_deterministics(self.target, rest, weighted.choices, n)
+        alone = jax.tree.map(lambda x: x[None], choices)
+        return summarised(repr(self), alone, weighted.psis()[0], doubts)
+
+
+def picked(key: Key[Array, ""], log_weights: Float[Array, " m"], n: int) -> Int[Array, " n"]:
+    """Indices of n draws by weight, in random order: none twice while its share is below one in n.
+
+    The weights are cut off at the mean times the root of their number.
+
+    Source: Ionides, Truncated Importance Sampling, 2008; Carpenter, Clifford and Fearnhead, Improved Particle Filter
+    for Nonlinear Problems, 1999 (systematic resampling).
+    """
+    offset, order = jax.random.split(key)
+    many = len(log_weights)
+    cut = jnp.minimum(log_weights, log_mean_exp(log_weights) + 0.5 * math.log(many))
+    marks = (jnp.arange(n, dtype=cut.dtype) + jax.random.uniform(offset, dtype=cut.dtype)) / max(1, n)
+    index = jnp.searchsorted(jnp.cumsum(jax.nn.softmax(cut)), marks)
+    return jax.random.permutation(order, jnp.minimum(index, many - 1))
+
+
+def judged(family: Family, params: Any, key: Key[Array, ""], *, correct: bool) -> tuple[Judgement, list[str]]:
+    """What weights say of a fit, and the same in words."""
+    families, keys = _proposals(family), jax.random.split(key)
+    found = [(f, _weighted(f, params, k)) for f, k in zip(families if correct else families[:1], keys, strict=False)]
+    plain = found[0][1]
+    k_hat = k_hat_or_none(plain)
+    if k_hat == -math.inf:
+        words = [f"k-hat of {WEIGHED} draws is -inf: the family is the posterior."]
+        return Judgement(k_hat, plain.log_evidence), [*words, _evidence(plain)]
+    if not correct or k_hat is None:
+        return Judgement(k_hat, plain.log_evidence), [*_covers(k_hat), *fit_doubts(plain)]
+    by, weighted = _best(found)
+    k_hat, evidence = k_hat_or_none(weighted), weighted.log_evidence
+    if not k_hat <= RELIABLE:
+        return Judgement(k_hat, evidence), list(weights_doubts(weighted))
+    proposals = min(MOST, math.ceil(SPARE * WEIGHED / float(weighted.ess)))
+    mended = corrections(weighted, plain.choices)
+    words = [*_covers(k_hat), _corrected(weighted, proposals), *mended.words, _evidence(weighted), *mended.doubts]
+    return Judgement(k_hat, evidence, proposals, by), words
+
+
+def _proposals(family):
+    """The family, and where there is one the wider one of the same parameters."""
+    return [family] if family.widened is family else [family, family.widened]
+
+
+def _weighted(family, params, key):
+    return Fitted(family.space.target, family.guide, (params,)).weighted(key, WEIGHED)
+
+
+def _best(found):
+    """Of those whose weights can be relied on the most even, else the one with the smallest k-hat."""
+    relied = [pair for pair in found if pair[1].k_hat <= RELIABLE]
+    return max(relied, key=lambda pair: float(pair[1].ess)) if relied else min(found, key=lambda pair: pair[1].k_hat)
+
+
+def _covers(k_hat) -> list[str]:
+    if k_hat is None or not k_hat <= RELIABLE:
+        return []
+    return [f"k-hat of {WEIGHED} draws is {k_hat:.2f}: below {RELIABLE}, the fit covers the posterior."]
+
+
+def _corrected(weighted, proposals) -> str:
+    return (
+        f"Draws are corrected by importance weights, each picked from {proposals} proposals; {WEIGHED} are worth "
+        f"{float(weighted.ess):.0f} even ones. (The family alone: `correct=False`.)"
+    )
+
+
+def _evidence(weighted) -> str:
+    error = math.sqrt(max(0.0, 1.0 / float(weighted.ess) - 1.0 / len(weighted.log_weights)))
+    return f"Log evidence: {float(weighted.log_evidence):.6g} ± {error:.1g}, by the weights."
