@@ -98,13 +98,17 @@ def test_weights_correct_what_a_family_misses():
     assert summary.doubts == ()
 
 
-def test_what_weights_correct_too_little_is_doubted():
-    """Deviations of 0.6 of the right ones: where the draws do not reach no weight helps."""
+def test_proposals_are_matched_to_the_posterior_where_the_family_is_far_too_narrow():
+    """Independent normals have 0.6 of the right deviations here, and their own weights a k-hat of 0.8."""
     posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, progress=False)
     assert posterior.corrected
     assert "They correct the sd at 'w[0]', 'w[1]'" in posterior.report
+    assert "each picked from 3 proposals" in posterior.report
+    draws = posterior.sample(jax.random.key(1), 20_000)
+    np.testing.assert_allclose(np.cov(np.asarray(draws["w"]).T), COVARIANCE, atol=0.004)
+    assert float(posterior.log_evidence) == pytest.approx(EVIDENCE, abs=0.03)
     for words in (posterior.report, " ".join(posterior.summary().doubts)):
-        assert "The family is too narrow at 'w[" in words
+        assert "The family is too narrow at 'w[0]', 'w[1]'" in words
 
 
 def test_corrected_draws_are_as_many_as_asked_for_and_can_be_traced():

@@ -65,6 +65,9 @@ class Distributed(Family):
 TAILS, DEGREES = 0.25, 5.0
 """The share of a Student t in proposals for weights, and its degrees of freedom: weights cost at most that share."""
 
+MATCHED = 500
+"""Coordinates up to which a covariance is matched to some thousands of draws."""
+
 
 class Widened(Distributed):
     """A normal family and, a quarter of the time, a Student t about it, whose tails are heavy enough for weights.
@@ -86,13 +89,30 @@ class Widened(Distributed):
         return dist.MixtureGeneral(shares, parts)
 
 
-class MeanField(Distributed):
-    """See `mean_field`."""
+class Normal(Distributed):
+    """A normal, by "loc", "log_scale" and perhaps "lower"; proposals for its weights may be of any covariance."""
 
     @property
     def widened(self):
         """With the tails of a Student t."""
         return Widened(self.space, self.scale, self)
+
+    def matched(self, params, points, weights):
+        """Their mean and covariance; the latter drawn to the present one by as many points as there are coordinates."""
+        if points.shape[1] > MATCHED:
+            return None
+        mean = weights @ points
+        apart, lower = points - mean[None], cholesky_factor(params)
+        worth, size = 1.0 / jnp.sum(weights**2), points.shape[1]
+        moment = (apart * weights[:, None]).T @ apart
+        found = jnp.linalg.cholesky((worth * moment + size * lower @ lower.T) / (worth + size))
+        diagonal = jnp.diagonal(found)
+        unit = jnp.tril(found / diagonal[:, None], -1)
+        return params | {"loc": mean, "log_scale": jnp.log(diagonal), "lower": unit}
+
+
+class MeanField(Normal):
+    """See `mean_field`."""
 
     def start(self, key):
         """Near zero and narrow, or at the normal to start from."""
@@ -103,13 +123,8 @@ class MeanField(Distributed):
         return dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
 
 
-class FullRank(Distributed):
+class FullRank(Normal):
     """See `full_rank`."""
-
-    @property
-    def widened(self):
-        """With the tails of a Student t."""
-        return Widened(self.space, self.scale, self)
 
     def start(self, key):
         """Near zero, narrow, and uncorrelated."""

@@ -22,7 +22,7 @@ from ..posteriors._fitted import WEIGHED, Fitted
 from ..posteriors._importance_sampling import WeightedDraws
 from ..posteriors._posterior import asked, key_of_summary
 from ..posteriors._summary import Summary, summarised
-from ..posteriors._visits import with_deterministics
+from ..posteriors._visits import lanes, with_deterministics
 
 FEWEST = 1000
 """Proposals at least, of which draws are picked: the weights of few are noise."""
@@ -30,18 +30,33 @@ SPARE = 2.0
 """So many even ones the proposals of a draw are worth, so that hardly any is picked twice."""
 MOST = 50
 """Proposals of a draw at most."""
+ROUNDS, EVEN = 5, 0.5
+"""Proposals are matched to the moments of weighted ones so often at most, until they are worth such a share of them."""
+
+
+class Proposal(NamedTuple):
+    """A family at some parameters, and draws of it with their weights."""
+
+    family: Family
+    params: Any
+    weighted: WeightedDraws
+
+    @property
+    def ess(self) -> float:
+        """How many even draws the weighted ones are worth."""
+        return float(self.weighted.ess)
 
 
 class Judgement(NamedTuple):
     """What weights said of a fit: their k-hat, the log evidence, and if they correct its draws, by which proposals.
 
-    `proposals` is how many there are for each draw, 0 where nothing is corrected; `by` is the family that they are of.
+    `proposals` is how many there are for each draw, 0 where nothing is corrected; `by` is what they are of.
     """
 
     k_hat: float | None = None
     log_evidence: Any = None
     proposals: int = 0
-    by: Family | None = None
+    by: Proposal | None = None
 
 
 class Variational(Fitted):
@@ -65,12 +80,14 @@ class Variational(Fitted):
     log_evidence: Any
     proposals: int = eqx.field(static=True)
     proposal: GenerativeFunction
+    proposal_args: tuple
 
     def __init__(self, family: Family, params: Mapping, history: Any, report: str, judged: Judgement):
         super().__init__(family.space.target, family.guide, (params,))
         self.family, self.history, self.report = family, history, report
         self.weights_k_hat, self.log_evidence, self.proposals = judged[:3]
-        self.proposal = (judged.by or family).guide
+        by = judged.by
+        self.proposal, self.proposal_args = (by.family.guide, (by.params,)) if by else (self.guide, self.args)
 
     @property
     def corrected(self) -> bool:
@@ -99,7 +116,7 @@ class Variational(Fitted):
             n: the number of draws.
             chunk_size: run at most about this many at a time; None finds out how many times the data fit 64 MiB.
         """
-        return Fitted(self.target, self.proposal, self.args).weighted(key, n, chunk_size=chunk_size)
+        return Fitted(self.target, self.proposal, self.proposal_args).weighted(key, n, chunk_size=chunk_size)
 
     @property
     def k_hat(self) -> float:
@@ -144,38 +161,54 @@ def picked(key: Key[Array, ""], log_weights: Float[Array, " m"], n: int) -> Int[
 
 def judged(family: Family, params: Any, key: Key[Array, ""], *, correct: bool) -> tuple[Judgement, list[str]]:
     """What weights say of a fit, and the same in words."""
-    families, keys = _proposals(family), jax.random.split(key)
-    found = [(f, _weighted(f, params, k)) for f, k in zip(families if correct else families[:1], keys, strict=False)]
-    plain = found[0][1]
-    k_hat = k_hat_or_none(plain)
+    plain = _proposal(family, params, key)
+    k_hat, evidence = k_hat_or_none(plain.weighted), plain.weighted.log_evidence
     if k_hat == -math.inf:
-        words = [f"k-hat of {WEIGHED} draws is -inf: the family is the posterior."]
-        return Judgement(k_hat, plain.log_evidence), [*words, _evidence(plain)]
+        words = [f"k-hat of {WEIGHED} draws is -inf: the family is the posterior.", _evidence(plain)]
+        return Judgement(k_hat, evidence), words
     if not correct or k_hat is None:
-        return Judgement(k_hat, plain.log_evidence), [*_covers(k_hat), *fit_doubts(plain)]
-    by, weighted = _best(found)
-    k_hat, evidence = k_hat_or_none(weighted), weighted.log_evidence
+        return Judgement(k_hat, evidence), [*_covers(k_hat), *fit_doubts(plain.weighted)]
+    by = _best(_proposals(plain, jax.random.fold_in(key, 1)))
+    k_hat, evidence = by.weighted.k_hat, by.weighted.log_evidence
     if not k_hat <= RELIABLE:
-        return Judgement(k_hat, evidence), list(weights_doubts(weighted))
-    proposals = min(MOST, math.ceil(SPARE * WEIGHED / float(weighted.ess)))
-    mended = corrections(weighted, plain.choices)
-    words = [*_covers(k_hat), _corrected(weighted, proposals), *mended.words, _evidence(weighted), *mended.doubts]
-    return Judgement(k_hat, evidence, proposals, by), words
+        return Judgement(k_hat, evidence), list(weights_doubts(by.weighted))
+    many = min(MOST, math.ceil(SPARE * WEIGHED / by.ess))
+    mended = corrections(by.weighted, plain.weighted.choices)
+    words = [*_covers(k_hat), _corrected(by, many), *mended.words, _evidence(by), *mended.doubts]
+    return Judgement(k_hat, evidence, many, by), words
 
 
-def _proposals(family):
-    """The family, and where there is one the wider one of the same parameters."""
-    return [family] if family.widened is family else [family, family.widened]
+def _proposal(family, params, key) -> Proposal:
+    weighted = Fitted(family.space.target, family.guide, (params,)).weighted(key, WEIGHED)
+    return Proposal(family, params, weighted)
 
 
-def _weighted(family, params, key):
-    return Fitted(family.space.target, family.guide, (params,)).weighted(key, WEIGHED)
+def _proposals(plain, key) -> list[Proposal]:
+    """The family; the one with wider tails; and while weights are uneven, that with the moments of weighted draws."""
+    family, wider = plain.family, plain.family.widened
+    found = [plain]
+    if wider is not family:
+        found.append(_proposal(wider, plain.params, key))
+    for i in range(ROUNDS):
+        if _best(found).ess > EVEN * WEIGHED:
+            break
+        params = _matched(family, found[-1])
+        if params is None or not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(params)):
+            break
+        found.append(_proposal(wider, params, jax.random.fold_in(key, i)))
+    return found
 
 
-def _best(found):
+def _matched(family, by: Proposal):
+    """Parameters of a family with the moments of weighted draws."""
+    points = lanes(lambda choices: family.space.ravel(family.space.backward(choices)[0]), by.weighted.choices)
+    return family.matched(by.params, points, jax.nn.softmax(by.weighted.psis()[0]))
+
+
+def _best(found: list[Proposal]) -> Proposal:
     """Of those whose weights can be relied on the most even, else the one with the smallest k-hat."""
-    relied = [pair for pair in found if pair[1].k_hat <= RELIABLE]
-    return max(relied, key=lambda pair: float(pair[1].ess)) if relied else min(found, key=lambda pair: pair[1].k_hat)
+    relied = [each for each in found if each.weighted.k_hat <= RELIABLE]
+    return max(relied, key=lambda each: each.ess) if relied else min(found, key=lambda each: each.weighted.k_hat)
 
 
 def _covers(k_hat) -> list[str]:
@@ -184,13 +217,13 @@ def _covers(k_hat) -> list[str]:
     return [f"k-hat of {WEIGHED} draws is {k_hat:.2f}: below {RELIABLE}, the fit covers the posterior."]
 
 
-def _corrected(weighted, proposals) -> str:
+def _corrected(by, proposals) -> str:
     return (
         f"Draws are corrected by importance weights, each picked from {proposals} proposals; {WEIGHED} are worth "
-        f"{float(weighted.ess):.0f} even ones. (The family alone: `correct=False`.)"
+        f"{by.ess:.0f} even ones. (The family alone: `correct=False`.)"
     )
 
 
-def _evidence(weighted) -> str:
-    error = math.sqrt(max(0.0, 1.0 / float(weighted.ess) - 1.0 / len(weighted.log_weights)))
-    return f"Log evidence: {float(weighted.log_evidence):.6g} ± {error:.1g}, by the weights."
+def _evidence(by) -> str:
+    error = math.sqrt(max(0.0, 1.0 / by.ess - 1.0 / len(by.weighted.log_weights)))
+    return f"Log evidence: {float(by.weighted.log_evidence):.6g} ± {error:.1g}, by the weights."
