@@ -12,6 +12,7 @@ from scipy import stats
 import tracegrad as tg
 from tracegrad import dist
 from tracegrad.auto._normal import Distributed
+from tracegrad.auto._starts import starting_point
 from tracegrad.recipes._settling import PATIENCE, WINDOW, at_rest, descent_of, rule_of, settling_adam
 from tracegrad.recipes._variational import picked
 
@@ -257,6 +258,63 @@ def test_misuse_says_what_to_write():
         tg.vi(TARGET, key=KEY, steps=0)
     with pytest.raises(tg.FitError, match="vi: learning_rate must be a positive number"):
         tg.vi(TARGET, key=KEY, learning_rate=0.0)
+
+
+# ---- initial values -------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def two_modes():
+    """Two normals apart, for `a`, of which the one at -3 has a little more mass; a scale that nothing tells."""
+    tg.sample("s", dist.LogNormal(0.0, 1.0))
+    a = tg.sample("a", dist.Normal(0.0, 3.0).expand([2]))
+    logits = jnp.stack([dist.Normal(-3.0, 0.3).log_prob(a) + 0.2, dist.Normal(3.0, 0.3).log_prob(a)])
+    tg.factor("modes", jnp.sum(jax.nn.logsumexp(logits, axis=0)))
+
+
+MODES = tg.Target(two_modes)
+
+
+@pytest.mark.parametrize(("initial", "mode"), [({"a": 3.0}, (3.0, 3.0)), ({"a": jnp.array([3.0, -3.0])}, (3.0, -3.0))])
+def test_a_search_starts_where_it_is_told(initial, mode):
+    """A search climbs the hill it starts on. One number stands for all entries."""
+    found = tg.vi(MODES, "laplace", key=KEY, initial=initial, correct=False, progress=False)
+    np.testing.assert_allclose(found.latents(KEY, 500)["a"].mean(0), mode, atol=0.1)
+
+
+def test_chains_start_where_they_are_told_by_name_or_rule():
+    tiny = {"draws": 1, "warmup": 1, "chains": 2, "progress": False, "target_acceptance": 0.99}
+    near = tg.hmc(MODES, key=KEY, initial={"a": jnp.array([3.0, -3.0])}, steps=1, **tiny).choices["a"]
+    np.testing.assert_allclose(near[:, 0], [[3.0, -3.0]] * 2, atol=1.0)
+    space = tg.to_unconstrained(MODES)
+    drawn = jnp.stack([starting_point(space, k, "prior") for k in jax.random.split(KEY, 200)])
+    assert float(drawn[:, 0].std()) == pytest.approx(3.0, rel=0.15)  # a's prior deviation; uniform would be 1.2
+    spread = jnp.stack([starting_point(space, k, "uniform") for k in jax.random.split(KEY, 50)])
+    assert float(jnp.abs(spread).max()) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("initial", "error", "words"),
+    [
+        ({"mu": 1.0}, tg.AddressError, r"initial for two_modes: there is no sample at 'mu'.*'a', 's'"),
+        ({"s": -1.0}, tg.ChoiceError, r"The choice at 's' \(a LogNormal\) is outside the support"),
+        ({"a": jnp.zeros(3)}, tg.ChoiceError, r"initial at 'a' has the shape \(3,\), and the latent \(2,\)"),
+        ({"a": jnp.nan}, tg.ChoiceError, r"initial is not finite at 'a'"),
+        ("mode", tg.ChoiceError, "initial is 'uniform' or 'prior', and got 'mode'"),
+        (3.0, tg.AddressError, "initial"),
+    ],
+)
+def test_initial_values_that_cannot_be_are_refused_by_name(initial, error, words):
+    for run in (tg.vi, tg.nuts):
+        with pytest.raises(error, match=f"(?s){words}"):
+            run(MODES, key=KEY, initial=initial, progress=False)
+
+
+def test_what_starts_by_itself_takes_no_initial_values():
+    with pytest.raises(tg.ChoiceError, match="vi: a family that is made already starts from its own"):
+        tg.vi(TARGET, tg.auto.mean_field(TARGET), key=KEY, initial={"w": 0.0}, progress=False)
+    with pytest.raises(tg.ChoiceError, match="nuts: give `init`, .* and not both"):
+        tg.nuts(MODES, key=KEY, init={"a": jnp.zeros((4, 2)), "s": jnp.ones(4)}, initial="prior", progress=False)
 
 
 # ---- the stopping rule ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ..core._target import Target
 from ..transforms._internal import lenient
 from ._family import Family
 from ._normal import FullRank
+from ._starts import Initial, checked_initial, starting_point
 from ._unconstrained import cholesky_factor, starting_points, to_unconstrained
 
 
@@ -81,6 +82,7 @@ class Laplace(FullRank):
 
     steps: int = eqx.field(static=True)
     starts: int = eqx.field(static=True)
+    initial: Any = None
 
     def start(self, key):
         """The mode and the curvature there: nothing is left to fit."""
@@ -89,7 +91,8 @@ class Laplace(FullRank):
         def found(key):
             with lenient():
                 # In turn: side by side every start would pay for the longest line search of any.
-                starts = (jax.random.split(key, self.starts), jnp.arange(self.starts))
+                many = self.starts if self.initial is None else 1
+                starts = (jax.random.split(key, many), jnp.arange(many))
                 normals, masses = lax.map(lambda start: self._normal(*start), starts)
                 return at_index(normals, jnp.argmax(jnp.where(jnp.isfinite(masses), masses, -jnp.inf)))
 
@@ -97,16 +100,20 @@ class Laplace(FullRank):
 
     def _normal(self, key, i):
         """The normal at the mode that one start leads to, and the log of the mass under it, up to a constant."""
-        uniform, prior = jax.random.split(key)
-        drawn = self.space.unconstrain(self.space.target.draw(prior)[0])
-        drawn = jnp.where(jnp.isfinite(self.space.log_prob(drawn)), drawn, jnp.zeros_like(drawn))
-        start = jnp.where(i % 2 == 0, starting_points(self.space, uniform), drawn)
+        start = self._begin(key, i) if self.initial is None else starting_point(self.space, key, self.initial)
         params = _curved(*_mode(self.space.log_prob, start, self.steps))
         log_prob, slope = jax.value_and_grad(self.space.log_prob)(params["loc"])
         # Newton's decrement: how far away, in standard deviations, the mode is that the slope still points to.
         there = jnp.sum((slope @ cholesky_factor(params)) ** 2) < NEAR**2
         params["log_scale"] = jnp.where(there, params["log_scale"], jnp.nan)
         return params, log_prob + jnp.sum(params["log_scale"])
+
+    def _begin(self, key, i):
+        """In turns a uniform point, and one drawn from the program."""
+        uniform, prior = jax.random.split(key)
+        drawn = self.space.unconstrain(self.space.target.draw(prior)[0])
+        drawn = jnp.where(jnp.isfinite(self.space.log_prob(drawn)), drawn, jnp.zeros_like(drawn))
+        return jnp.where(i % 2 == 0, starting_points(self.space, uniform), drawn)
 
 
 def _mode(log_prob, start, steps):
@@ -158,7 +165,7 @@ def _checked(params):
     return params
 
 
-def laplace(target: Target, *, starts: int = 4, steps: int = 500) -> Laplace:
+def laplace(target: Target, *, starts: int = 4, steps: int = 500, initial: Initial = None) -> Laplace:
     """Laplace's approximation: a normal at the mode on the unconstrained space, with the curvature there.
 
     The covariance is the inverse of minus the Hessian of log gamma(T(u)) + log |det dT(u)|. `init(key)` finds the mode,
@@ -172,11 +179,14 @@ def laplace(target: Target, *, starts: int = 4, steps: int = 500) -> Laplace:
         starts: how many points to start from, in turns uniform in (-2, 2) on the unconstrained space and drawn from the
             program.
         steps: at most this many steps of L-BFGS.
+        initial: where to start from instead, once: values by address, {"mu": 1.0}, the rest uniform; or "uniform" or
+            "prior".
 
     Returns:
         A family, of the parameters {"loc": (d,), "log_scale": (d,), "lower": (d, d)}.
 
     Raises:
+        AddressError, ChoiceError: `initial` names no latent, or a value that it cannot have.
         DensityError: as for `to_unconstrained`.
         FitError: from `init`, where the Hessian at the point found is not negative definite.
 
@@ -190,4 +200,6 @@ def laplace(target: Target, *, starts: int = 4, steps: int = 500) -> Laplace:
         >>> bool(abs(params["loc"][0] - 1.0) < 1e-3), bool(abs(params["log_scale"][0] + 0.3466) < 1e-3)
         (True, True)
     """
-    return Laplace(to_unconstrained(target), None, count("laplace", "steps", steps), count("laplace", "starts", starts))
+    steps, starts = count("laplace", "steps", steps), count("laplace", "starts", starts)
+    space = to_unconstrained(target)
+    return Laplace(space, None, steps, starts, checked_initial("laplace", space, initial))

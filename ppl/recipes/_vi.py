@@ -14,11 +14,12 @@ from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Key
 
-from .._errors import DensityError, FitError
+from .._errors import ChoiceError, DensityError, FitError
 from ..auto import flow, full_rank, laplace, low_rank, mean_field
 from ..auto._family import Family
 from ..auto._flow import Flow
-from ..auto._unconstrained import cholesky_factor, describe
+from ..auto._starts import Initial, checked_initial, starting_point
+from ..auto._unconstrained import cholesky_factor, describe, to_unconstrained
 from ..core._arguments import count
 from ..core._generative import Around
 from ..core._target import Target, checked_target
@@ -84,6 +85,7 @@ class _Training(NamedTuple):
     draws: int
     rate: float
     progress: bool
+    initial: Initial = None
 
 
 def _bound_of(target: Target, family: Family, params: Mapping) -> tuple[Callable, str]:
@@ -157,7 +159,7 @@ def _normal_of(target: Target, how: _Training) -> tuple[Any, str]:
     why = f"there are more than {LARGEST} coordinates"
     if describe(target).size <= LARGEST:
         try:
-            found = laplace(target).init(how.key)
+            found = laplace(target, initial=how.initial).init(how.key)
         except FitError:
             why = "there is no mode"
         except DensityError:
@@ -165,7 +167,10 @@ def _normal_of(target: Target, how: _Training) -> tuple[Any, str]:
         else:
             return _or_standard(found), "Laplace's approximation, at the mode"
     family = mean_field(target)
-    params = _trained(target, family, family.init(how.key), how)[0]
+    start = family.init(how.key)
+    if how.initial is not None:
+        start = start | {"loc": starting_point(to_unconstrained(target), how.key, how.initial)}
+    params = _trained(target, family, start, how)[0]
     return params, f"a fit of independent normals ({why})"
 
 
@@ -185,9 +190,11 @@ def _recipe(family: Any) -> Recipe:
 def _made(target: Target, family: Any, recipe: Recipe, how: _Training) -> tuple[Family, str]:
     """The family, and what it starts from."""
     if isinstance(family, Family):
+        if how.initial is not None:
+            raise ChoiceError("vi: a family that is made already starts from its own; give its name, or no `initial`.")
         return family, "Start: the family's own."
     if family == "laplace":
-        return laplace(target), "Laplace's approximation: nothing is left to fit."
+        return laplace(target, initial=how.initial), "Laplace's approximation: nothing is left to fit."
     if describe(target).size == 0:
         return mean_field(target), "There is no continuous latent: the family is of independent categoricals."
     normal, found = _normal_of(target, how._replace(rate=RECIPES["mean_field"].rate, draws=RECIPES["mean_field"].draws))
@@ -215,6 +222,7 @@ def vi(
     steps: int = 2000,
     draws: int | None = None,
     learning_rate: float | None = None,
+    initial: Initial = None,
     correct: bool = True,
     progress: bool = True,
 ) -> Variational:
@@ -236,6 +244,8 @@ def vi(
         steps: the largest number of steps.
         draws: draws of the ELBO at each step; None is 16, for a flow 32.
         learning_rate: None is 0.02, for a flow 0.005.
+        initial: where the search for a mode starts: values by address, {"mu": 1.0}, the rest uniform in (-2, 2) on the
+            unconstrained space; "prior", a draw of the program, or "uniform"; None tries four starts, two of each.
         correct: whether draws are corrected by importance weights, where those can be relied on: each draw is then
             picked by weight from a few proposals, three quarters of them of the family and, for a normal one, a quarter
             of a Student t about it, which costs as many evaluations of the program. False keeps to the family.
@@ -247,6 +257,7 @@ def vi(
         `jit` or `vmap` all steps are run, and there is no k-hat, no correction and no report.
 
     Raises:
+        AddressError, ChoiceError: `initial` names no latent, or a value that it cannot have.
         DensityError: as for the family: a latent that has neither unconstrained coordinates nor finite support.
         FitError: the ELBO or its gradient is no longer finite.
 
@@ -272,7 +283,9 @@ def vi(
     recipe = _recipe(family)
     rate = recipe.rate if learning_rate is None else float(positive("vi", "learning_rate", learning_rate, FitError))
     begin, start, train, judge = jax.random.split(key, 4)
-    how = _Training(train, steps, recipe.draws if draws is None else count("vi", "draws", draws), rate, progress)
+    initial = None if initial is None else checked_initial("vi", to_unconstrained(target), initial)
+    draws = recipe.draws if draws is None else count("vi", "draws", draws)
+    how = _Training(train, steps, draws, rate, progress, initial)
     made, began = _made(target, family, recipe, how._replace(key=begin))
     params, history = made.init(start), jnp.zeros(0)
     said = [f"vi: {made!r}.", began]
