@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ._summary import named, scalars
+from ._summary import NAMED, named, scalars
 
 RELIABLE = 0.7
 """The k-hat from which on weights cannot be relied on (Vehtari et al., Pareto Smoothed Importance Sampling, 2024)."""
@@ -35,8 +35,17 @@ def weights_doubts(weighted: Any) -> Iterator[str]:
         yield (
             f"k-hat is {k_hat:.2f}, above {RELIABLE}: the draws miss a part of the posterior, so that these numbers "
             "may be far off, and weights do not mend them. Take a richer family (`auto.flow`), non-centre hierarchies "
-            "(`model.with_coordinates({'effects': noncentred()})`), or run `nuts`."
+            f"(`model.with_coordinates({{'effects': noncentred()}})`), or run `nuts`.{_by_address(weighted)}"
         )
+
+
+def _by_address(weighted: Any) -> str:
+    """Where it is worst, where there are several addresses."""
+    worst = sorted(weighted.k_hats.items(), key=lambda pair: -pair[1])
+    if len(worst) < 2:
+        return ""
+    listed = ", ".join(f"{k_hat:.2f} at {address!r}" for address, k_hat in worst[:NAMED])
+    return f" Of what each address explains of the weights it is {listed}."
 
 
 def fit_doubts(weighted: Any) -> Iterator[str]:
@@ -75,6 +84,10 @@ def k_hat_or_none(weighted: Any) -> float | None:
         return None
 
 
+ROUGH = 0.1
+"""Weights that are worth a smaller share of even ones may hang on a few draws that happened to be there."""
+
+
 class Corrections(NamedTuple):
     """What weights correct of a family, in words, and what of it they may correct too little."""
 
@@ -93,6 +106,12 @@ def corrections(weighted: Any, plain: Mapping) -> Corrections:
         least, most = min(rescaled.values()), max(rescaled.values())
         words.append(f"They correct the sd at {named(rescaled)}: the family's is {least:.2f} to {most:.2f} of it.")
     narrow = {name: ratio for name, ratio in rescaled.items() if ratio < MENDED}
+    even, n = float(weighted.ess), len(weighted.log_weights)
+    if even < ROUGH * n:
+        doubts.append(
+            f"The weights are worth {even:.0f} even ones of {n}, so few that the corrections are rough: take a richer "
+            "family or other coordinates, or run `nuts`."
+        )
     if narrow:
         doubts.append(
             f"The family is too narrow at {named(narrow)}: its sd is at least {min(narrow.values()):.2f} times the "
