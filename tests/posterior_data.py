@@ -2,7 +2,7 @@
 
 Sources: posteriordb (Magnusson et al., 2024; BSD-3, commit 28f8d3d), its data, and its moments for kilpisjarvi, lynx
 and hare, elimination and the Gaussian process, from 10,000 draws of NUTS; moments by quadrature, exact to the digits
-given, for the generalised linear models and the eight schools; closed form for the funnel; of the state-space models
+given, for the generalised linear models, the eight schools and the random walk; closed form for the funnel; of the state-space models
 inference-gym (Sountsov et al., 2020; Apache-2.0, 0.0.5), its data, and its moments from long runs of Stan.
 """
 
@@ -170,4 +170,35 @@ REFERENCE = {
         "mean": numbers("0 0 0 0 0 0 0 0 0 0"),
         "sd": numbers("3 9.487736 9.487736 9.487736 9.487736 9.487736 9.487736 9.487736 9.487736 9.487736"),
     },
+    "inference_gym/BrownianMotionUnknownScalesMissingMiddleObservations": {
+        "mean": numbers(
+            """
+            0.1155229 0.09306007 0.05659892 -0.03433223 -0.05066723 -0.1821943 -0.1894454 -0.263758
+            -0.2636258 -0.3239233 -0.229187 -0.2823712 -0.3355554 -0.3887396 -0.4419238 -0.495108
+            -0.5482922 -0.6014764 -0.6546606 -0.7078448 -0.761029 -0.8142132 -0.8092679 -0.7819256
+            -0.8217045 -0.7776043 -0.7413425 -0.7645501 -0.6396002 -0.667389 -0.6441135 0.1126704
+            """
+        ),
+        "sd": numbers(
+            """
+            0.04029482 0.08394268 0.07904382 0.0733185 0.07802717 0.0791295 0.07349498 0.07655016
+            0.07396663 0.08327995 0.09774803 0.1461833 0.1754975 0.1945357 0.2061645 0.2116091
+            0.2113479 0.2053591 0.1931107 0.1732803 0.142742 0.09132059 0.0785926 0.07501262
+            0.07885983 0.073515 0.07369595 0.08119416 0.08424273 0.07678001 0.08768216 0.03751932
+            """
+        ),
+    },
+    "inference_gym/EightSchools": {
+        "mean": numbers(
+            """
+            5.759753 2.453265 14.76493 7.155957 2.588968 6.55676 1.818962 3.397318 12.79183 7.949139
+            """
+        ),
+        "sd": numbers(
+            """
+            5.465406 0.5146605 10.79646 7.813844 10.47328 8.31442 7.457755 8.454005 8.163398 10.9138
+            """
+        ),
+    },
+    "inference_gym/Banana": {"mean": numbers("0 0"), "sd": numbers("10 4.358899")},
 }

@@ -125,11 +125,13 @@ def cox_quantities(z):
 
 STATES = {
     "inference_gym/BrownianMotionUnknownScalesMissingMiddleObservations": Posterior(
-        "brownian_motion", brownian_motion, brownian_quantities
+        "brownian_motion", brownian_motion, brownian_quantities, {"innovations": tg.noncentred()}
     ),
     "inference_gym/VectorizedStochasticVolatilityLogSP500Small": Posterior(
-        "sp500_small", stochastic_volatility, volatility_quantities
+        "sp500_small", stochastic_volatility, volatility_quantities, {"innovations": tg.noncentred()}
     ),
-    "inference_gym/ConvectionLorenzBridgeUnknownScales": Posterior("lorenz_bridge", lorenz_bridge, lorenz_quantities),
+    "inference_gym/ConvectionLorenzBridgeUnknownScales": Posterior(
+        "lorenz_bridge", lorenz_bridge, lorenz_quantities, {"path/state": tg.noncentred()}
+    ),
     "inference_gym/SyntheticLogGaussianCoxProcess": Posterior("cox_process", cox_process, cox_quantities),
 }

@@ -299,7 +299,7 @@ def test_chains_start_where_they_are_told_by_name_or_rule():
         ({"mu": 1.0}, tg.AddressError, r"initial for two_modes: there is no sample at 'mu'.*'a', 's'"),
         ({"s": -1.0}, tg.ChoiceError, r"The choice at 's' \(a LogNormal\) is outside the support"),
         ({"a": jnp.zeros(3)}, tg.ChoiceError, r"initial at 'a' has the shape \(3,\), and the latent \(2,\)"),
-        ({"a": jnp.nan}, tg.ChoiceError, r"initial is not finite at 'a'"),
+        ({"a": jnp.nan}, tg.ChoiceError, r"initial at 'a' must be .*nan"),
         ("mode", tg.ChoiceError, "initial is 'uniform' or 'prior', and got 'mode'"),
         (3.0, tg.AddressError, "initial"),
     ],

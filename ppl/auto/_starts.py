@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError, ChoiceError
 from ..core._addresses import Choices, as_arrays, check_known, lookup, nest, paths, show
 from ..core._arguments import mapping
-from ..transforms._internal import one_of
+from ..transforms._internal import finite_real, one_of
 from ._unconstrained import Unconstrained, starting_points
 
 RULES = ("uniform", "prior")
@@ -39,8 +38,7 @@ def checked_initial(what: str, space: Unconstrained, initial: Any) -> Initial:
 
 def _shaped(what, path, value, like):
     """A value in the shape and type of a latent; one number stands for all entries."""
-    if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)).all():
-        raise ChoiceError(f"{what}: initial is not finite at {show(path)}: {value!r}.")
+    finite_real(what, f"initial at {show(path)}", value, ChoiceError, scalar=False)
     if jnp.ndim(value) and jnp.shape(value) != like.shape:
         raise ChoiceError(
             f"{what}: initial at {show(path)} has the shape {jnp.shape(value)}, and the latent {like.shape}. Give that "
