@@ -68,6 +68,7 @@ CALLS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CALLS)
 def test_a_tuple_of_a_class_of_its_own_is_one_argument(name):
     """As it is where it stands in a tuple of one, and inside a transformation, which keeps its class."""

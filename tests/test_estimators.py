@@ -73,6 +73,7 @@ def test_every_exported_estimator_is_in_the_table():
     assert exported_estimators() == set(TABLE)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("family", "estimator"), ROWS)
 def test_gradient_in_line_and_in_a_plate_in_a_branch_in_a_loop(family, estimator):
     assert check(family, estimator) < 0.02
@@ -107,6 +108,7 @@ def cost(b):
     return (b @ jnp.arange(1.0, 1.0 + b.size) - 1.3) ** 2 + 0.4 * b[0] * b[-1]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", [*FORKS, "enum"])
 @pytest.mark.parametrize("event", [True, False])
 def test_elements_of_one_site_exactly(how, event):
@@ -153,6 +155,7 @@ def test_a_larger_set_has_less_variance():
     assert variances(categories(tg.unordered_set(4)), w, 200) < 1e-10
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("p", [[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_values_without_probability_leave_a_set_finite(k, p):
@@ -407,6 +410,7 @@ def test_vectors_of_several_trials_have_a_weak_derivative_and_no_list():
 # ---- second derivatives: right, or refused --------------------------------------------------------------------------
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", FORKS)
 def test_forks_refuse_second_derivatives(how):
     f = tg.expectation(lambda k, p: cost(sample(k, dist.Bernoulli(p), estimator=getattr(tg, how)()).astype(float)))

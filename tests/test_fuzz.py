@@ -225,6 +225,7 @@ def test_every_parameter_has_a_kind(name):
     assert described - taken == set() or variadic
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_a_valid_call_is_finite(name):
     assert finite(valid(name))

@@ -80,6 +80,7 @@ def test_draws_are_those_of_the_exact_posterior(kind):
     assert abs(draws["z"].std() / SD - 1.0) < 4.0 * error / np.sqrt(2.0)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_prob_is_in_nats_and_normalised_where_it_is_said_to_be(kind):
     posterior = posterior_of(kind)
@@ -306,6 +307,7 @@ def test_a_long_summary_is_cut():
 GROUPS = {"posterior_predictive", "prior", "prior_predictive", "observed_data", "log_likelihood", "sample_stats"}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("kind", KINDS)
 def test_arviz_gets_all_groups_of_every_kind(kind):
     data = tg.to_arviz(posterior_of(kind), key=KEY, n=200)

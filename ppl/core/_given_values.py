@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from .._errors import ChoiceError
@@ -106,13 +107,24 @@ def _check_support(site, distribution, value):
     if isinstance(value, jax.core.Tracer):
         return
     with jax.ensure_compile_time_eval(), lenient():
-        array = jnp.asarray(as_array(value))
-        found = jnp.all(inside(distribution, array))
+        array = _near(distribution, as_array(value))
+        found = inside(distribution, array).all()
     if not isinstance(found, jax.core.Tracer) and not bool(found):
         raise ChoiceError(
             f"{site} is outside the support: expected {distribution.support}, got {array}. Give a value inside it, or "
             "build the distribution with validate_args=False to have none checked."
         )
+
+
+SMALL = 1 << 16
+"""So many numbers are looked at by numpy: to compile a comparison takes longer than to make it."""
+
+
+def _near(distribution, value):
+    """A value as numpy has it, where it is small, here, and the bounds are known too; else as an array of JAX."""
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(distribution))
+    away = isinstance(value, jax.Array) and not value.is_fully_addressable
+    return jnp.asarray(value) if traced or away or np.size(value) > SMALL else np.asarray(jnp.asarray(value))
 
 
 def _checked(site, distribution, array, live):
