@@ -73,7 +73,7 @@ def test_vi_recovers_posteriors_with_its_defaults(name):
     ],
 )
 def test_vi_says_where_it_does_not_recover_a_posterior(name):
-    """A Michaelis constant whose deviation is thrice its mean; two scales of which each may explain all of the noise."""
+    """A Michaelis constant whose deviation is thrice its mean; two scales, each of which may explain all the noise."""
     fit, z, ratio, _ = recovered(name)
     assert z.max() > 0.1 or ratio.min() < 0.9 or ratio.max() > 1.1
     assert any("run `nuts`" in doubt for doubt in fit.summary().doubts)
@@ -88,8 +88,8 @@ def test_leave_one_out_is_that_of_chains(name):
     fit = tg.vi(target, key=jax.random.key(0), progress=False)
     run = tg.nuts(target, key=jax.random.key(1), draws=1000, warmup=500, progress=False)
     one, two = (az.loo(tg.to_arviz(x, key=jax.random.key(2), n=4000)) for x in (fit, run))
-    assert abs(one["elpd_loo"] - two["elpd_loo"]) < 0.2 * two["se"]
-    assert abs(one["se"] - two["se"]) < 0.1 * two["se"]
+    assert abs(one.elpd_loo - two.elpd_loo) < 0.2 * two.se
+    assert abs(one.se - two.se) < 0.1 * two.se
 
 
 RECOVERED = [
