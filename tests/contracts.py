@@ -263,6 +263,7 @@ def start(of, make):
 def sampler(make, **more):
     return contract(
         lambda **arguments: make(**arguments).choices,
+        "initial",  # beside `init` it is refused
         target=target(POSTERIOR),
         key=key(),
         draws=count(2),
@@ -497,6 +498,8 @@ CONTRACTS = {
         steps=count(1),
         draws=maybe_count(1),
         learning_rate=Given("positive", 0.1, optional=True),
+        initial=Given("initial", {"z": 0.5}, optional=True),
+        correct=flag(False),
         progress=flag(False),
     ),
     "evaluate": contract(
@@ -597,6 +600,7 @@ CONTRACTS = {
         target=target(POSTERIOR),
         starts=count(1),
         steps=count(2),
+        initial=Given("initial", {"z": 0.5}, optional=True),
     ),
     "auto.Family.init": contract(FAMILY.init, key=key()),
     # ---- objectives ----

@@ -320,3 +320,11 @@ def _asynchronous(f):
         return f(*args)
 
     return g
+
+
+KINDS["initial"] = KINDS["choices"]._replace(
+    bad={k: v for k, v in KINDS["choices"].bad.items() if k != "array"}
+    | always(a_rule="mode")
+    | {"one entry too many": lambda c: _first(c, lambda x: jnp.ones(7))},
+    nouns=("initial", "choice", "dict"),
+)
