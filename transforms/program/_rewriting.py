@@ -54,4 +54,4 @@ def plain(site: Site, operands: list, lanes: Any) -> list:
     """A draw that is noise: without its estimator, whose arrays go, and its label."""
     n = 1 + site.distribution.count
     lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
-    return rebind(operands[:n], site._replace(label=(), estimator=None), lanes)
+    return rebind(operands[:n], site._replace(label=(), estimator=None, early=0), lanes)
