@@ -14,10 +14,10 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from .._jax import DropVar, Literal, evaluate, is_key_aval, segment, trace, without_lanes
+from .._jax import DropVar, Literal, is_key_aval, segment, trace, without_lanes
 from .._pytree import size
-from ._halves import Kind, early_noise, halves
-from ._plan import Assign, Const, Plan, Segment, plan_of, read
+from ._halves import EARLY_NOISE, Kind, early_noise, halves
+from ._plan import Assign, Const, Plan, Segment, Step, plan_of, read
 from ._site import again, rebind
 
 BATCHED_OTHERWISE = {"rbg", "unsafe_rbg"}
@@ -31,145 +31,155 @@ def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
     """`loop.scan(step, init, xs)`; what can be drawn before it is."""
     if loop.length < 2:
         return loop.scan(step, init, xs)
+    tree: Any
     leaves, tree = jax.tree.flatten(xs)
     one = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in leaves]
     traced = trace(lambda init, *x: step(init, tree.unflatten(x)), init, *one)
     plan = plan_of(traced.jaxpr, nested=True)
-    operands = dict(zip(plan.inputs[: len(traced.consts)], traced.consts, strict=True))
-    steps = plan.inputs[len(plan.inputs) - len(leaves) :]
-    carry = plan.inputs[len(traced.consts) : len(plan.inputs) - len(leaves)]
-    early = _Early(plan, {v for v in (*operands, *steps) if _is_known(v.aval)}, loop.length)
-    if not early.draws:
+    n, m = len(traced.consts), len(plan.inputs) - len(leaves)
+    shared, carry, steps = plan.inputs[:n], plan.inputs[n:m], plan.inputs[m:]
+    halved = _Halved(traced.jaxpr, plan, {v for v in (*shared, *steps) if _is_known(v.aval)}, loop.length)
+    if not halved.given:
         return loop.scan(step, init, xs)
+    operands = dict(zip(shared, traced.consts, strict=True))
 
-    def draw(*x):
-        return early.run({**operands, **dict(zip(steps, x, strict=True))})
+    def early(*x):
+        return halved.early(operands | dict(zip(steps, x, strict=True)))
 
     def late(state, x):
         x, noise = x
-        env = {**operands, **dict(zip(carry, jax.tree.leaves(state), strict=True)), **dict(zip(steps, x, strict=True))}
-        outs = _run(traced.jaxpr, plan, env, dict(zip(early.draws, noise, strict=True)))
-        return jax.tree.unflatten(jax.tree.structure(traced.out), outs)
+        values = zip((*carry, *steps), (*jax.tree.leaves(state), *x), strict=True)
+        return jax.tree.unflatten(jax.tree.structure(traced.out), halved.late(operands | dict(values), noise))
 
-    return loop.scan(late, init, (leaves, jax.vmap(draw)(*leaves)))
+    return loop.scan(late, init, (leaves, jax.vmap(early)(*leaves)))
 
 
 def _is_known(aval):
     """Whether an operand of a loop may say what is drawn: a key, or a number of a step."""
-    return (is_key_aval(aval) and _is_regular(aval)) or jnp.issubdtype(aval.dtype, jnp.integer)
-
-
-def _is_regular(aval):
+    if not is_key_aval(aval):
+        return jnp.issubdtype(aval.dtype, jnp.integer)
     return not any(name in str(aval.dtype) for name in BATCHED_OTHERWISE)
 
 
-class _Early:
-    """What of a step can be run before the loop: the early halves of draws, by step, and what leads to their keys."""
+class _Halved:
+    """A step in two: what leads to the noise of its draws, run before the loop; and all else.
 
-    def __init__(self, plan: Plan, known: set, length: int):
-        self.items: list = []
-        self.draws: list[int] = []
-        for at, step in enumerate(plan.steps):
+    Attributes:
+        before: the steps of the first half, in order, up to the draws.
+        given: what the first half gives: the draws whose noise it makes, and noise that was early in an inner loop.
+        after: the steps of the second half, in order.
+    """
+
+    def __init__(self, jaxpr: Any, plan: Plan, known: set, length: int):
+        self.jaxpr, self.plan, self.length = jaxpr, plan, length
+        self.before: list[Segment | Assign] = []
+        self.given: list[Step | Segment] = []
+        self.after: list[Segment | Assign | Step] = []
+        for step in plan.steps:
             if isinstance(step, Segment):
                 self._operations(step, known)
-            elif isinstance(step, Assign):
+                continue
+            if isinstance(step, Assign):
                 self._assign(step, known)
-            elif _can_be_early(step, known, length):
-                self.items.append((at, step))
-                self.draws.append(at)
+            elif self._can_be_early(step, known):
+                self.given.append(step)
+            self.after.append(step)
         self._keep_what_is_read()
 
     def _operations(self, step, known):
+        """What is computed of keys alone; what is noise of an inner loop is not computed once more."""
+        rest = []
         for eqn in step.jaxpr.eqns:
-            reads = [v for v in eqn.invars if not isinstance(v, Literal)]
-            if reads and known.issuperset(reads) and not eqn.effects:
+            reads = _variables(eqn.invars)
+            alone = bool(reads) and known.issuperset(reads) and not eqn.effects
+            if alone:
                 known.update(eqn.outvars)
-                outs = [v for v in eqn.outvars if not isinstance(v, DropVar)]
-                self.items.append((None, Segment(segment(step.jaxpr, [eqn], reads, outs), reads, outs)))
+            early = alone and eqn.primitive.name == EARLY_NOISE and self._is_little(eqn.outvars)
+            if alone:
+                (self.given if early else self.before).append(_segment(self.jaxpr, [eqn]))
+            if not early:
+                rest.append(eqn)
+        if len(rest) < len(step.jaxpr.eqns):
+            made = {v for eqn in rest for v in eqn.outvars}
+            step = _segment(self.jaxpr, rest, [v for v in step.writes if v in made])
+        self.after.append(step)
 
     def _assign(self, step, known):
-        pairs = [(r, w) for r, w in zip(step.reads, step.writes, strict=True) if _is_here(r, known)]
-        if pairs:
-            known.update(w for _, w in pairs)
-            self.items.append((None, Assign(*map(list, zip(*pairs, strict=True)))))
+        pairs = [(r, w) for r, w in zip(step.reads, step.writes, strict=True) if r in known]
+        known.update(w for _, w in pairs)
+        self.before.append(Assign([r for r, _ in pairs], [w for _, w in pairs]))
+
+    def _can_be_early(self, step, known):
+        """Whether a step is noise, whole so far, whose key is known, with an early half that is not too large."""
+        if step.name != "sample" or step.site.estimator is not None or step.site.early or step.reads[0] not in known:
+            return False
+        key, *arrays = without_lanes([v.aval for v in step.eqn.invars], step.lanes)
+        found = halves(step.site.distribution, key, arrays)
+        if found is None:
+            return False
+        return self._is_little(found.early.outvars, [lane.size for lane in step.lanes if lane.mapped[0]])
+
+    def _is_little(self, variables, lanes=()):
+        """Whether the values of all steps, in lanes, are not too many to keep."""
+        return self.length * size(lanes) * sum(size(v.aval.shape) for v in variables) <= MOST
 
     def _keep_what_is_read(self):
-        """Drop what no draw comes from."""
-        live: set = set()
+        """Drop what no noise comes from."""
+        live = {v for step in self.given for v in _variables(step.reads[:1])}
         kept = []
-        for at, step in reversed(self.items):
-            if at is not None:
-                live.add(step.reads[0])
-            elif live.isdisjoint(step.writes):
-                continue
-            else:
-                live.update(v for v in step.reads if not isinstance(v, Literal | Const))
-            kept.append((at, step))
-        self.items = kept[::-1]
+        for step in reversed(self.before):
+            if not live.isdisjoint(step.writes):
+                live.update(_variables(step.reads))
+                kept.append(step)
+        self.before = kept[::-1]
 
-    def run(self, env: dict) -> list:
-        """The early halves of the draws of a step."""
-        drawn = []
-        for at, step in self.items:
-            if at is None:
-                step.run(env)
-            else:
-                drawn.append(_early_half(step, env[step.reads[0]]))
-        return drawn
-
-
-def _is_here(read, known):
-    """Whether what is assigned is known early: no array of the program but a key or a number."""
-    if isinstance(read, Literal | Const):
-        return False
-    return read in known
-
-
-def _kind(step) -> Kind:
-    (_, *arrays) = without_lanes([v.aval for v in step.eqn.invars], step.lanes)
-    return Kind(step.site.distribution, tuple((a.shape, a.dtype) for a in arrays))
-
-
-def _can_be_early(step, known, length):
-    """Whether a step is noise, whole so far, whose key is known, and which has an early half that is not too large."""
-    if step.name != "sample" or step.site.estimator is not None or step.site.early or step.reads[0] not in known:
-        return False
-    key, *arrays = without_lanes([v.aval for v in step.eqn.invars], step.lanes)
-    found = halves(step.site.distribution, key, arrays)
-    if found is None:
-        return False
-    lanes = [lane.size for lane in step.lanes if lane.mapped[0]]
-    return length * size(lanes) * sum(size(v.aval.shape) for v in found.early.outvars) <= MOST
-
-
-def _early_half(step, key):
-    lanes = tuple(lane._replace(mapped=(True,)) for lane in step.lanes if lane.mapped[0])
-    return early_noise(again(key), kind=_kind(step), lanes=lanes)
-
-
-def _run(jaxpr, plan, env, noise):
-    """A step of the loop with the early halves of its draws given."""
-    env.update(plan.constants)
-    for at, step in enumerate(plan.steps):
-        if isinstance(step, Segment | Assign):
+    def early(self, env: dict) -> list:
+        """The noise of a step, made of its keys."""
+        for step in self.before:
             step.run(env)
-            continue
-        operands = read(env, step.reads)
-        if at in noise:
-            values = _finished(step, operands, noise[at])
-        else:
-            values = _as_it_is(jaxpr, step, operands)
-        env.update(zip(step.writes, values, strict=True))
-    return read(env, plan.outputs)
+        return [_early_half(step, env) for step in self.given]
+
+    def late(self, env: dict, noise: list) -> list:
+        """The outputs of a step, at its noise."""
+        env.update(self.plan.constants)
+        found = dict(zip(map(id, self.given), noise, strict=True))
+        for inner in self.given:
+            if isinstance(inner, Segment):
+                env.update(zip(inner.writes, found[id(inner)], strict=True))
+        for step in self.after:
+            if isinstance(step, Segment | Assign):
+                step.run(env)
+            elif id(step) in found:
+                env.update(zip(step.writes, _finished(step, read(env, step.reads), found[id(step)]), strict=True))
+            else:
+                _segment(self.jaxpr, [step.eqn]).run(env)
+        return read(env, self.plan.outputs)
 
 
-def _as_it_is(jaxpr, step, operands):
-    """What an equation with draws inside computes."""
-    given = {v: x for v, x in zip(step.reads, operands, strict=True) if not isinstance(v, Literal | Const)}
-    return evaluate(segment(jaxpr, [step.eqn], list(given), step.writes), *given.values())
+def _variables(atoms):
+    return [v for v in atoms if not isinstance(v, Literal | Const)]
 
 
-def _finished(step, operands, given):
+def _segment(jaxpr, eqns, writes=None):
+    """A segment of equations that writes all that they do, or only some of it."""
+    made = [v for eqn in eqns for v in eqn.outvars if not isinstance(v, DropVar)]
+    inside = set(made)
+    reads = [v for v in dict.fromkeys(v for eqn in eqns for v in _variables(eqn.invars)) if v not in inside]
+    writes = made if writes is None else writes
+    return Segment(segment(jaxpr, eqns, reads, writes), reads, writes)
+
+
+def _early_half(step, env):
+    if isinstance(step, Segment):
+        step.run(env)
+        return read(env, step.writes)
+    _, *arrays = without_lanes([v.aval for v in step.eqn.invars], step.lanes)
+    kind = Kind(step.site.distribution, tuple(arrays))
+    lanes = tuple(lane._replace(mapped=(True,)) for lane in step.lanes if lane.mapped[0])
+    return early_noise(again(env[step.reads[0]]), kind=kind, lanes=lanes)
+
+
+def _finished(step, operands, noise):
     """A draw, from its early half."""
-    lanes = tuple(lane._replace(mapped=(*lane.mapped, *[lane.mapped[0]] * len(given))) for lane in step.lanes)
-    return rebind([*operands, *given], step.site._replace(early=len(given)), lanes)
+    lanes = tuple(lane._replace(mapped=(*lane.mapped, *[lane.mapped[0]] * len(noise))) for lane in step.lanes)
+    return rebind([*operands, *noise], step.site._replace(early=len(noise)), lanes)

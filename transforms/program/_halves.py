@@ -8,6 +8,7 @@ go. A draw keeps its bits: both halves are cut from the sampler's own jaxpr.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ class Halves(NamedTuple):
     late: Any
 
 
-def halves(distribution: Spec, key: Any, arrays: tuple) -> Halves | None:
+def halves(distribution: Spec, key: Any, arrays: Sequence[Any]) -> Halves | None:
     """The halves of a draw from avals in one lane; None where parameters say which keys are used, as in rejection."""
     shapes = tuple((a.shape, a.dtype) for a in arrays)
     return _halves_at(distribution, key.dtype, shapes, jax.dtypes.canonicalize_dtype(int))
@@ -40,7 +41,9 @@ def _halves_at(distribution, key_dtype, shapes, precision):
     if flat.constants or traced.consts:  # arrays that the sampler closed over: rare, and left as they are
         return None
     key, *arrays = flat.inputs
-    known, early, late = {key}, [], []
+    known = {key}
+    early: list = []
+    late: list = []
     for eqn in flat.eqns:
         alone = known.issuperset(v for v in eqn.invars if not isinstance(v, Literal))
         known.update(eqn.outvars if alone else ())
@@ -56,37 +59,42 @@ def _halves_at(distribution, key_dtype, shapes, precision):
     )
 
 
-def finish(found: Halves, early: list, arrays: list) -> list:
-    """The value from its early half."""
-    return evaluate_with(found.late, [*early, *arrays])
+def finish(distribution: Spec, key: Any, arrays: Sequence[Any], early: Sequence[Any]) -> list:
+    """The leaves of a value, from its early half."""
+    return evaluate_with(_both(distribution, key, arrays).late, [*early, *arrays])
+
+
+def _both(distribution, key, arrays) -> Any:
+    """The halves of what is known to have them."""
+    return halves(distribution, key, arrays)
 
 
 # ---- the early half as one operation ---------------------------------------------------------------------------------
 
 
 class Kind(NamedTuple):
-    """What is drawn: a distribution without its arrays, and their shapes."""
+    """What is drawn: a distribution without its arrays, and the avals of those in one lane."""
 
     distribution: Spec
-    shapes: tuple
+    arrays: tuple
 
-    def halves(self, key: Any) -> Halves:
-        """Its halves."""
-        found = _halves_at(self.distribution, key.dtype, self.shapes, jax.dtypes.canonicalize_dtype(int))
-        assert found is not None
-        return found
+    def early(self, key: Any) -> Any:
+        """The jaxpr of the early half."""
+        return _both(self.distribution, key, self.arrays).early
 
 
 def _run(*operands, kind: Kind, lanes):
-    return vmapped(lambda key: evaluate_with(kind.halves(key).early, [key]), lanes)(*operands)
+    return vmapped(lambda key: evaluate_with(kind.early(key), [key]), lanes)(*operands)
 
 
 def _shapes(avals, lanes, *, kind: Kind):
     (key,) = without_lanes(avals, lanes)
-    return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.halves(key).early.outvars]
+    return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.early(key).outvars]
 
+
+EARLY_NOISE = "early_noise"
 
 early_noise = make_primitive(
-    "early_noise", run=_run, shapes=_shapes, jvp=lambda *_, **__: None, check_lane=lambda *_, **__: None
+    EARLY_NOISE, run=_run, shapes=_shapes, jvp=lambda *_, **__: None, check_lane=lambda *_, **__: None
 )
 """The early half of a draw: `early_noise(key, kind=..., lanes=...)`, one operation until it is lowered."""

@@ -20,7 +20,7 @@ from .. import _distribution as _d
 from .._errors import BiasedGradientError, RandomKeyError, name_of
 from .._jax import is_key, lane_shape, make_primitive, vmapped, without_lanes
 from .._pytree import KINDS, Spec, partition
-from ._halves import finish, halves
+from ._halves import finish
 
 
 class Site(NamedTuple):
@@ -46,7 +46,7 @@ class Site(NamedTuple):
         own = arrays[: self.distribution.count]
         if not self.early:
             return _d.drawer(self.distribution)(key, *own)
-        return finish(halves(self.distribution, key, own), arrays[-self.early :], own)
+        return finish(self.distribution, key, own, arrays[-self.early :])
 
     def prototype(self) -> Any:
         """The estimator with None for its arrays: enough to ask for its kind."""
