@@ -35,8 +35,8 @@ OTHER_VERSIONS = {
 }
 """Primitives that one supported version of JAX has and another has not."""
 
-NO_PRIMITIVES = {"CONTINUOUS", "LIBRARIES", "JUMPING", "OPAQUE", "LAWS"}
-"""Tables of other names: of functions, of packages, of laws."""
+NO_PRIMITIVES = {"BATCHED_OTHERWISE", "CONTINUOUS", "LIBRARIES", "JUMPING", "OPAQUE", "LAWS"}
+"""Tables of other names: of functions, of packages, of laws, of generators."""
 
 
 def installed() -> set[str]:

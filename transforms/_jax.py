@@ -187,6 +187,11 @@ def _varying(aval) -> frozenset:
     return aval.mat.varying
 
 
+def is_typed_by_mesh(aval: Any) -> bool:
+    """Whether the type of an array says how it lies on a mesh: by Explicit axes, or inside `shard_map`."""
+    return bool(_varying(aval)) or _mesh_in_types(aval) is not None
+
+
 def vary(tree: Any, axes: frozenset) -> Any:
     """The same arrays, varying along these mesh axes too, and on the mesh: carries and branches must agree in this."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from .._jax import DropVar, Literal, fresh, is_key_aval, segment, trace, with_params, without_lanes
+from .._jax import DropVar, Literal, fresh, is_key_aval, is_typed_by_mesh, segment, trace, with_params, without_lanes
 from .._pytree import size
 from ._halves import EARLY_NOISE, Kind, early_noise, halves
 from ._plan import Assign, Const, Plan, Segment, Step, plan_of, read
@@ -38,6 +38,9 @@ def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
     plan = plan_of(traced.jaxpr, nested=True)
     n, m = len(traced.consts), len(plan.inputs) - len(leaves)
     shared, carry, steps = plan.inputs[:n], plan.inputs[n:m], plan.inputs[m:]
+    # The halves of a draw were traced once, for arrays whose types know no mesh.
+    if any(is_typed_by_mesh(v.aval) for v in plan.inputs):
+        return loop.scan(step, init, xs)
     halved = _Halved(traced.jaxpr, plan, {v for v in (*shared, *steps) if _is_known(v.aval)}, loop.length)
     if not halved.given:
         return loop.scan(step, init, xs)
@@ -64,16 +67,19 @@ def _is_known(aval):
 class _Halved:
     """A step in two: what leads to the noise of its draws, run before the loop; and all else.
 
+    A jaxpr that is called twice is inlined twice with the same variables, which are then assigned twice: both halves
+    run in the order of the program, and what is known of a variable is what was assigned last.
+
     Attributes:
-        before: the steps of the first half, in order, up to the draws.
-        given: what the first half gives: the draws whose noise it makes, and noise that was early in an inner loop.
-        after: the steps of the second half, in order.
+        before: the steps of the first half, and those that give noise among them.
+        given: the identities of those: draws, and segments that are noise of an inner loop.
+        after: the steps of the second half, and those that were given noise among them.
     """
 
     def __init__(self, jaxpr: Any, plan: Plan, known: set, length: int):
         self.jaxpr, self.plan, self.length = jaxpr, plan, length
-        self.before: list[Segment | Assign] = []
-        self.given: list[Step | Segment] = []
+        self.before: list[Segment | Assign | Step] = []
+        self.given: list[int] = []
         self.after: list[Segment | Assign | Step] = []
         for step in plan.steps:
             if isinstance(step, Segment):
@@ -81,33 +87,42 @@ class _Halved:
                 continue
             if isinstance(step, Assign):
                 self._assign(step, known)
-            elif self._can_be_early(step, known):
-                self.given.append(step)
+            else:
+                if self._can_be_early(step, known):
+                    self._give(step)
+                known.difference_update(step.writes)
             self.after.append(step)
         self._keep_what_is_read()
 
+    def _give(self, step):
+        self.given.append(id(step))
+        self.before.append(step)
+
     def _operations(self, step, known):
         """What is computed of keys alone; what is noise of an inner loop is not computed once more."""
-        rest = []
+        rest: list = []
         for eqn in step.jaxpr.eqns:
             reads = _variables(eqn.invars)
             alone = bool(reads) and known.issuperset(reads) and not eqn.effects
+            (known.update if alone else known.difference_update)(eqn.outvars)
+            if alone and eqn.primitive.name == EARLY_NOISE and self._is_little(eqn.outvars):
+                self._give(_segment(self.jaxpr, [eqn]))
+                self.after.append(self.before[-1])
+                continue
             if alone:
-                known.update(eqn.outvars)
-            early = alone and eqn.primitive.name == EARLY_NOISE and self._is_little(eqn.outvars)
-            if alone:
-                (self.given if early else self.before).append(_segment(self.jaxpr, [eqn]))
-            if not early:
-                rest.append(eqn)
+                self.before.append(_segment(self.jaxpr, [eqn]))
+            rest.append(eqn)
         if len(rest) < len(step.jaxpr.eqns):
             made = {v for eqn in rest for v in eqn.outvars}
             step = _segment(self.jaxpr, rest, [v for v in step.writes if v in made])
         self.after.append(step)
 
     def _assign(self, step, known):
-        pairs = [(r, w) for r, w in zip(step.reads, step.writes, strict=True) if r in known]
-        known.update(w for _, w in pairs)
-        self.before.append(Assign([r for r, _ in pairs], [w for _, w in pairs]))
+        pairs = list(zip(step.reads, step.writes, strict=True))
+        here = [(r, w) for r, w in pairs if not isinstance(r, Literal | Const) and r in known]
+        known.difference_update(step.writes)
+        known.update(w for _, w in here)
+        self.before.append(Assign([r for r, _ in here], [w for _, w in here]))
 
     def _can_be_early(self, step, known):
         """Whether a step is noise, whole so far, whose key is known, with an early half that is not too large."""
@@ -125,36 +140,43 @@ class _Halved:
 
     def _keep_what_is_read(self):
         """Drop what no noise comes from."""
-        live = {v for step in self.given for v in _variables(step.reads[:1])}
+        live: set = set()
         kept = []
         for step in reversed(self.before):
-            if not live.isdisjoint(step.writes):
+            if id(step) in self.given:
+                live.update(_variables(step.reads[:1]))
+            elif live.isdisjoint(step.writes):
+                continue
+            else:
+                live.difference_update(step.writes)
                 live.update(_variables(step.reads))
-                kept.append(step)
+            kept.append(step)
         self.before = kept[::-1]
 
     def early(self, env: dict) -> list:
         """The noise of a step, made of its keys."""
+        noise = []
         for step in self.before:
-            step.run(env)
-        return [_early_half(step, env) for step in self.given]
+            if id(step) in self.given:
+                noise.append(_early_half(step, env))
+            else:
+                step.run(env)
+        return noise
 
     def late(self, env: dict, noise: list) -> list:
         """The outputs of a step, at its noise."""
         env.update(self.plan.constants)
-        found = dict(zip(map(id, self.given), noise, strict=True))
-        for inner in self.given:
-            if isinstance(inner, Segment):
-                env.update(zip(inner.writes, found[id(inner)], strict=True))
+        found = dict(zip(self.given, noise, strict=True))
         for step in self.after:
-            if isinstance(step, Segment | Assign):
-                step.run(env)
-            elif id(step) in found:
-                draw, early = _finished(self.jaxpr, step, found[id(step)])
-                env.update(early)
+            early = found.get(id(step))
+            if isinstance(step, Step):
+                draw, own = _finished(self.jaxpr, step, early) if early else (_segment(self.jaxpr, [step.eqn]), {})
+                env.update(own)
                 draw.run(env)
+            elif early:
+                env.update(zip(step.writes, early, strict=True))
             else:
-                _segment(self.jaxpr, [step.eqn]).run(env)
+                step.run(env)
         return read(env, self.plan.outputs)
 
 
