@@ -70,7 +70,7 @@ def feasible(support: Any, value: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.asarray(found).astype(value.dtype))
 
 
-def inside(distribution: Any, value: jax.Array) -> jax.Array:
+def inside(distribution: Any, value: Any) -> Any:
     """Whether a value lies in the support, one answer for each element of the batch; numpy's for a value of numpy."""
     if isinstance(distribution, dist.MaskedDistribution):
         return inside(distribution.base_dist, value) | ~jnp.asarray(distribution._mask)
