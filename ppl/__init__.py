@@ -31,6 +31,7 @@ from .errors import (
     AddressError,
     ArgumentError,
     BiasedGradientError,
+    CheckpointError,
     ChoiceError,
     DensityError,
     DiscontinuityWarning,
@@ -99,8 +100,10 @@ from .recipes._plot_history import plot_history
 from .recipes._sbc import Calibration, sbc
 from .recipes._vi import vi
 from .training._baselines import MovingAverage, baseline_loss, control_loss
-from .training._fit import Fit, fit
+from .training._fit import fit
 from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
+from .training._result import Fit, load_fit
+from .training._signal_to_noise import signal_to_noise
 from .transforms import exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
@@ -192,6 +195,8 @@ __all__ = [
     # Fitting.
     "fit",
     "Fit",
+    "load_fit",
+    "signal_to_noise",
     "frozen",
     "ordered",
     "positive",
@@ -238,6 +243,7 @@ __all__ = [
     "AddressError",
     "ArgumentError",
     "BiasedGradientError",
+    "CheckpointError",
     "ChoiceError",
     "DensityError",
     "DiscontinuityWarning",

@@ -3,7 +3,10 @@
 The fuzzer puts wrong values in place of the valid ones. A name or an argument that is not here fails a test.
 """
 
+import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -51,6 +54,20 @@ floats, name = given("floats"), given("name")
 
 def key():
     return Given("key", KEY)
+
+
+def fit_kept(checkpoint, **arguments):
+    """A fit that is kept in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tg.fit(checkpoint=folder if checkpoint == "new" else checkpoint, **arguments).params
+
+
+@functools.cache
+def kept_fit():
+    """A file with a fit."""
+    path = Path(tempfile.mkdtemp()) / "kept"
+    tg.fit(lambda key, w: w**2, 0.5, optax.sgd(0.1), key=KEY, steps=1, progress=False).save(path)
+    return path
 
 
 def maybe_key():
@@ -246,6 +263,7 @@ def start(of, make):
 def sampler(make, **more):
     return contract(
         lambda **arguments: make(**arguments).choices,
+        "initial",  # beside `init` it is refused
         target=target(POSTERIOR),
         key=key(),
         draws=count(2),
@@ -480,6 +498,8 @@ CONTRACTS = {
         steps=count(1),
         draws=maybe_count(1),
         learning_rate=Given("positive", 0.1, optional=True),
+        initial=Given("initial", {"z": 0.5}, optional=True),
+        correct=flag(False),
         progress=flag(False),
     ),
     "evaluate": contract(
@@ -580,6 +600,7 @@ CONTRACTS = {
         target=target(POSTERIOR),
         starts=count(1),
         steps=count(2),
+        initial=Given("initial", {"z": 0.5}, optional=True),
     ),
     "auto.Family.init": contract(FAMILY.init, key=key()),
     # ---- objectives ----
@@ -717,7 +738,7 @@ CONTRACTS = {
     ),
     # ---- training and trust ----
     "fit": contract(
-        lambda **arguments: tg.fit(**arguments).params,
+        fit_kept,
         "state",
         objective=callable_(lambda key, w, x: jnp.mean((w - x) ** 2)),
         params=Given("params", jnp.array(0.5)),
@@ -730,6 +751,36 @@ CONTRACTS = {
         progress=flag(False),
         callback=Given("callback", lambda run: None, optional=True),
         every=maybe_count(1),
+        patience=maybe_count(1),
+        window=maybe_count(2),
+        average_from=Given("copies", 1, optional=True),
+        mesh=Given("mesh", None, optional=True),
+        on_nonfinite=Given("name", "raise"),
+        checkpoint=Given("path", "new", optional=True),
+        checkpoint_every=maybe_count(1),
+        keep=maybe_count(1),
+        resume=flag(False),
+    ),
+    "load_fit": contract(
+        lambda path, **options: tg.load_fit(kept_fit() if path == "kept" else path, 0.0, **options).params,
+        "like",
+        "state",
+        path=Given("path", "kept"),
+        optimizer=Given("optimizer", optax.sgd(0.1)),
+    ),
+    "Fit.save": contract(
+        lambda path: tg.Fit({"w": 1.0}, jnp.zeros(1), None).save(kept_fit() if path == "kept" else path),
+        path=Given("path", "kept"),
+    ),
+    "signal_to_noise": contract(
+        tg.signal_to_noise,
+        "state",
+        objective=callable_(lambda key, w, x: jnp.mean((w - x) ** 2)),
+        params=Given("params", jnp.array(0.5)),
+        key=key(),
+        draws=count(3),
+        data=Given("data", jnp.arange(4.0)),
+        batch_size=maybe_count(2),
     ),
     "positive": start(jnp.array(0.5), tg.positive),
     "unit_interval": start(jnp.array(0.25), tg.unit_interval),

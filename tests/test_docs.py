@@ -9,13 +9,8 @@ from source_tree import ROOT
 
 DOCS = ROOT / "docs"
 WRITING = ["writing-a-distribution.md", "writing-an-algorithm.md", "writing-an-estimator.md", "writing-an-objective.md"]
-PAGES = [
-    "from-a-model-to-a-posterior.md",
-    "changing-a-program.md",
-    "choosing-an-estimator.md",
-    "expectation-in-150-lines.md",
-    *WRITING,
-]
+HOW_TO = ["from-a-model-to-a-posterior.md", "changing-a-program.md", "choosing-an-estimator.md", "long-runs.md"]
+PAGES = [*HOW_TO, "expectation-in-150-lines.md", *WRITING]
 
 
 def blocks(page: str, language: str) -> list[str]:

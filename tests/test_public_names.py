@@ -24,6 +24,7 @@ FLAT = """
     vimco wake_phi wake_theta with_estimators
     Calibration Evaluation Fitted Posterior PredictiveCheck Summary evaluate log_likelihood predictive
     predictive_check sbc shrinkage vi
+    CheckpointError load_fit signal_to_noise
     ModelGraph model_graph plot_history plot_model
     algorithms errors estimators objectives transforms
 """.split()

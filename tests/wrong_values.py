@@ -252,6 +252,8 @@ KINDS = {
         ("data",),
     ),
     "name": Kind(always(none=None, number=3, empty="", misspelt="systematik", a_list=[]), {}, ()),
+    "mesh": Kind(always(number=8, text="i", a_list=[], devices=jax.devices()), {}, ("mesh",)),
+    "path": Kind(always(number=0.5, a_list=[], a_dict={}, a_class=Thing), {}, ("path",)),
     "axes": Kind(
         always(text="1", complex=1j, nan=NAN, a_class=Thing, half=0.5, beyond=3, tuple_of_two=(0, 0)),
         {},
@@ -318,3 +320,11 @@ def _asynchronous(f):
         return f(*args)
 
     return g
+
+
+KINDS["initial"] = KINDS["choices"]._replace(
+    bad={k: v for k, v in KINDS["choices"].bad.items() if k != "array"}
+    | always(a_rule="mode")
+    | {"one entry too many": lambda c: _first(c, lambda x: jnp.ones(7))},
+    nouns=("initial", "choice", "dict"),
+)

@@ -65,6 +65,15 @@ class Family(Plain):
         return type(self).__name__.lower()
 
     @property
+    def widened(self) -> Family:
+        """A family of the same parameters with heavier tails, of which importance weights are taken; here itself."""
+        return self
+
+    def matched(self, params: Mapping, points: Float[Array, "n d"], weights: Float[Array, " n"]) -> Mapping | None:
+        """Parameters with the moments of weighted points, starting from others; None where a family has none such."""
+        return None
+
+    @property
     def guide(self) -> Guide:
         """The family as a generative function of its parameters over the latent addresses."""
         return Guide(self)

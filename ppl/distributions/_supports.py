@@ -49,7 +49,7 @@ def is_real(support: Any) -> bool:
     return isinstance(_scalar(support), type(constraints.real))
 
 
-def satisfies(distribution: Any, support: Any, value: jax.Array) -> jax.Array:
+def satisfies(distribution: Any, support: Any, value: Any) -> Any:
     """Whether a value satisfies a constraint, one answer for each element of the batch."""
     inside = support(value)
     missing = distribution.event_dim - support.event_dim
