@@ -115,6 +115,7 @@ MADE_BY_THE_LIBRARY = {
     "WeightedDraws.log_density": "the library's own: what `log_prob` calls",
     "auto.Family": "abstract: `mean_field` makes one",
     "auto.Family.draw": "the library's own: what an author of a family writes",
+    "auto.Family.matched": "the library's own: what `vi` calls",
     "auto.Family.start": "the library's own: what an author of a family writes",
     "auto.Family.weigh": "the library's own: what an author of a family writes",
 }
