@@ -25,6 +25,7 @@ from .core._switch import cond, switch
 from .core._target import Target
 from .core._trace import Trace
 from .densities._marginal_and_normalize import marginal, normalize
+from .densities._relabel import relabel
 from .distributions._missing import nan_as_missing
 from .errors import (
     AddressError,
@@ -94,6 +95,8 @@ from .posteriors._posterior import Posterior
 from .posteriors._predictive import log_likelihood, predictive
 from .posteriors._summary import Summary
 from .recipes._evaluate import Evaluation, evaluate
+from .recipes._model_graph import ModelGraph, model_graph, plot_model
+from .recipes._plot_history import plot_history
 from .recipes._sbc import Calibration, sbc
 from .recipes._vi import vi
 from .training._baselines import MovingAverage, baseline_loss, control_loss
@@ -131,6 +134,7 @@ __all__ = [
     "switch",
     "validated",
     "merge",
+    "relabel",
     "select",
     # Expectations.
     "expectation",
@@ -214,6 +218,11 @@ __all__ = [
     "predictive_check",
     "PredictiveCheck",
     "shrinkage",
+    # Drawings.
+    "model_graph",
+    "ModelGraph",
+    "plot_history",
+    "plot_model",
     # Whether to believe it.
     "describe_estimators",
     "with_estimators",

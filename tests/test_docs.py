@@ -9,7 +9,7 @@ from source_tree import ROOT
 
 DOCS = ROOT / "docs"
 WRITING = ["writing-a-distribution.md", "writing-an-algorithm.md", "writing-an-estimator.md", "writing-an-objective.md"]
-HOW_TO = ["from-a-model-to-a-posterior.md", "choosing-an-estimator.md", "long-runs.md"]
+HOW_TO = ["from-a-model-to-a-posterior.md", "changing-a-program.md", "choosing-an-estimator.md", "long-runs.md"]
 PAGES = [*HOW_TO, "expectation-in-150-lines.md", *WRITING]
 
 

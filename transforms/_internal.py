@@ -30,6 +30,7 @@ from ._pytree import is_inexact as is_inexact
 from ._pytree import partition as partition
 from ._pytree import stop_gradient as stop_gradient
 from .analysis._has_surrogate import states_gradient as states_gradient
+from .analysis._influences import influences as influences
 from .analysis._nonfinite import nonfinite as nonfinite
 from .estimate._leave_one_out import lanes_of as lanes_of
 from .exact._outcome_sum import outcome_sum as outcome_sum

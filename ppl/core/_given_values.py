@@ -30,6 +30,8 @@ class Attitude(NamedTuple):
         scales: the weights of parts of the density that are in force.
         coordinates: the coordinates that are chosen for latents.
         interventions: where to write down the sites in whose place a value was put.
+        conditions: where to write down the sites that were given a value for good.
+        in_place: whether a site that cannot be drawn gives some value of its support: only its shape is asked for.
     """
 
     live: Any = True
@@ -40,6 +42,8 @@ class Attitude(NamedTuple):
     scales: tuple[InForce, ...] = ()
     coordinates: tuple[InForce, ...] = ()
     interventions: tuple[set[Path], ...] = ()
+    conditions: tuple[set[Path], ...] = ()
+    in_place: bool = False
 
 
 def kind(distribution) -> str:
@@ -47,7 +51,7 @@ def kind(distribution) -> str:
     return f"a {type(distribution).__name__}"
 
 
-def _struct(distribution: Any) -> Any:
+def struct(distribution: Any) -> Any:
     """The shape and type of a value; of a float where the distribution has no sampler to tell."""
     try:
         return value_struct(distribution)
@@ -57,7 +61,7 @@ def _struct(distribution: Any) -> Any:
 
 def conform(path: Path, distribution: Any, value: Any, attitude: Attitude) -> Any:
     """Check a given value against what the distribution draws, and return it as an array of that kind."""
-    expected = _struct(distribution)
+    expected = struct(distribution)
     if not isinstance(expected, jax.ShapeDtypeStruct):
         return value
     site = f"The choice at {show(path)} ({kind(distribution)})"

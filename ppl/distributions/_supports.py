@@ -49,7 +49,7 @@ def is_real(support: Any) -> bool:
     return isinstance(_scalar(support), type(constraints.real))
 
 
-def satisfies(distribution: Any, support: Any, value: jax.Array) -> jax.Array:
+def satisfies(distribution: Any, support: Any, value: Any) -> Any:
     """Whether a value satisfies a constraint, one answer for each element of the batch."""
     inside = support(value)
     missing = distribution.event_dim - support.event_dim
@@ -70,7 +70,7 @@ def feasible(support: Any, value: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.asarray(found).astype(value.dtype))
 
 
-def inside(distribution: Any, value: jax.Array) -> jax.Array:
+def inside(distribution: Any, value: Any) -> Any:
     """Whether a value lies in the support, one answer for each element of the batch; numpy's for a value of numpy."""
     if isinstance(distribution, dist.MaskedDistribution):
         return inside(distribution.base_dist, value) | ~jnp.asarray(distribution._mask)

@@ -55,4 +55,4 @@ def plain(site: Site, operands: list, lanes: Any) -> list:
     n = 1 + site.distribution.count
     lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
     with site_scope(site.label):
-        return rebind(operands[:n], site._replace(label=(), estimator=None), lanes)
+        return rebind(operands[:n], site._replace(label=(), estimator=None, early=0), lanes)
