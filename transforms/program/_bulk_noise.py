@@ -18,7 +18,7 @@ from .._jax import DropVar, Literal, is_key_aval, segment, trace, without_lanes
 from .._pytree import size
 from ._halves import EARLY_NOISE, Kind, early_noise, halves
 from ._plan import Assign, Const, Plan, Segment, Step, plan_of, read
-from ._site import again, rebind
+from ._site import again, rebind, site_of, site_scope
 
 BATCHED_OTHERWISE = {"rbg", "unsafe_rbg"}
 """Generators of which a `vmap` over keys draws other bits than one key at a time."""
@@ -182,4 +182,5 @@ def _early_half(step, env):
 def _finished(step, operands, noise):
     """A draw, from its early half."""
     lanes = tuple(lane._replace(mapped=(*lane.mapped, *[lane.mapped[0]] * len(noise))) for lane in step.lanes)
-    return rebind([*operands, *noise], step.site._replace(early=len(noise)), lanes)
+    with site_scope(site_of(step.eqn) or ()):
+        return rebind([*operands, *noise], step.site._replace(early=len(noise)), lanes)
