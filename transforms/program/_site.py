@@ -23,14 +23,14 @@ from .._jax import is_key, lane_shape, make_primitive, scopes_of, vmapped, witho
 from .._pytree import KINDS, Spec, partition
 from ._halves import finish
 
-SCOPE = "site "
-"""What the name scope of a sample site starts with."""
+SCOPE = "(site "
+"""What the name scope of a sample site starts with; it ends with the other parenthesis."""
 
 
 def site_scope(label: Any) -> Any:
     """A context in which operations are marked as those of a sample site."""
     path = label if isinstance(label, tuple) else (label,)
-    return jax.named_scope(SCOPE + "/".join(map(str, path)).replace("(", "[").replace(")", "]"))
+    return jax.named_scope(f"{SCOPE}{'/'.join(map(str, path)).replace('(', '[').replace(')', ']')})")
 
 
 def site_of(eqn: Any) -> str | None:
