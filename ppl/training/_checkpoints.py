@@ -6,6 +6,7 @@ written; who asks for the next waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,8 +75,9 @@ class Checkpoints:
 
     def _write(self, fit: Fit) -> None:
         fit.save(self.folder / f"step-{len(fit.history):012d}.fit")
-        for path in self.files()[self.keep :]:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be taken away stays; what cannot be written is an error
+            for path in self.files()[self.keep :]:
+                path.unlink(missing_ok=True)
 
     def wait(self) -> None:
         """Until nothing is being written; what went wrong with it is raised here."""

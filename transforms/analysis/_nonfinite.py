@@ -7,7 +7,6 @@ the trail. Loops are entered at the first step that goes wrong, branches where t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from .._jax import Literal, evaluate, is_key, param, scopes_of, segment, source_line, trace, vmapped
-from ..program._site import SCOPE
+from .._jax import Literal, evaluate, is_key, param, segment, source_line, trace, vmapped
+from ..program._site import site_of
 from ..program.control import control_of
 
 
@@ -29,7 +28,7 @@ def nonfinite(fun: Callable, *args: Any) -> str | None:
     eqn, site = _search(traced.jaxpr, [*traced.consts, *jax.tree.leaves(args)])
     if eqn is None:
         return None
-    own, line = _site(eqn), source_line(eqn)
+    own, line = site_of(eqn), source_line(eqn)
     where = f"at the site {own!r}" if own else f"on the way into the site {site!r}" if site else ""
     parts = [f"`{eqn.primitive.name}`", where, f"({line})" if line else ""]
     return " ".join(part for part in parts if part)
@@ -66,9 +65,9 @@ def _search(jaxpr, inputs):
         return _inside(eqn, [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars])
 
     (*later, eqn), (inner, site) = trail, inside(trail[-1])
-    own = eqn if inner is None or (_site(eqn) and not _site(inner)) else inner
-    sites = (_site(eqn) or inside(eqn)[1] for eqn in reversed(later))
-    return own, _site(own) or _site(eqn) or site or next(filter(None, sites), None)
+    own = eqn if inner is None or (site_of(eqn) and not site_of(inner)) else inner
+    sites = (site_of(eqn) or inside(eqn)[1] for eqn in reversed(later))
+    return own, site_of(own) or site_of(eqn) or site or next(filter(None, sites), None)
 
 
 def _inside(eqn, operands):
@@ -79,9 +78,3 @@ def _inside(eqn, operands):
     control = control_of(eqn)
     entered = None if control is None else control.enter(eqn, operands, _is_bad)
     return (None, None) if entered is None else _search(*entered)
-
-
-def _site(eqn):
-    """The label of the sample site that an equation belongs to, or None."""
-    found = re.findall(re.escape(SCOPE) + r"([^()]*)", scopes_of(eqn))
-    return found[-1] if found else None

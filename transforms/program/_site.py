@@ -11,6 +11,7 @@ of the sampler.
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxtyping import Array, Key
 
 from .. import _distribution as _d
 from .._errors import BiasedGradientError, RandomKeyError, name_of
-from .._jax import is_key, lane_shape, make_primitive, vmapped, without_lanes
+from .._jax import is_key, lane_shape, make_primitive, scopes_of, vmapped, without_lanes
 from .._pytree import KINDS, Spec, partition
 from ._halves import finish
 
@@ -30,6 +31,12 @@ def site_scope(label: Any) -> Any:
     """A context in which operations are marked as those of a sample site."""
     path = label if isinstance(label, tuple) else (label,)
     return jax.named_scope(f"{SCOPE}{'/'.join(map(str, path)).replace('(', '[').replace(')', ']')})")
+
+
+def site_of(eqn: Any) -> str | None:
+    """The label of the sample site that an equation belongs to, or None."""
+    found = re.findall(re.escape(SCOPE) + r"([^()]*)", scopes_of(eqn))
+    return found[-1] if found else None
 
 
 class Site(NamedTuple):
