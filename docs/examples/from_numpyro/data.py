@@ -1,4 +1,4 @@
-"""The data of the pairs, made by a fixed seed; `small` is what the tests run, else the sizes are those of the tables."""
+"""The data of the pairs, made by fixed seeds: `small` for the tests, else of the sizes that the table of times has."""
 
 import numpy as np
 

@@ -1,6 +1,7 @@
 """Eight schools, non-centred from outside: by Markov chains and by a fit."""
 
 import jax
+
 import tracegrad as tg
 from tracegrad import dist
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+
 import tracegrad as tg
 from tracegrad import dist
 
@@ -11,7 +12,10 @@ def kernel():
     variance = tg.sample("variance", dist.LogNormal(0.0, 1.0))
     length = tg.sample("length", dist.LogNormal(0.0, 1.0))
     noise = tg.sample("noise", dist.LogNormal(-1.0, 1.0))
-    between = lambda a, b: variance * jnp.exp(-0.5 * ((a[:, None] - b) / length) ** 2)
+
+    def between(a, b):
+        return variance * jnp.exp(-0.5 * ((a[:, None] - b) / length) ** 2)
+
     return between, lambda x: between(x, x) + (noise + 1e-6) * jnp.eye(len(x))
 
 

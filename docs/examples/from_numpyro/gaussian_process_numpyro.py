@@ -12,7 +12,10 @@ def kernel():
     variance = numpyro.sample("variance", dist.LogNormal(0.0, 1.0))
     length = numpyro.sample("length", dist.LogNormal(0.0, 1.0))
     noise = numpyro.sample("noise", dist.LogNormal(-1.0, 1.0))
-    between = lambda a, b: variance * jnp.exp(-0.5 * ((a[:, None] - b) / length) ** 2)
+
+    def between(a, b):
+        return variance * jnp.exp(-0.5 * ((a[:, None] - b) / length) ** 2)
+
     return between, lambda x: between(x, x) + (noise + 1e-6) * jnp.eye(len(x))
 
 

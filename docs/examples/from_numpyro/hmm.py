@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+
 import tracegrad as tg
 from tracegrad import dist
 

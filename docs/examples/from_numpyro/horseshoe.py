@@ -1,6 +1,7 @@
 """Regression with a horseshoe: few of many coefficients differ from 0. Non-centred from outside."""
 
 import jax
+
 import tracegrad as tg
 from tracegrad import dist
 

@@ -1,6 +1,7 @@
 """A local level, a random walk seen through noise: the level by Markov chains, then a forecast."""
 
 import jax
+
 import tracegrad as tg
 from tracegrad import dist
 
@@ -17,7 +18,8 @@ def local_level(n, ahead=0):
         return level, None
 
     last, _ = tg.sample("past", step.scan(length=n)(0.0))
-    tg.sample("future", step.scan(length=ahead)(last))
+    if ahead:
+        tg.sample("future", step.scan(length=ahead)(last))
 
 
 def run(key, y, ahead, draws=1000):

@@ -2,7 +2,6 @@
 
 import arviz as az
 import jax
-import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from numpyro.contrib.control_flow import scan

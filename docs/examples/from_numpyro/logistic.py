@@ -2,6 +2,7 @@
 
 import jax
 import optax
+
 import tracegrad as tg
 from tracegrad import dist
 

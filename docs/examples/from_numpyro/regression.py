@@ -1,6 +1,7 @@
 """Linear regression: Markov chains, predictions at new points, ArviZ."""
 
 import jax
+
 import tracegrad as tg
 from tracegrad import dist
 

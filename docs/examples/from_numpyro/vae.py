@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+
 import tracegrad as tg
 from tracegrad import dist
 

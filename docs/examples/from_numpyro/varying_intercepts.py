@@ -1,6 +1,7 @@
 """Intercepts that vary by group around a common mean, non-centred from outside."""
 
 import jax
+
 import tracegrad as tg
 from tracegrad import dist
 
