@@ -50,7 +50,10 @@ def agree(name, one, other):
         assert np.all(np.abs(found["sd"] - like["sd"]) < apart), quantity
 
 
-@pytest.mark.parametrize("name", PAIRS)
+QUICK = ["local_level", "logistic", "regression", "vae", "varying_intercepts"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in PAIRS])
 def test_ours_says_what_numpyros_said(name):
     """What NumPyro's said is kept in a file, which `python tests/numpyro_pairs.py` writes."""
     agree(name, told(name, seed=0), json.loads(KEPT.read_text())[name])

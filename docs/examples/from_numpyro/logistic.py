@@ -20,7 +20,7 @@ def run(key, x, y, new, batch=500, steps=5000):
     def bound(key, params, data, scale):
         return tg.elbo(logistic, family.guide, {"y": data["y"]}, scale={"y": scale})(key, data["x"], params)
 
-    data, adam = {"x": x, "y": y}, optax.adam(0.005)
+    data, adam = {"x": x, "y": y}, optax.adam(optax.cosine_decay_schedule(0.02, steps))
     done = tg.fit(
         bound, family.init(fit), adam, key=fit, steps=steps, data=data, batch_size=batch, maximize=True, progress=False
     )

@@ -4,6 +4,7 @@ import arviz as az
 import jax
 import numpyro
 import numpyro.distributions as dist
+import optax
 from numpyro.infer import SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
@@ -19,7 +20,7 @@ def logistic(x, y=None, batch=None):
 def run(key, x, y, new, batch=500, steps=5000):
     fit, draw, later = jax.random.split(key, 3)
     guide = AutoNormal(logistic)
-    svi = SVI(logistic, guide, numpyro.optim.Adam(0.005), Trace_ELBO())
+    svi = SVI(logistic, guide, optax.adam(optax.cosine_decay_schedule(0.02, steps)), Trace_ELBO())
     params = svi.run(fit, steps, x, y, batch, progress_bar=False).params
     draws = guide.sample_posterior(draw, params, sample_shape=(1000,))
     predicted = Predictive(logistic, draws)(later, new)
