@@ -2,10 +2,15 @@
 
 import ast
 import json
+import operator
+import re
 
 import numpy as np
 import pytest
 from numpyro_pairs import FOLDER, KEPT, PAIRS, told
+from source_tree import ROOT
+
+import tracegrad as tg
 
 
 def statements(code: str) -> int:
@@ -63,3 +68,28 @@ def test_ours_says_what_numpyros_said(name):
 @pytest.mark.parametrize("name", PAIRS)
 def test_numpyros_says_what_it_said(name):
     agree(name, told(f"{name}_numpyro", seed=2), json.loads(KEPT.read_text())[name])
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "from-numpyro.md").read_text()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_page_prints_both_as_they_run_and_counts_their_statements(name):
+    for module in (name, f"{name}_numpyro"):
+        _, _, code = (FOLDER / f"{module}.py").read_text().partition('"""\n')
+        assert f"```python\n{code.strip()}\n```" in PAGE
+    assert re.search(rf"\n\| \[.*\]\(#.*\) \| {counted(name)} \| {counted(f'{name}_numpyro')} \|\n", PAGE)
+
+
+def test_what_the_page_names_exists():
+    """What is said to be written here, in the right column of the table, is public."""
+    rows = re.findall(r"^\| .* \| (.*) \|$", PAGE.partition("## Ten programs")[0], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"\btg\.((?:\w+\.)?\w+)", row)}
+    assert len(named) > 30
+    for name in named:
+        operator.attrgetter(name)(tg)
+    methods = {name for row in rows for name in re.findall(r"\b(?:f|model|step)\.(\w+)\(", row)}
+    assert methods >= {"do", "with_scale", "with_coordinates", "simulate", "assess", "vmap"}
+    assert [name for name in methods if not callable(getattr(tg.GenerativeFunction, name, None))] == []
