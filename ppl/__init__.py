@@ -25,11 +25,13 @@ from .core._switch import cond, switch
 from .core._target import Target
 from .core._trace import Trace
 from .densities._marginal_and_normalize import marginal, normalize
+from .densities._relabel import relabel
 from .distributions._missing import nan_as_missing
 from .errors import (
     AddressError,
     ArgumentError,
     BiasedGradientError,
+    CheckpointError,
     ChoiceError,
     DensityError,
     DiscontinuityWarning,
@@ -93,11 +95,15 @@ from .posteriors._posterior import Posterior
 from .posteriors._predictive import log_likelihood, predictive
 from .posteriors._summary import Summary
 from .recipes._evaluate import Evaluation, evaluate
+from .recipes._model_graph import ModelGraph, model_graph, plot_model
+from .recipes._plot_history import plot_history
 from .recipes._sbc import Calibration, sbc
 from .recipes._vi import vi
 from .training._baselines import MovingAverage, baseline_loss, control_loss
-from .training._fit import Fit, fit
+from .training._fit import fit
 from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
+from .training._result import Fit, load_fit
+from .training._signal_to_noise import signal_to_noise
 from .transforms import exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
@@ -128,6 +134,7 @@ __all__ = [
     "switch",
     "validated",
     "merge",
+    "relabel",
     "select",
     # Expectations.
     "expectation",
@@ -188,6 +195,8 @@ __all__ = [
     # Fitting.
     "fit",
     "Fit",
+    "load_fit",
+    "signal_to_noise",
     "frozen",
     "ordered",
     "positive",
@@ -209,6 +218,11 @@ __all__ = [
     "predictive_check",
     "PredictiveCheck",
     "shrinkage",
+    # Drawings.
+    "model_graph",
+    "ModelGraph",
+    "plot_history",
+    "plot_model",
     # Whether to believe it.
     "describe_estimators",
     "with_estimators",
@@ -229,6 +243,7 @@ __all__ = [
     "AddressError",
     "ArgumentError",
     "BiasedGradientError",
+    "CheckpointError",
     "ChoiceError",
     "DensityError",
     "DiscontinuityWarning",

@@ -1,5 +1,9 @@
 """The errors of the language; those of the transformation are re-exported beside them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from .transforms import TracegradError
 
 
@@ -66,7 +70,36 @@ class FitError(TracegradError, ValueError):
         Traceback (most recent call last):
             ...
         tracegrad...FitError: fit: the objective is nan at step 0, first in `log`...
+
+    Attributes:
+        fit: the last good `Fit` of a run that stopped being finite, from before the step that went bad; None where
+            there is none.
     """
+
+    def __init__(self, text: str, fit: Any = None):
+        super().__init__(text)
+        self.fit = fit
+
+
+class CheckpointError(FitError):
+    """A file that is no kept fit, that is damaged, or that is of another run.
+
+    Example:
+        >>> import pathlib, tempfile, tracegrad as tg
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
+        >>> _ = path.write_text("milk, bread")
+        >>> tg.load_fit(path, like={"w": 1.0})
+        Traceback (most recent call last):
+            ...
+        tracegrad...CheckpointError: ...notes.txt is not a file that `Fit.save` wrote...
+
+    Attributes:
+        damaged: whether the file itself is bad (cut short, altered, foreign), and not merely of another run.
+    """
+
+    def __init__(self, text: str, *, damaged: bool = False):
+        super().__init__(text)
+        self.damaged = damaged
 
 
 class SupportWarning(UserWarning):

@@ -3,7 +3,15 @@
 All errors derive from `TracegradError`; `DiscontinuityWarning` and `SupportWarning` are warnings.
 """
 
-from ._errors import AddressError, ChoiceError, DensityError, DistributionError, FitError, SupportWarning
+from ._errors import (
+    AddressError,
+    CheckpointError,
+    ChoiceError,
+    DensityError,
+    DistributionError,
+    FitError,
+    SupportWarning,
+)
 from .transforms import (
     ArgumentError,
     BiasedGradientError,
@@ -21,6 +29,7 @@ __all__ = [
     "AddressError",
     "ArgumentError",
     "BiasedGradientError",
+    "CheckpointError",
     "ChoiceError",
     "DensityError",
     "DiscontinuityWarning",

@@ -1,9 +1,14 @@
 """What every test runs under: no silent promotion of dtypes or ranks, no plot windows, quick compilation."""
 
 import gc
+import math
 import os
+import zlib
+from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What XLA compiled is kept between runs, in processes that tests start too. An entry is found by the hash of the whole
@@ -28,6 +33,23 @@ jax.config.update("jax_disable_most_optimizations", quick)
 # Tracing makes many small objects that live for long. At Python's own thresholds, looking for cycles among them takes
 # a fifth of the time that is not XLA's.
 gc.set_threshold(50_000, 20, 20)
+
+
+QUARTER = 0.25
+"""The share of a table's rows that `make test` takes."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are marked slow are left out
+def pytest_collection_modifyitems(items):
+    """Of each table most rows are slow; which, their names decide, so that one run takes what the last one took."""
+    tables = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("table"):
+            tables[item.nodeid.split("[")[0]].append(item)
+    for rows in tables.values():
+        rows.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
+        for item in rows[math.ceil(QUARTER * len(rows)) :]:
+            item.add_marker("slow")
 
 
 def pytest_collection_finish():

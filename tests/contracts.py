@@ -3,7 +3,10 @@
 The fuzzer puts wrong values in place of the valid ones. A name or an argument that is not here fails a test.
 """
 
+import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -53,6 +56,20 @@ def key():
     return Given("key", KEY)
 
 
+def fit_kept(checkpoint, **arguments):
+    """A fit that is kept in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tg.fit(checkpoint=folder if checkpoint == "new" else checkpoint, **arguments).params
+
+
+@functools.cache
+def kept_fit():
+    """A file with a fit."""
+    path = Path(tempfile.mkdtemp()) / "kept"
+    tg.fit(lambda key, w: w**2, 0.5, optax.sgd(0.1), key=KEY, steps=1, progress=False).save(path)
+    return path
+
+
 def maybe_key():
     return Given("key", KEY, optional=True)
 
@@ -77,6 +94,7 @@ MADE_BY_THE_LIBRARY = {
     "Fit": "what fit returns",
     "Trace": "what simulate returns",
     "Unconstrained": "what to_unconstrained returns",
+    "Unconstrained.centred": "the library's own: what a family calls",
     "WeightedDraws": "what importance_sampling returns",
     "GenerativeFunction": "abstract: `gen` makes one",
     "GenerativeFunction.visit": "the library's own: what an author of a combinator writes",
@@ -89,6 +107,9 @@ MADE_BY_THE_LIBRARY = {
     "Posterior.log_density": "the library's own: what an author of a posterior writes",
     "Draws.chains": "its arguments are those of every posterior, and have no use here",
     "Draws.log_density": "the library's own: what `log_prob` calls",
+    "ModelGraph": "what model_graph returns",
+    "ModelGraph.dot": "it takes nothing",
+    "ModelGraph.levels": "it takes nothing",
     "Summary": "what `summary` returns",
     "WeightedDraws.chains": "the library's own: what `to_arviz` calls",
     "WeightedDraws.log_density": "the library's own: what `log_prob` calls",
@@ -242,6 +263,7 @@ def start(of, make):
 def sampler(make, **more):
     return contract(
         lambda **arguments: make(**arguments).choices,
+        "initial",  # beside `init` it is refused
         target=target(POSTERIOR),
         key=key(),
         draws=count(2),
@@ -343,6 +365,9 @@ CONTRACTS = {
         key=maybe_key(),
     ),
     "GenerativeFunction.do": contract(lambda values: model.do(values).assess(X)[0], values=choices({"z": 0.5})),
+    "GenerativeFunction.condition": contract(
+        lambda values: model.condition(values).assess({"z": 0.5})[0], values=choices(X)
+    ),
     "GenerativeFunction.while_loop": contract(
         lambda condition, max_steps: count_up.while_loop(condition, max_steps=max_steps).simulate(KEY, 0.0).retval,
         condition=callable_(lambda state: state < 2.0),
@@ -391,6 +416,12 @@ CONTRACTS = {
         lambda first, second: tg.merge(first, second),
         first=Given("dicts", {"a": 1.0}),
         second=Given("dicts", {"b": 1.0}),
+    ),
+    "relabel": contract(
+        lambda function, told, inverse: tg.relabel(function, told, inverse=inverse).simulate(KEY, 0.0).logp,
+        function=function(guide),
+        told=Given("telling", lambda choices: {"u": choices["z"]}),
+        inverse=Given("telling", lambda choices: {"z": choices["u"]}, optional=True),
     ),
     "select": contract(lambda pattern: ("z",) in tg.select(pattern), pattern=Given("pattern", "z")),
     # ---- densities, targets, algorithms ----
@@ -467,6 +498,8 @@ CONTRACTS = {
         steps=count(1),
         draws=maybe_count(1),
         learning_rate=Given("positive", 0.1, optional=True),
+        initial=Given("initial", {"z": 0.5}, optional=True),
+        correct=flag(False),
         progress=flag(False),
     ),
     "evaluate": contract(
@@ -491,6 +524,18 @@ CONTRACTS = {
         level=Given("share", 0.01),
         loop=flag(False),
         progress=flag(False),
+    ),
+    "model_graph": contract(
+        lambda model: tg.model_graph(model, observed="x").edges,
+        "args",
+        "observed",
+        model=function(model),
+    ),
+    "plot_model": contract(
+        lambda model: len(tg.plot_model(model, observed="x").texts), "args", "observed", "ax", model=function(model)
+    ),
+    "plot_history": contract(
+        lambda fitted: len(tg.plot_history(fitted).lines), "ax", fitted=Given("history", [1.0, 2.0])
     ),
     "predictive_check": contract(
         lambda **arguments: tg.predictive_check(**arguments).p,
@@ -555,6 +600,7 @@ CONTRACTS = {
         target=target(POSTERIOR),
         starts=count(1),
         steps=count(2),
+        initial=Given("initial", {"z": 0.5}, optional=True),
     ),
     "auto.Family.init": contract(FAMILY.init, key=key()),
     # ---- objectives ----
@@ -572,8 +618,10 @@ CONTRACTS = {
         tg.f_divergence, f=callable_(lambda r: (r - 1.0) ** 2), n=count(2), log_z=Given("number", -1.5, optional=True)
     ),
     "jensen_shannon": bound(tg.jensen_shannon, n=count(2), log_z=Given("number", -1.5, optional=True)),
-    "trajectory_balance": bound(tg.trajectory_balance, at=(KEY, (), (0.0,), -2.5), n=count(2)),
-    "log_variance": bound(tg.log_variance, n=count(2)),
+    "trajectory_balance": bound(
+        tg.trajectory_balance, at=(KEY, (), (0.0,), -2.5), n=count(2), proposal=maybe_function(proposal)
+    ),
+    "log_variance": bound(tg.log_variance, n=count(2), proposal=maybe_function(proposal)),
     "wake_theta": bound(tg.wake_theta, n=count(2)),
     "wake_phi": bound(tg.wake_phi, n=count(2)),
     "vimco": bound(tg.vimco, of=(switches, switches_guide, X), n=count(2), mean=name("geometric")),
@@ -670,7 +718,7 @@ CONTRACTS = {
     ),
     "rebar": contract(
         lambda **arguments: slope(tg.rebar(**arguments)),
-        function=callable_(lambda b: 2.0 * b),
+        function=given("callable", optional=True)(lambda b: 2.0 * b),
         temperature=positive(0.5),
         scale=number(1.0),
         continuous=flag(True),
@@ -690,7 +738,7 @@ CONTRACTS = {
     ),
     # ---- training and trust ----
     "fit": contract(
-        lambda **arguments: tg.fit(**arguments).params,
+        fit_kept,
         "state",
         objective=callable_(lambda key, w, x: jnp.mean((w - x) ** 2)),
         params=Given("params", jnp.array(0.5)),
@@ -703,6 +751,36 @@ CONTRACTS = {
         progress=flag(False),
         callback=Given("callback", lambda run: None, optional=True),
         every=maybe_count(1),
+        patience=maybe_count(1),
+        window=maybe_count(2),
+        average_from=Given("copies", 1, optional=True),
+        mesh=Given("mesh", None, optional=True),
+        on_nonfinite=Given("name", "raise"),
+        checkpoint=Given("path", "new", optional=True),
+        checkpoint_every=maybe_count(1),
+        keep=maybe_count(1),
+        resume=flag(False),
+    ),
+    "load_fit": contract(
+        lambda path, **options: tg.load_fit(kept_fit() if path == "kept" else path, 0.0, **options).params,
+        "like",
+        "state",
+        path=Given("path", "kept"),
+        optimizer=Given("optimizer", optax.sgd(0.1)),
+    ),
+    "Fit.save": contract(
+        lambda path: tg.Fit({"w": 1.0}, jnp.zeros(1), None).save(kept_fit() if path == "kept" else path),
+        path=Given("path", "kept"),
+    ),
+    "signal_to_noise": contract(
+        tg.signal_to_noise,
+        "state",
+        objective=callable_(lambda key, w, x: jnp.mean((w - x) ** 2)),
+        params=Given("params", jnp.array(0.5)),
+        key=key(),
+        draws=count(3),
+        data=Given("data", jnp.arange(4.0)),
+        batch_size=maybe_count(2),
     ),
     "positive": start(jnp.array(0.5), tg.positive),
     "unit_interval": start(jnp.array(0.25), tg.unit_interval),

@@ -256,8 +256,11 @@ def elimination(data):
     def model():
         k_a, k_m, v_m, sigma = (tg.sample(n, dist.HalfCauchy(1.0)) for n in ("k_a", "K_m", "V_m", "sigma"))
 
+        log_k_m = jnp.log(k_m)
+
         def field(t, c):
-            return jnp.exp(-k_a * t) * dose * k_a / volume - v_m / volume * c / (k_m + c)
+            # By the absolute value it has no pole, where a step of the integration were to overshoot.
+            return jnp.exp(-k_a * t) * dose * k_a / volume - v_m / volume * c / (jnp.exp(log_k_m) + jnp.abs(c))
 
         tg.sample("C_hat", dist.LogNormal(jnp.log(integrate(field, jnp.zeros_like(k_a), times, 20)), sigma))
 
@@ -273,7 +276,7 @@ def cholera(data):
         beta, gamma, xi, delta = (tg.sample(name, dist.HalfCauchy(s)) for name, s in scales.items())
 
         def field(t, y):
-            infected = beta * y[3] / (y[3] + 1e6) * y[0]
+            infected = beta * y[3] / (jnp.abs(y[3]) + 1e6) * y[0]
             return jnp.stack([-infected, infected - gamma * y[1], gamma * y[1], xi * y[1] - delta * y[3]])
 
         y = integrate(field, start, times, 40)

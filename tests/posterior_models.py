@@ -21,11 +21,21 @@ FLAT = 1e4
 
 
 class Posterior(NamedTuple):
-    """A posterior of the reference: the name of its data, and how to make its target and its quantities."""
+    """A posterior of the reference: the name of its data, and how to make its target and its quantities.
+
+    `coordinates` are those that help a fit, chosen from outside.
+    """
 
     data: str
     target: Callable[[Mapping], tg.Target]
     quantities: Callable[[Mapping], jax.Array]
+    coordinates: Mapping = {}
+
+    def fittable(self, data: Mapping) -> tg.Target:
+        """The target in the coordinates that help a fit."""
+        target = self.target(data)
+        function = target.function.with_coordinates(self.coordinates) if self.coordinates else target.function
+        return tg.Target(function, target.args, target.observed)
 
 
 def quantities_at(*names: str) -> Callable[[Mapping], jax.Array]:
@@ -238,10 +248,13 @@ SMALL = {
     "eight_schools-eight_schools_noncentered": Posterior("eight_schools", eight_schools, eight_schools_quantities),
     "eight_schools (exact": Posterior("eight_schools", eight_schools, eight_schools_quantities),
     "inference_gym/EightSchools": Posterior(
-        "eight_schools", eight_schools_centered, quantities_at("avg_effect", "log_stddev", "school_effects")
+        "eight_schools",
+        eight_schools_centered,
+        quantities_at("avg_effect", "log_stddev", "school_effects"),
+        {"school_effects": tg.noncentred()},
     ),
-    "inference_gym/NealsFunnel": Posterior("", funnel, quantities_at("v", "x")),
-    "inference_gym/Banana": Posterior("", banana, quantities_at("x", "y")),
+    "inference_gym/NealsFunnel": Posterior("", funnel, quantities_at("v", "x"), {"x": tg.noncentred()}),
+    "inference_gym/Banana": Posterior("", banana, quantities_at("x", "y"), {"y": tg.noncentred()}),
     "GLM_Poisson_Data-GLM_Poisson_model": Posterior(
         "GLM_Poisson_Data", glm_poisson, quantities_at("alpha", "beta1", "beta2", "beta3")
     ),
@@ -270,7 +283,10 @@ POSTERIORS |= {
     "diamonds-diamonds": Posterior("diamonds", diamonds, quantities_at("b", "Intercept", "sigma")),
     "wells_data-wells_dist100_model": Posterior("wells_data", wells, quantities_at("alpha", "beta")),
     "radon_mn-radon_partially_pooled": Posterior(
-        "radon_mn", radon(floor=False), quantities_at("alpha", "mu_alpha", "sigma_alpha", "sigma_y")
+        "radon_mn",
+        radon(floor=False),
+        quantities_at("alpha", "mu_alpha", "sigma_alpha", "sigma_y"),
+        {"alpha": tg.noncentred()},
     ),
     "radon_mn-radon_variable_intercept": Posterior(
         "radon_mn", radon(floor=True), quantities_at("alpha", "mu_alpha", "beta", "sigma_alpha", "sigma_y")

@@ -435,3 +435,17 @@ def test_laplace_takes_the_mode_with_the_most_mass():
     modes = {n: jax.vmap(auto.laplace(target, starts=n).init)(jax.random.split(KEY, 10))["loc"][:, 0] for n in (1, 12)}
     np.testing.assert_allclose(modes[12], 6.0, atol=1e-3)
     assert np.any(np.asarray(modes[1]) < 0.0)
+
+
+@pytest.mark.parametrize("name", ["loc", "log_scale", "lower"])
+def test_parameters_that_are_not_finite_name_the_sites_whose_coordinates_they_are(name):
+    @tg.gen
+    def program():
+        tg.sample("a", dist.Normal(0.0, 1.0))
+        tg.sample("rows", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+
+    family = tg.auto.full_rank(tg.Target(program))
+    params = family.init(jax.random.key(0))
+    bad = params | {name: params[name].at[1].set(jnp.nan)}
+    with pytest.raises(tg.DensityError, match=rf"'{name}' among its parameters is not finite for .* of 'rows'\. Look"):
+        family.guide.simulate(jax.random.key(1), bad)

@@ -44,6 +44,8 @@ def step(z, _):
 
 step_guide = tg.gen(lambda observed, z, x, own: normal("z", own))
 target, chain = tg.Target(model, (), X), tg.Target(step.scan(2), (0.0,), STEPS)
+log_tilted = lambda z, own: own.loc * z["z"] - z["z"] ** 2  # noqa: E731
+tilted = tg.gen(log_tilted)
 kernel = tg.gen(lambda z, own: normal("z", own))
 
 CALLS = {
@@ -58,16 +60,21 @@ CALLS = {
     "sir": (guide, lambda own: tg.normalize(target, tg.sir(2, guide, own)).simulate(KEY).logp),
     "importance": (beside, lambda own: tg.normalize(target, tg.importance(2, beside, own)).simulate(KEY).logp),
     "importance_sampling": (guide, lambda own: tg.importance_sampling(target, guide, own, key=KEY, n=2).log_evidence),
-    "smc": (None, lambda own: tg.normalize(chain, tg.smc(2, step_guide, own)).simulate(KEY).logp),
-    "smc_bound": (None, lambda own: tg.smc_bound(step.scan(2), step_guide, STEPS, n=2)(KEY, (0.0,), own)),
-    "smc_wake_phi": (None, lambda own: tg.smc_wake_phi(step.scan(2), step_guide, STEPS, n=2)(KEY, (0.0,), own)),
+    "smc": (step_guide, lambda own: tg.normalize(chain, tg.smc(2, step_guide, own)).simulate(KEY).logp),
+    "smc_bound": (step_guide, lambda own: tg.smc_bound(step.scan(2), step_guide, STEPS, n=2)(KEY, (0.0,), own)),
+    "smc_wake_phi": (step_guide, lambda own: tg.smc_wake_phi(step.scan(2), step_guide, STEPS, n=2)(KEY, (0.0,), own)),
     "nested_vi": (
-        None,
+        guide,
         lambda own: tg.nested_vi([lambda z: -(z["z"] ** 2)] * 2, [guide, kernel], [kernel], n=2)(KEY, (), own),
+    ),
+    "densities of nested_vi": (
+        tilted,
+        lambda own: tg.nested_vi([log_tilted] * 2, [guide, kernel], [kernel], n=2)(KEY, own, (OWN,)),
     ),
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CALLS)
 def test_a_tuple_of_a_class_of_its_own_is_one_argument(name):
     """As it is where it stands in a tuple of one, and inside a transformation, which keeps its class."""
@@ -81,7 +88,7 @@ def test_a_tuple_of_a_class_of_its_own_is_one_argument(name):
 @pytest.mark.parametrize("name", [name for name, (program, _) in CALLS.items() if program])
 def test_a_plain_tuple_for_a_program_of_one_argument_is_refused(name):
     program, call = CALLS[name]
-    more = " more" if program is beside else ""
+    more = " more" if program in (beside, step_guide, tilted) else ""
     match = rf"{program.name} takes one argument{more}, and got a tuple of 2, which are 2 arguments. Write `\(args,\)`"
     with pytest.raises(tg.ArgumentError, match=match):
         call((0.3, -0.2))

@@ -64,6 +64,7 @@ CONSISTENT = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CONSISTENT)
 def test_operations_agree_on_every_combinator(name):
     program, args = CONSISTENT[name]
@@ -99,6 +100,7 @@ def test_operations_agree_on_every_combinator(name):
 
 
 # Every combinator, and every pair of them nested, once.
+@pytest.mark.table
 @pytest.mark.parametrize(
     "name", ["scan of scan", "scan of vmap", "vmap of scan", "vmap of mask", "vmap of cond", "repeat"]
 )

@@ -2,7 +2,9 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
+from exactly import exact_key
 from jax import numpy as jnp
 from scipy import stats
 
@@ -144,3 +146,91 @@ def test_addresses_choices_and_density_are_the_same():
     assert jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), trace.choices, plain.choices))
     assert float(trace.logp) == float(plain.logp) == float(chosen.assess(plain.choices)[0])
     schools.update(jax.random.key(1), trace, {"mu": 1.0})  # It is a trace of the same program.
+
+
+# ---- a centring that is learned --------------------------------------------------------------------------------------
+
+
+@tg.gen
+def chain():
+    mu = tg.sample("mu", tg.dist.Normal(0.0, 1.0))
+    theta = tg.sample("theta", tg.dist.Normal(mu, 0.3))
+    tg.sample("y", tg.dist.Normal(theta, 0.5))
+
+
+def chain_target(centring):
+    return tg.Target(chain.with_coordinates({"theta": tg.noncentred(centring)}), observed={"y": 1.0})
+
+
+def bound_of(centring, draw=lambda f: f):
+    bound = tg.elbo(chain, tg.auto.mean_field(chain_target(centring)).guide, {"y": 1.0})
+    return draw(lambda key, params: bound(key, (), params))
+
+
+def bound_by_hand(loc, log_scale, logit):
+    """E_q[log p] + entropy where (mu, theta) is a linear map of independent normals."""
+    c = jax.nn.sigmoid(logit)
+    share = 0.3 ** (1.0 - c)
+    there = jnp.array([[1.0, 0.0], [1.0, 0.0]]) + jnp.array([[0.0, 0.0], [-1.0, 0.0]]) * c * share
+    there = there.at[1, 1].set(share)
+    mean, spread = there @ loc, there @ jnp.diag(jnp.exp(2.0 * log_scale)) @ there.T
+
+    def expected(direction, shift, scale):
+        square = (direction @ mean - shift) ** 2 + direction @ spread @ direction
+        return -0.5 * square / scale**2 - jnp.log(scale) - 0.5 * jnp.log(2.0 * jnp.pi)
+
+    prior = expected(jnp.array([1.0, 0.0]), 0.0, 1.0) + expected(jnp.array([-1.0, 1.0]), 0.0, 0.3)
+    entropy = jnp.sum(log_scale) + jnp.log(share) + jnp.log(2.0 * jnp.pi) + 1.0
+    return prior + expected(jnp.array([0.0, 1.0]), 1.0, 0.5) + entropy
+
+
+@pytest.mark.parametrize("logit", [-1.5, 0.0, 2.0])
+def test_the_gradient_goes_through_a_learned_centring(logit):
+    with jax.enable_x64(True):
+        loc, log_scale = jnp.array([0.3, -0.4]), jnp.array([-0.5, 0.2])
+        params = {"loc": loc, "log_scale": log_scale, "centring_logits": {"theta": jnp.asarray(logit)}}
+        found = jax.value_and_grad(bound_of("learned", tg.exact_expectation), argnums=1)(exact_key(), params)
+        hand = jax.value_and_grad(bound_by_hand, argnums=(0, 1, 2))(loc, log_scale, jnp.asarray(logit))
+        np.testing.assert_allclose(found[0], hand[0], rtol=1e-9)
+        slopes = found[1]["loc"], found[1]["log_scale"], found[1]["centring_logits"]["theta"]
+        for one, other in zip(slopes, hand[1], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("logit", "centring"), [(-100.0, 0.0), (100.0, 1.0)])
+def test_the_ends_of_a_learned_centring_are_the_two_forms(logit, centring):
+    params = {"loc": jnp.array([0.3, -0.4]), "log_scale": jnp.array([-0.5, 0.2])}
+    learned = params | {"centring_logits": {"theta": jnp.asarray(logit)}}
+    here = bound_of("learned")(jax.random.key(1), learned)
+    np.testing.assert_allclose(here, bound_of(centring)(jax.random.key(1), params), rtol=1e-5)
+
+
+def test_a_learned_centring_is_fitted_and_comes_back_in_the_users_coordinates():
+    """Given mu, theta moves by r mu: at c 0.3^(1 - c) = 1 - r the coordinates are independent, and the fit exact."""
+    family = tg.auto.mean_field(chain_target("learned"))
+    start = family.init(jax.random.key(0)) | {"centring_logits": {"theta": jnp.asarray(2.0)}}
+    bound = tg.elbo(chain, family.guide, {"y": 1.0}, draws=20)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 800))
+    fitted = tg.fit(
+        lambda key, params: -bound(key, (), params),
+        start,
+        optimizer,
+        key=jax.random.key(1),
+        steps=800,
+        progress=False,
+    )
+    c = float(jax.nn.sigmoid(fitted.params["centring_logits"]["theta"]))
+    assert c * 0.3 ** (1.0 - c) == pytest.approx(1.0 - (1 / 0.09) / (1 / 0.09 + 4.0), abs=0.03)
+    draws = family.posterior(fitted.params).sample(jax.random.key(2), 4000)
+    assert sorted(draws) == ["mu", "theta"]
+    # p(mu | y): precision 1 + 1 / 0.34, mean y / 1.34.
+    assert float(draws["mu"].mean()) == pytest.approx(1.0 / 1.34, abs=0.05)
+    assert float(draws["mu"].std()) == pytest.approx((1.0 + 1.0 / 0.34) ** -0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "use", [tg.to_unconstrained, tg.auto.laplace, lambda t: tg.nuts(t, key=jax.random.key(0), draws=1, warmup=1)]
+)
+def test_what_has_no_parameters_learns_no_centring(use):
+    with pytest.raises(tg.DensityError, match="the centring of 'theta' is learned"):
+        use(chain_target("learned"))

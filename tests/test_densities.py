@@ -322,6 +322,7 @@ DENSITIES = {f"marginal: {name}": v for name, v in MARGINALS.items()}
 DENSITIES |= {f"normalize: {name}": v for name, v in POSTERIORS.items()}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", DENSITIES)
 @pytest.mark.usefixtures("double")
 def test_the_two_laws(name):
@@ -423,6 +424,7 @@ def check_mean(x, mean):
     assert abs(x.mean() - mean) < 4.5 * x.std() / len(x) ** 0.5
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", THREE_PARTICLES)
 def test_smc_with_three_particles(name):
     """Three steps, on both sides: E[Ẑ] = Z, and E[1{x = v} / w] = 1 for the posterior and for the marginal."""

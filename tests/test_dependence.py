@@ -91,6 +91,7 @@ def claims(function):
     return [next((axes[0] for _, axes in d), None) for d in outs]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", [*KEPT, *MIXED])
 def test_claims_hold_in_the_derivatives(name):
     function = {**KEPT, **MIXED}[name]

@@ -11,13 +11,8 @@ DOCS = ROOT / "docs"
 WRITING = ["writing-a-distribution.md", "writing-an-algorithm.md", "writing-an-estimator.md", "writing-an-objective.md"]
 QUESTIONS = "thirteen-questions.md"
 ANSWERS = [QUESTIONS, "local-latents.md"]
-PAGES = [
-    "from-a-model-to-a-posterior.md",
-    "choosing-an-estimator.md",
-    "expectation-in-150-lines.md",
-    *ANSWERS,
-    *WRITING,
-]
+HOW_TO = ["from-a-model-to-a-posterior.md", "changing-a-program.md", "choosing-an-estimator.md", "long-runs.md"]
+PAGES = [*HOW_TO, *ANSWERS, "expectation-in-150-lines.md", *WRITING]
 
 
 def blocks(page: str, language: str) -> list[str]:

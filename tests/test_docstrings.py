@@ -24,6 +24,7 @@ def examples(module):
     return [test for test in found if test.examples]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("module", [source.module for source in sources()])
 def test_examples_in_docstrings_run(module, capsys):
     """As a reader runs them: with JAX's ordinary promotion, where an integer draw may be scaled by a float."""

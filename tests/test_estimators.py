@@ -25,6 +25,7 @@ from estimator_programs import (
     inputs,
     objective,
 )
+from exactly import exact_key
 from jax import numpy as jnp
 
 import tracegrad as tg
@@ -52,7 +53,11 @@ TABLE = {
     "arm": [(odds, tg.arm())],
     "disarm": [(bernoulli, tg.disarm())],
     "relax": [(odds, tg.relax(wave)), (categorical, tg.relax(wave))],
-    "rebar": [(bernoulli, tg.rebar(h)), (categorical, tg.rebar(wave, temperature=0.7, scale=0.5))],
+    "rebar": [
+        (bernoulli, tg.rebar(h)),
+        (categorical, tg.rebar(wave, temperature=0.7, scale=0.5)),
+        (categorical, tg.rebar()),
+    ],
     "sum_and_sample": [(categorical, tg.sum_and_sample(1)), (categorical, tg.sum_and_sample(2))],
     "unordered_set": [
         (categorical, tg.unordered_set(2)),
@@ -73,6 +78,7 @@ def test_every_exported_estimator_is_in_the_table():
     assert exported_estimators() == set(TABLE)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("family", "estimator"), ROWS)
 def test_gradient_in_line_and_in_a_plate_in_a_branch_in_a_loop(family, estimator):
     assert check(family, estimator) < 0.02
@@ -107,6 +113,7 @@ def cost(b):
     return (b @ jnp.arange(1.0, 1.0 + b.size) - 1.3) ** 2 + 0.4 * b[0] * b[-1]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", [*FORKS, "enum"])
 @pytest.mark.parametrize("event", [True, False])
 def test_elements_of_one_site_exactly(how, event):
@@ -153,6 +160,7 @@ def test_a_larger_set_has_less_variance():
     assert variances(categories(tg.unordered_set(4)), w, 200) < 1e-10
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("p", [[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_values_without_probability_leave_a_set_finite(k, p):
@@ -178,6 +186,61 @@ def test_one_site_has_one_alternative_however_many_elements(how):
 def variances(program, theta, n=4000):
     keys = jax.random.split(KEY, n)
     return np.asarray(jax.jit(jax.vmap(lambda k: jax.grad(program, argnums=1)(k, theta)))(keys)).var(0).sum()
+
+
+def test_rebar_has_a_control_for_any_site_of_finite_support():
+    """The relaxed value: of two values between them, of more their mean; chosen from outside, for all sites at once."""
+    z = jnp.array([0.3, -1.2])
+    two = tg.rebar(temperature=0.5, scale=3.0).function(dist.Bernoulli(jnp.full(2, 0.4)))
+    assert float(two(z)) == pytest.approx(3.0 * float(jnp.sum(jax.nn.sigmoid(z / 0.5))), rel=1e-6)
+    logits = jnp.array([[0.3, -1.2, 0.4]])
+    three = tg.rebar(temperature=2.0).function(dist.Categorical(logits=logits))
+    assert float(three(logits)) == pytest.approx(float(jax.nn.softmax(logits[0] / 2.0) @ jnp.arange(3.0)), rel=1e-6)
+
+    @tg.gen
+    def program(w):
+        a = tg.sample("a", dist.Bernoulli(logits=w))
+        b = tg.sample("b", dist.Categorical(logits=jnp.stack([w, -w, a.astype(float)])))
+        return (a + 1.0) * (b.astype(float) - 0.4) ** 2
+
+    def slope(estimator):
+        chosen = program.with_estimators({"**": estimator})
+        f = tg.expectation(lambda key, w: chosen.simulate(key, w).retval)
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.jit(jax.vmap(lambda key: jax.grad(f, argnums=1)(key, 0.3)))(jax.random.split(KEY, 20_000))
+
+    exact = slope(tg.enum())[0]
+    found = np.asarray(slope(tg.rebar()))
+    assert abs(found.mean() - exact) < 4.0 * found.std() / np.sqrt(len(found))
+    assert "rebar(temperature=0.5, scale=1.0)" in repr(tg.rebar())
+
+
+@pytest.mark.parametrize("how", ["arm", "disarm"])
+@pytest.mark.parametrize("w", [0.37, -1.2])
+def test_mirrored_draws_have_exact_expectations_at_any_odds(how, w):
+    """The mirrored value is a draw of finite support, so that no quadrature has a jump to meet."""
+
+    def under(estimator):
+        def f(key, w):
+            one, two, three = jax.random.split(key, 3)
+            a = sample(one, dist.Bernoulli(logits=w), estimator=estimator)
+            b = jax.lax.cond(
+                a == 1,
+                lambda: 3.0 * sample(two, dist.Bernoulli(logits=2.0 * w), estimator=estimator),
+                lambda: sample(three, dist.Bernoulli(logits=-w), estimator=estimator) + 0.5,
+            )
+            return (b - 0.3) ** 2 + a * b
+
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+            return float(jax.grad(tg.exact_expectation(tg.expectation(f)), argnums=1)(exact_key(), w))
+
+    def by_hand(w):
+        a, one, none = (jax.nn.sigmoid(x) for x in (w, 2.0 * w, -w))
+        if_one = one * (2.7**2 + 3.0) + (1.0 - one) * 0.3**2
+        return a * if_one + (1.0 - a) * (none * 1.2**2 + (1.0 - none) * 0.2**2)
+
+    with jax.enable_x64(True):
+        assert under(getattr(tg, how)()) == pytest.approx(float(jax.grad(by_hand)(w)), rel=1e-10)
 
 
 def test_disarm_has_less_variance_than_arm_and_both_less_than_reinforce():
@@ -407,6 +470,7 @@ def test_vectors_of_several_trials_have_a_weak_derivative_and_no_list():
 # ---- second derivatives: right, or refused --------------------------------------------------------------------------
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", FORKS)
 def test_forks_refuse_second_derivatives(how):
     f = tg.expectation(lambda k, p: cost(sample(k, dist.Bernoulli(p), estimator=getattr(tg, how)()).astype(float)))
@@ -549,7 +613,7 @@ def test_where_an_estimator_does_not_apply_it_says_so(estimator, distribution, m
         lambda: tg.unordered_set(13),
         lambda: tg.unordered_set(2.0),
         lambda: tg.relax(3.0),
-        lambda: tg.rebar(None),
+        lambda: tg.rebar(3),
     ],
 )
 def test_options_out_of_range_are_refused(make):

@@ -227,6 +227,7 @@ def test_every_exported_estimator_has_a_row():
     assert all(ESTIMATORS.values())
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("family", "estimator"), [row for row in ROWS if "enum" not in row.id])
 def test_the_mean_of_an_estimator_is_exact_in_each_construct(family, estimator):
     site = draw(family, estimator)

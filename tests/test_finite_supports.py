@@ -40,6 +40,7 @@ EXACT = ["enum", "local_expectation", "mvd"]
 HAS_MVD = set(AT_ENDS) - {"zero-inflated"}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("end", [0, 1])
 @pytest.mark.parametrize(("name", "how"), [(n, h) for n in AT_ENDS for h in EXACT if h != "mvd" or n in HAS_MVD])
 def test_the_derivative_at_a_probability_of_zero_and_one(name, how, end):
@@ -62,6 +63,7 @@ def test_two_values_are_all_seen_at_both_ends(make, how, end):
     np.testing.assert_allclose(mean_gradient(f, end, n=4), slope, rtol=1e-6)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("zeros", [(0.0, 0.0), (0.5, -0.5)])
 def test_sum_and_sample_draws_values_that_have_no_probability_yet(p, zeros):
@@ -155,6 +157,7 @@ def masked_by_hand(w, power):
     return q @ y**power, dq @ y**power - q @ (power * y ** (power - 1) * dq / q)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("mode", [jax.jacrev, jax.jacfwd])
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("how", MASKED)
@@ -184,6 +187,7 @@ def test_a_value_that_only_some_lanes_can_draw():
     np.testing.assert_allclose(apart, together, rtol=1e-5)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", ["enum", "local_expectation", "mvd"])
 @pytest.mark.parametrize("logit", [-jnp.inf, jnp.inf])
 @pytest.mark.parametrize("family", ["bernoulli", "binomial", "one-hot"])
@@ -251,6 +255,7 @@ SUMS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_of_lanes_are_those_of_each_version(name):
     """Three lanes with one alternative each, against the sum with one flip turned."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,57 @@ def test_data_that_every_device_has_is_no_matter(spread):
     assert found["rows on a device"] == [8]
     assert found["warned"] == []
     np.testing.assert_allclose(found["params"], spread["one device, 8"]["params"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+@pytest.mark.parametrize(("data", "rows"), [("whole", 4), ("8", 2), ("8 of 15", 2), ("8, two axes", 2)])
+def test_a_mesh_divides_the_work_and_changes_no_number(spread, axes, data, rows):
+    """Each device has its part of the batch, whether the examples can be divided or not."""
+    found = spread["meshes"][f"{axes}, {data}"]
+    np.testing.assert_allclose(found["params"], found["alone"], rtol=1e-5)
+    assert found["rows on a device"] == rows
+    assert found["devices"] == 4
+
+
+def test_each_of_four_devices_does_a_quarter_of_the_work(spread):
+    alone, each = spread["flops"]
+    assert each / alone < 0.3
+
+
+def test_what_cannot_be_divided_over_a_mesh_is_refused(spread):
+    assert (
+        "the number of examples must be a multiple of the 4 devices of `mesh`, and is 15" in spread["refused"]["whole"]
+    )
+    assert "batch_size must be a multiple of the 4 devices of `mesh`, and is 6" in spread["refused"]["batch"]
+    with pytest.raises(tg.FitError, match="`mesh` must be a `jax.sharding.Mesh`, .* and is 8"):
+        run(lambda key, w: w**2, 1.0, mesh=8)
+
+
+# ---- many processes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_with_half_of_the_data_each_find_what_one_finds(tmp_path):
+    """Over the loopback interface; they are left after twelve steps, and go on from the file of the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = Path(__file__).with_name("distributed_fit.py")
+    env = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    commands = [[sys.executable, script, str(i), port, str(tmp_path)] for i in range(2)]
+    both = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    try:
+        told = [process.communicate(timeout=120) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], told
+    one, two = (json.loads(out.splitlines()[-1]) for out, _ in told)
+    assert one == two
+    for found in one.values():
+        assert found["processes"] == 2
+        assert len(found["history"]) == 20
+        np.testing.assert_allclose(found["params"], found["alone"], rtol=1e-5)

@@ -111,6 +111,7 @@ def gradients(program, **options):
     return np.asarray(jax.jit(jax.vmap(jax.grad(g, argnums=1), (0, None)))(keys, jnp.asarray(W)))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("chunk_size", [None, 2])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 def test_groups_give_the_estimates_of_every_alternative_by_itself(program, chunk_size):

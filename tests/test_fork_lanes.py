@@ -138,6 +138,7 @@ def gradients(program, estimator, chunk_size=None):
 CHUNKED = {"many sites", "loop of lanes", "several outputs"}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("name", "chunk_size"),
     [(name, None) for name in PROGRAMS]

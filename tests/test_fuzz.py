@@ -39,6 +39,8 @@ REASONS: dict[str, str] = {
     "describe_estimators(objective=returns_complex)": "it looks at the sites, and there are none",
     "fit(params=nan)": "the text names the operation that was nan first, a subtraction outside of every site",
     "fit(data=nan)": "the text names the operation that was nan first, a subtraction outside of every site",
+    "signal_to_noise(params=nan)": "a gradient that is not finite has no ratio",
+    "signal_to_noise(data=nan)": "a gradient that is not finite has no ratio",
     "baseline_loss(objective=size, baseline=size)": "both are changed alike",
     "baseline_loss(objective=rank, baseline=rank)": "both are changed alike",
     "GenerativeFunction.simulate(scale=inf)": "numpyro takes infinity for a positive number",
@@ -225,6 +227,7 @@ def test_every_parameter_has_a_kind(name):
     assert described - taken == set() or variadic
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_a_valid_call_is_finite(name):
     assert finite(valid(name))

@@ -125,6 +125,7 @@ def test_first_derivatives_of_a_fork_are_as_before_under_a_mapped_coefficient():
     np.testing.assert_array_equal(tangents, (value / 0.25 + 0.25) * np.array([1.0, 2.0]))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", [tg.reinforce(), tg.reinforce(baseline=0.3), tg.enum()], ids=repr)
 @pytest.mark.parametrize("order", ORDERS)
 def test_scores_and_sums_are_right_to_third_order(estimator, order):

@@ -87,6 +87,7 @@ def same_bits(a, b):
 # ---- what the analysis claims ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ALL)
 def test_a_changed_lane_changes_no_other(name):
     run = jax.jit(lambda x: jax.tree.leaves(ALL[name](x)))
@@ -131,6 +132,7 @@ def one_by_one(program, x, y):
     return jax.vmap(lambda j: program(x.at[j].set(y[j])))(jnp.arange(N))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ALL)
 def test_versions_are_those_of_every_version_by_itself(name):
     found, expected = in_versions(name, versions)(X, Y), in_versions(name, one_by_one)(X, Y)
@@ -139,6 +141,7 @@ def test_versions_are_those_of_every_version_by_itself(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ALL)
 def test_what_one_version_has_in_its_lane_is_seen_by_no_other(name):
     run = in_versions(name, versions)

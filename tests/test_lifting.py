@@ -91,6 +91,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("theta", [THETA, jnp.asarray(THETA)], ids=["float", "array"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_value_score_and_density_are_those_of_a_normal_at_twice_the_parameter(name, theta):

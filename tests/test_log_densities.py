@@ -42,6 +42,7 @@ CASES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CASES)
 def test_the_score_is_the_slope(name):
     make, values, points = CASES[name]

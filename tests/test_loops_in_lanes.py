@@ -135,6 +135,7 @@ def value_and_slope(f, credit):
     return jax.jit(lambda p: jax.jvp(lambda p: expectation(f, credit=credit)(KEY, p), (p,), (1.0,)))(P)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", LANES)
 @pytest.mark.parametrize("ways", [(in_lanes, one_by_one), (rows_in_lanes, rows_one_by_one)], ids=["lanes", "rows"])
 def test_lanes_have_the_value_and_the_gradient_of_loops_one_by_one(name, ways):

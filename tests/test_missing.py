@@ -40,6 +40,7 @@ CASES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CASES)
 def test_density_and_derivative_of_what_is_there(name):
     family, value, expected = CASES[name]

@@ -314,6 +314,7 @@ def test_without_a_mutant_the_check_passes(name):
     check(name)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name, monkeypatch):
     program, mutate = MUTANTS[name]

@@ -50,6 +50,7 @@ def slope(objective, key):
     return jax.jit(jax.value_and_grad(lambda args: objective(key, (args[0],), (args[1],))))(jnp.array([1.5, 0.5]))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", MADE)
 def test_draws_are_the_mean_of_independent_ones_and_scale_that_of_the_model(name):
     make, key = getattr(tg, name), jax.random.key(3)

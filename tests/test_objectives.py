@@ -147,6 +147,7 @@ def agree(objective, truth, args, *, cells=2, rtol=1e-9):
         np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-12)
 
 
+@pytest.mark.table
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", [*FREE, *FIXED])
 def test_value_and_gradient_are_sums_over_all_draws(name):
@@ -477,6 +478,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_by_quadrature(name):
     """40 estimates of 20000 draws each: mean and gradient within 4.5 standard errors, errors themselves small."""

@@ -83,6 +83,7 @@ def of_tinygp(size, x):
     return tinygp.GaussianProcess(size * tinygp.kernels.ExpSquared(1.0), x, diag=0.1).numpyro_dist()
 
 
+@pytest.mark.filterwarnings("ignore:Please use numpyro.util.is_prng_key:DeprecationWarning")  # tinygp's own
 @pytest.mark.parametrize("of", [stand_in, of_tinygp])
 def test_a_gaussian_process_of_another_package_is_a_site(of):
     target = tg.Target(process, (jnp.asarray(X), of), {"y": jnp.asarray(Y)})

@@ -80,6 +80,7 @@ def test_draws_are_those_of_the_exact_posterior(kind):
     assert abs(draws["z"].std() / SD - 1.0) < 4.0 * error / np.sqrt(2.0)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_prob_is_in_nats_and_normalised_where_it_is_said_to_be(kind):
     posterior = posterior_of(kind)
@@ -238,6 +239,32 @@ def test_a_guide_that_is_off_is_doubted(mean, sd, words):
     assert [word for word in words if not re.search(word, said)] == []
 
 
+def test_k_hat_by_address_says_where_a_guide_fails():
+    """The tails of `b` are those of a Student t, for which a normal is too light; the rest of the guide is right."""
+
+    @tg.gen
+    def model():
+        tg.sample("a", dist.Normal(0.0, 1.0))
+        tg.sample("sub", tg.gen(lambda: tg.sample("b", dist.StudentT(2.0).expand([3])))())
+
+    @tg.gen
+    def guide():
+        tg.sample("a", dist.Normal(0.0, 1.0))
+        tg.sample("sub", tg.gen(lambda: tg.sample("b", dist.Normal(0.0, jnp.array([1.0, 1.5, 1.5]))))())
+
+    weighted = tg.importance_sampling(tg.Target(model), guide, key=KEY, n=4000)
+    found = weighted.k_hats
+    assert set(found) == {"a", "sub/b"}
+    assert found["a"] < 0.4
+    assert found["sub/b"] > 0.6
+    assert any(
+        "at 'sub/b'" in doubt and doubt.index("'sub/b'") < doubt.index("'a'") for doubt in weighted.summary().doubts
+    )
+    alone = tg.WeightedDraws({"z": jnp.arange(200.0)}, jnp.zeros(200))
+    assert alone.k_hats == {"z": -np.inf}
+    assert tg.WeightedDraws({}, jnp.zeros(200)).k_hats == {}
+
+
 def test_a_guide_that_is_right_is_not_doubted():
     right = tg.Fitted(TARGET, normal, (MEAN, 1.03 * SD))
     assert right.summary().doubts == ()
@@ -280,6 +307,7 @@ def test_a_long_summary_is_cut():
 GROUPS = {"posterior_predictive", "prior", "prior_predictive", "observed_data", "log_likelihood", "sample_stats"}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("kind", KINDS)
 def test_arviz_gets_all_groups_of_every_kind(kind):
     data = tg.to_arviz(posterior_of(kind), key=KEY, n=200)

@@ -3,14 +3,19 @@
 The larger data sets are for `python tests/benchmarks posteriors`.
 """
 
+import arviz as az
 import jax
+import numpy as np
 import pytest
 from posterior_chains import CHAINS
 from posterior_data import DATA, REFERENCE
 from posterior_fits import fitted, judged, normal_of
 from posterior_models import POSTERIORS
+from posterior_states import STATES
 
-ALL = POSTERIORS | CHAINS
+import tracegrad as tg
+
+ALL = POSTERIORS | CHAINS | STATES
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +29,67 @@ def found(name, family):
     target = posterior.target(DATA[posterior.data])
     guide, params = fitted(target, family, normal_of(target))
     return judged(posterior, target, guide, params, reference), reference
+
+
+def recovered(name, seed=0):
+    """What `vi` makes of a posterior with its defaults, in the coordinates that help; with the reference's moments."""
+    posterior, reference = ALL[name], REFERENCE[name]
+    fit = tg.vi(posterior.fittable(DATA[posterior.data]), key=jax.random.key(seed), progress=False)
+    draws = jax.jit(jax.vmap(posterior.quantities))(fit.latents(jax.random.key(seed + 1), 20_000))
+    mean, sd = np.asarray(reference["mean"]), np.asarray(reference["sd"])
+    return fit, np.abs(draws.mean(0) - mean) / sd, draws.std(0) / sd, reference
+
+
+BY_VI = [
+    "eight_schools (exact",
+    "kilpisjarvi_mod-kilpisjarvi",
+    "GLM_Binomial_data-GLM_Binomial_model",
+    "GLM_Poisson_Data-GLM_Poisson_model",
+    "hudson_lynx_hare-lotka_volterra",
+    "gp_pois_regr-gp_regr",
+    "inference_gym/Banana",
+    "inference_gym/EightSchools",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_VI)
+def test_vi_recovers_posteriors_with_its_defaults(name):
+    """Means within a tenth of a standard deviation, standard deviations within a tenth, and it says so."""
+    fit, z, ratio, reference = recovered(name)
+    assert z.max() < 0.1
+    assert 0.9 < ratio.min() <= ratio.max() < 1.1
+    assert "k-hat is" not in fit.report
+    if "log_evidence" in reference:
+        assert float(fit.log_evidence) == pytest.approx(reference["log_evidence"], abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one_comp_mm_elim_abs-one_comp_mm_elim_abs",
+        "inference_gym/BrownianMotionUnknownScalesMissingMiddleObservations",
+    ],
+)
+def test_vi_says_where_it_does_not_recover_a_posterior(name):
+    """A Michaelis constant whose deviation is thrice its mean; two scales, each of which may explain all the noise."""
+    fit, z, ratio, _ = recovered(name)
+    assert z.max() > 0.1 or ratio.min() < 0.9 or ratio.max() > 1.1
+    assert any("run `nuts`" in doubt for doubt in fit.summary().doubts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["eight_schools (exact", "kilpisjarvi_mod-kilpisjarvi"])
+def test_leave_one_out_is_that_of_chains(name):
+    """Expected log predictive densities of a fit and of chains agree to a fraction of their standard error."""
+    posterior = ALL[name]
+    target = posterior.fittable(DATA[posterior.data])
+    fit = tg.vi(target, key=jax.random.key(0), progress=False)
+    run = tg.nuts(target, key=jax.random.key(1), draws=1000, warmup=500, progress=False)
+    one, two = (az.loo(tg.to_arviz(x, key=jax.random.key(2), n=4000)) for x in (fit, run))
+    assert abs(one.elpd_loo - two.elpd_loo) < 0.2 * two.se
+    assert abs(one.se - two.se) < 0.1 * two.se
 
 
 RECOVERED = [

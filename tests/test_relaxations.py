@@ -88,6 +88,60 @@ def test_densities():
     np.testing.assert_allclose(three.log_prob(jnp.full((2, 3), 1.0 / 3.0)), 2.0 * np.log(0.5), rtol=1e-5)
 
 
+# ---- chosen by address -----------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def coin(logit):
+    b = tg.sample("b", tg.dist.Bernoulli(logits=logit))
+    return (b - TARGET) ** 2
+
+
+def test_a_site_is_relaxed_from_outside():
+    """The program as it stands has the same bias as one that is written with relaxed draws."""
+    chosen = coin.with_estimators({"b": tg.biased_straight_through(temperature=0.5)})
+    f = tg.expectation(lambda key, logit: chosen.simulate(key, logit).retval)
+    value, slope = straight_through(0.5)
+    with jax.numpy_dtype_promotion("standard"):
+        report = tg.check_unbiased(f, jnp.asarray(LOGIT), key=KEY, draws=20_000, exact=(value, (slope,)))
+        assert report.passed
+        assert str(tg.describe_estimators(f, KEY, 1.5)[0].estimator) == "reparam()"
+
+
+def test_a_relaxed_guide_is_weighed_by_a_discrete_model():
+    """At 0 and 1 the densities are those of the Bernoulli, with a derivative between them."""
+    guide = tg.gen(lambda w: tg.sample("z", tg.dist.Bernoulli(logits=w).expand([2]).to_event(1)))
+
+    @tg.gen
+    def model():
+        z = tg.sample("z", tg.dist.Bernoulli(0.3).expand([2]).to_event(1))
+        tg.sample("x", tg.dist.Normal(z.sum().astype(float), 1.0))
+
+    relaxed = guide.with_estimators({"z": tg.biased_straight_through(temperature=0.7)})
+    trace = relaxed.simulate(KEY, 0.4)
+    assert set(np.asarray(trace.choices["z"]).tolist()) <= {0.0, 1.0}
+    assert float(trace.logp) == pytest.approx(float(guide.assess(trace.choices, 0.4)[0]), rel=1e-5)
+    bound = tg.elbo(model, relaxed, {"x": 1.0})
+    values = jax.jit(jax.vmap(lambda key: bound(key, (), (0.4,))))(jax.random.split(KEY, 4000))
+    q = sigmoid(0.4)
+    exact = 2.0 * (q * (np.log(0.3) - np.log(q)) + (1.0 - q) * (np.log(0.7) - np.log1p(-q)))
+    exact += sum(w * -0.5 * (1.0 - k) ** 2 for k, w in enumerate([(1 - q) ** 2, 2 * q * (1 - q), q**2]))
+    assert float(values.mean()) == pytest.approx(
+        exact - 0.5 * np.log(2.0 * np.pi), abs=4.0 * float(values.std()) / 4000**0.5
+    )
+    slope = jax.grad(bound, argnums=2)(KEY, (), (0.4,))[0]
+    assert np.isfinite(slope)
+    assert abs(float(slope)) > 1e-3
+
+
+def test_a_site_without_relaxed_draws_is_named():
+    program = tg.gen(lambda: tg.sample("k", tg.dist.Categorical(jnp.ones(3) / 3.0)))
+    with pytest.raises(tg.EstimatorError, match="'k': a CategoricalProbs has no relaxed draws"):
+        program.with_estimators({"k": tg.biased_straight_through()}).simulate(KEY)
+    with pytest.raises(tg.EstimatorError, match="for the sites of generative functions"):
+        tg.transforms.sample(KEY, tg.dist.Bernoulli(0.5), estimator=tg.biased_straight_through())
+
+
 @pytest.mark.parametrize("relaxed", [tg.biased_straight_through, tg.biased_concrete])
 def test_they_say_that_they_are_biased_and_what_they_take(relaxed):
     assert "BIASED" in relaxed.__doc__

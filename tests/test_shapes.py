@@ -119,6 +119,7 @@ def check(call, *args):
                 assert fits(value, hint), f"{name}: {hint} is not {value!r}"
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CALLS)
 def test_arguments_and_results_have_the_shapes_of_their_annotations(name):
     call, *args = CALLS[name]
@@ -140,6 +141,7 @@ def test_annotations_of_shapes_can_be_read(module):
 OBJECTIVES = [name for name in CONTRACTS if name in tg.objectives.__all__ and "observed" in CONTRACTS[name].arguments]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_is_a_scalar(name):
     arguments = {a: given.value for a, given in CONTRACTS[name].arguments.items()}

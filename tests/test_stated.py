@@ -134,6 +134,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", REFUSED)
 @pytest.mark.parametrize("name", PARTS)
 def test_what_is_not_linear_is_refused_and_says_why(name, how):

@@ -90,6 +90,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_density_outside_the_support(name):
     """-inf, and zero derivatives of the first and second order, in the value and in the parameter; inside, the formula.
@@ -319,6 +320,7 @@ MASKS = {
 ESTIMATORS = [tg.reinforce(), tg.enum(), tg.local_expectation(), tg.mvd(), tg.sum_and_sample(1), tg.unordered_set(2)]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
 @pytest.mark.parametrize("mask", MASKS)
 def test_a_masked_draw_has_the_law_of_what_is_masked(mask, estimator):

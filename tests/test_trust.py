@@ -270,3 +270,53 @@ def _key_of_a_draw(key, w):
 def test_what_cannot_be_enumerated_says_why(f, message):
     with pytest.raises(tg.EstimatorError, match=message):
         outcome_sum(f)(KEY, 0.5)
+
+
+# ---- what a default has to go by -------------------------------------------------------------------------------------
+
+
+class Silent:
+    """A distribution that does not say whether its draws are differentiated along their path."""
+
+    def __init__(self, loc):
+        self.loc = loc
+
+    def sample(self, key, sample_shape=()):
+        return self.loc + jax.random.normal(key, sample_shape)
+
+    def log_prob(self, value):
+        return -0.5 * (value - self.loc) ** 2
+
+
+class Counting(Silent):
+    """One of whole numbers: nothing to be said."""
+
+    def sample(self, key, sample_shape=()):
+        return jnp.ones(sample_shape, int)
+
+
+class Stated(Silent):
+    """One that says so."""
+
+    has_rsample = False
+
+
+@pytest.mark.parametrize(
+    ("family", "estimator", "said"),
+    [
+        (Silent, None, True),
+        (Silent, tg.reinforce(), True),
+        (Stated, None, False),
+        (Counting, None, False),
+        (lambda m: dist.Normal(m, 1.0), None, False),
+        (lambda m: dist.Poisson(jnp.exp(m)), None, False),
+    ],
+)
+def test_a_default_that_could_not_be_judged_is_said(family, estimator, said):
+    program = tg.gen(lambda m: tg.sample("z", family(m), estimator=estimator))
+    f = tg.expectation(lambda key, m: program.simulate(key, m).retval * 1.0)
+    with jax.numpy_dtype_promotion("standard"):
+        report = tg.describe_estimators(f, jax.random.key(0), 0.3)
+    hint = "z: Silent does not say whether the derivative of its draws is the pathwise one"
+    assert str(report).splitlines()[-1].startswith(hint) == said
+    assert bool(report[0].hint) == said

@@ -76,6 +76,7 @@ def refused(name, estimator):
     return estimator.startswith("enum") and not PROGRAMS[name].top
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("estimator", SMOOTH)
 def test_value_gradient_and_hessian(name, estimator):
@@ -87,6 +88,7 @@ def test_value_gradient_and_hessian(name, estimator):
         check(derivatives(mean_of(name, site), 2)(jnp.asarray(W)), name, site)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("estimator", "name"), [cell(*c) for c in CELLS])
 def test_value_and_gradient(estimator, name):
     site = FIRST[estimator]

@@ -202,6 +202,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("choice", CHOICES)
 def test_control_flow(name, choice):

@@ -12,7 +12,9 @@ from scipy import stats
 import tracegrad as tg
 from tracegrad import dist
 from tracegrad.auto._normal import Distributed
+from tracegrad.auto._starts import starting_point
 from tracegrad.recipes._settling import PATIENCE, WINDOW, at_rest, descent_of, rule_of, settling_adam
+from tracegrad.recipes._variational import picked
 
 KEY = jax.random.key(0)
 
@@ -56,12 +58,93 @@ def test_a_normal_posterior_is_found(family):
 
 def test_independent_normals_are_independent_and_doubted():
     """Their deviations are 1 / sqrt(P_ii), here 0.61 of the right ones, and the summary says so."""
-    posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, progress=False)
+    posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, correct=False, progress=False)
     draws = np.asarray(posterior.sample(jax.random.key(1), 4000)["w"])
     np.testing.assert_allclose(draws.std(0), 1.0 / np.sqrt(np.diag(np.linalg.inv(COVARIANCE))), rtol=0.06)
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
     assert np.all(draws.std(0) < 0.65 * np.sqrt(np.diag(COVARIANCE)))
     assert posterior.summary().doubts != ()
+
+
+# The same with less correlation, so that independent normals have 0.9 of the right deviations.
+
+MILD = np.array([[1.0, -0.4], [1.0, 0.6], [1.0, 1.4], [1.0, -0.2]])
+MILD_COVARIANCE = np.linalg.inv(np.eye(2) + MILD.T @ MILD / 0.25)
+MILD_MEAN = MILD_COVARIANCE @ MILD.T @ Y / 0.25
+MILD_EVIDENCE = stats.multivariate_normal(np.zeros(4), 0.25 * np.eye(4) + MILD @ MILD.T).logpdf(Y)
+
+
+@functools.cache
+def corrected():
+    target = tg.Target(regression, jnp.asarray(MILD), {"y": jnp.asarray(Y)}, kwargs={"noise": 0.5})
+    return tg.vi(target, "mean_field", key=KEY, steps=600, progress=False)
+
+
+def test_weights_correct_what_a_family_misses():
+    """Independent normals are too narrow and uncorrelated: by weight draws are neither, and the report says so."""
+    posterior = corrected()
+    assert posterior.corrected
+    draws = posterior.sample(jax.random.key(1), 20_000)
+    np.testing.assert_allclose(draws["w"].mean(0), MILD_MEAN, atol=0.012)
+    np.testing.assert_allclose(np.cov(np.asarray(draws["w"]).T), MILD_COVARIANCE, atol=0.003)
+    np.testing.assert_allclose(draws["sum"], draws["w"].sum(1), rtol=1e-5)
+    exact = stats.multivariate_normal(MILD_MEAN, MILD_COVARIANCE).logpdf([0.1, 0.7])
+    assert float(posterior.log_prob({"w": jnp.array([0.1, 0.7])})) == pytest.approx(exact, abs=0.03)
+    assert float(posterior.log_evidence) == pytest.approx(MILD_EVIDENCE, abs=0.03)
+    for words in ("Draws are corrected by importance weights", "Log evidence"):
+        assert words in posterior.report
+    summary = posterior.summary()
+    assert summary["w[0]"]["sd"] == pytest.approx(MILD_COVARIANCE[0, 0] ** 0.5, rel=0.05)
+    assert 3000 < summary["w[0]"]["ess"] < 5000
+    assert summary.doubts == ()
+
+
+def test_proposals_are_matched_to_the_posterior_where_the_family_is_far_too_narrow():
+    """Independent normals have 0.6 of the right deviations here, and their own weights a k-hat of 0.8."""
+    posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, progress=False)
+    assert posterior.corrected
+    assert "They correct the sd at 'w[0]', 'w[1]'" in posterior.report
+    assert "each picked from 3 proposals" in posterior.report
+    draws = posterior.sample(jax.random.key(1), 20_000)
+    np.testing.assert_allclose(np.cov(np.asarray(draws["w"]).T), COVARIANCE, atol=0.004)
+    assert float(posterior.log_evidence) == pytest.approx(EVIDENCE, abs=0.03)
+    for words in (posterior.report, " ".join(posterior.summary().doubts)):
+        assert "The family is too narrow at 'w[0]', 'w[1]'" in words
+
+
+def test_corrected_draws_are_as_many_as_asked_for_and_can_be_traced():
+    posterior = corrected()
+    assert posterior.sample(KEY, 0)["w"].shape == (0, 2)
+    assert posterior.sample(KEY, 1)["w"].shape == (1, 2)
+    traced = jax.jit(lambda key: posterior.latents(key, 50)["w"])(KEY)
+    np.testing.assert_allclose(traced, posterior.latents(KEY, 50)["w"], rtol=1e-5)
+    assert len(np.unique(np.asarray(posterior.latents(KEY, 2000)["w"])[:, 0])) > 1800
+
+
+def test_weights_correct_nothing_where_the_family_is_the_posterior_or_misses_it():
+    exact = tg.vi(TARGET, "laplace", key=KEY, progress=False)
+    assert exact.corrected or exact.k_hat == -np.inf
+
+    @tg.gen
+    def funnel():
+        v = tg.sample("v", dist.Normal(0.0, 3.0))
+        tg.sample("x", dist.Normal(0.0, jnp.exp(v / 2.0)).expand([9]))
+
+    missed = tg.vi(tg.Target(funnel), "mean_field", key=KEY, steps=100, progress=False)
+    assert not missed.corrected
+    assert missed.k_hat > 0.7
+    assert "the draws miss a part of the posterior" in missed.report
+    kept = tg.vi(TARGET, "mean_field", key=KEY, steps=100, correct=False, progress=False)
+    assert not kept.corrected
+
+
+def test_draws_are_picked_by_weight_once_each_where_that_is_fair():
+    log_weights = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
+    index = np.asarray(picked(KEY, log_weights, 1000))
+    np.testing.assert_allclose(np.bincount(index) / 1000, [0.1, 0.2, 0.3, 0.4], atol=2e-3)
+    even = np.asarray(picked(KEY, jnp.zeros(400), 100))
+    assert len(set(even)) == 100
+    assert list(even) != sorted(even)
 
 
 def test_the_report_says_what_was_done():
@@ -175,6 +258,63 @@ def test_misuse_says_what_to_write():
         tg.vi(TARGET, key=KEY, steps=0)
     with pytest.raises(tg.FitError, match="vi: learning_rate must be a positive number"):
         tg.vi(TARGET, key=KEY, learning_rate=0.0)
+
+
+# ---- initial values -------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def two_modes():
+    """Two normals apart, for `a`, of which the one at -3 has a little more mass; a scale that nothing tells."""
+    tg.sample("s", dist.LogNormal(0.0, 1.0))
+    a = tg.sample("a", dist.Normal(0.0, 3.0).expand([2]))
+    logits = jnp.stack([dist.Normal(-3.0, 0.3).log_prob(a) + 0.2, dist.Normal(3.0, 0.3).log_prob(a)])
+    tg.factor("modes", jnp.sum(jax.nn.logsumexp(logits, axis=0)))
+
+
+MODES = tg.Target(two_modes)
+
+
+@pytest.mark.parametrize(("initial", "mode"), [({"a": 3.0}, (3.0, 3.0)), ({"a": jnp.array([3.0, -3.0])}, (3.0, -3.0))])
+def test_a_search_starts_where_it_is_told(initial, mode):
+    """A search climbs the hill it starts on. One number stands for all entries."""
+    found = tg.vi(MODES, "laplace", key=KEY, initial=initial, correct=False, progress=False)
+    np.testing.assert_allclose(found.latents(KEY, 500)["a"].mean(0), mode, atol=0.1)
+
+
+def test_chains_start_where_they_are_told_by_name_or_rule():
+    tiny = {"draws": 1, "warmup": 1, "chains": 2, "progress": False, "target_acceptance": 0.99}
+    near = tg.hmc(MODES, key=KEY, initial={"a": jnp.array([3.0, -3.0])}, steps=1, **tiny).choices["a"]
+    np.testing.assert_allclose(near[:, 0], [[3.0, -3.0]] * 2, atol=1.0)
+    space = tg.to_unconstrained(MODES)
+    drawn = jnp.stack([starting_point(space, k, "prior") for k in jax.random.split(KEY, 200)])
+    assert float(drawn[:, 0].std()) == pytest.approx(3.0, rel=0.15)  # a's prior deviation; uniform would be 1.2
+    spread = jnp.stack([starting_point(space, k, "uniform") for k in jax.random.split(KEY, 50)])
+    assert float(jnp.abs(spread).max()) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("initial", "error", "words"),
+    [
+        ({"mu": 1.0}, tg.AddressError, r"initial for two_modes: there is no sample at 'mu'.*'a', 's'"),
+        ({"s": -1.0}, tg.ChoiceError, r"The choice at 's' \(a LogNormal\) is outside the support"),
+        ({"a": jnp.zeros(3)}, tg.ChoiceError, r"initial at 'a' has the shape \(3,\), and the latent \(2,\)"),
+        ({"a": jnp.nan}, tg.ChoiceError, r"initial at 'a' must be .*nan"),
+        ("mode", tg.ChoiceError, "initial is 'uniform' or 'prior', and got 'mode'"),
+        (3.0, tg.AddressError, "initial"),
+    ],
+)
+def test_initial_values_that_cannot_be_are_refused_by_name(initial, error, words):
+    for run in (tg.vi, tg.nuts):
+        with pytest.raises(error, match=f"(?s){words}"):
+            run(MODES, key=KEY, initial=initial, progress=False)
+
+
+def test_what_starts_by_itself_takes_no_initial_values():
+    with pytest.raises(tg.ChoiceError, match="vi: a family that is made already starts from its own"):
+        tg.vi(TARGET, tg.auto.mean_field(TARGET), key=KEY, initial={"w": 0.0}, progress=False)
+    with pytest.raises(tg.ChoiceError, match="nuts: give `init`, .* and not both"):
+        tg.nuts(MODES, key=KEY, init={"a": jnp.zeros((4, 2)), "s": jnp.ones(4)}, initial="prior", progress=False)
 
 
 # ---- the stopping rule ----------------------------------------------------------------------------------------------

@@ -93,6 +93,15 @@ KINDS = {
         {},
         ("address",),
     ),
+    "history": Kind(
+        always(none=None, text="1", number=3.0, a_dict={}, a_class=Thing, matrix=np.ones((2, 2))), {}, ("history",)
+    ),
+    "telling": Kind(
+        always(number=3, text="u", a_list=["u"], a_class=Thing, a_generator=generator, a_key=jax.random.key(0))
+        | always(nothing=lambda choices: None, empty=lambda choices: {}),
+        {},
+        ("function", "there and back"),
+    ),
     "choices": Kind(
         always(none=None, number=3, text="x", a_list=[1.0], array=jnp.ones(2), a_class=Thing)
         | {
@@ -243,6 +252,8 @@ KINDS = {
         ("data",),
     ),
     "name": Kind(always(none=None, number=3, empty="", misspelt="systematik", a_list=[]), {}, ()),
+    "mesh": Kind(always(number=8, text="i", a_list=[], devices=jax.devices()), {}, ("mesh",)),
+    "path": Kind(always(number=0.5, a_list=[], a_dict={}, a_class=Thing), {}, ("path",)),
     "axes": Kind(
         always(text="1", complex=1j, nan=NAN, a_class=Thing, half=0.5, beyond=3, tuple_of_two=(0, 0)),
         {},
@@ -309,3 +320,11 @@ def _asynchronous(f):
         return f(*args)
 
     return g
+
+
+KINDS["initial"] = KINDS["choices"]._replace(
+    bad={k: v for k, v in KINDS["choices"].bad.items() if k != "array"}
+    | always(a_rule="mode")
+    | {"one entry too many": lambda c: _first(c, lambda x: jnp.ones(7))},
+    nouns=("initial", "choice", "dict"),
+)

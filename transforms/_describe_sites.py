@@ -16,6 +16,7 @@ from ._pytree import size
 from ._sample import default_estimator
 from .analysis._discontinuities import jumps_of
 from .program._plan import plan_of
+from .program._site import value_struct
 from .program._trace_call import trace_call
 from .program._width import width
 from .program.control import control_of
@@ -34,6 +35,8 @@ class SiteReport(NamedTuple):
         runs: how many further runs of what follows its gradient costs: forks, or values enumerated.
         jumps: where its path derivative, if it has one, meets a discontinuity that reaches the objective, and is
             biased by it: the operation and its source line.
+        hint: what is to be said of a default: that the distribution does not say whether it is reparameterised, so
+            that it was taken for one that is not.
 
     Example:
         >>> import jax, numpyro.distributions as dist
@@ -52,6 +55,7 @@ class SiteReport(NamedTuple):
     draws: int
     runs: int
     jumps: tuple[str, ...] = ()
+    hint: str = ""
 
 
 class Description(tuple[SiteReport, ...]):
@@ -72,7 +76,8 @@ class Description(tuple[SiteReport, ...]):
         rows = [(name_of(r.label).strip("'"), *map(str, r[1 : len(head)])) for r in self]
         jumps = dict.fromkeys((row[0], jump) for row, r in zip(rows, self, strict=True) for jump in r.jumps)
         notes = [f"{site}: its path derivative misses a discontinuity, {jump}" for site, jump in jumps]
-        return "\n".join([table(head, rows), *notes])
+        hints = [f"{row[0]}: {r.hint}" for row, r in zip(rows, self, strict=True) if r.hint]
+        return "\n".join([table(head, rows), *notes, *hints])
 
 
 def table(head: tuple[str, ...], rows: list) -> str:
@@ -142,6 +147,18 @@ def _report(step, times, where):
         ", ".join([*where, *plates]) or "-",
         times * size(lane_shape(lanes)),
         times * width(step) or values,
+        hint=_hint(distribution) if isinstance(kind, type(default)) else "",
+    )
+
+
+def _hint(distribution) -> str:
+    """What is to be said where the default rule has nothing to go by."""
+    if getattr(distribution, "has_rsample", None) is not None or not is_inexact_aval(value_struct(distribution)):
+        return ""
+    name = type(distribution).__name__
+    return (
+        f"{name} does not say whether the derivative of its draws is the pathwise one, so the default is the score "
+        f"function. If it is, write `has_rsample = True` in {name}; if not, `has_rsample = False`."
     )
 
 

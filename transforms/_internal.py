@@ -30,10 +30,11 @@ from ._pytree import is_inexact as is_inexact
 from ._pytree import partition as partition
 from ._pytree import stop_gradient as stop_gradient
 from .analysis._has_surrogate import states_gradient as states_gradient
+from .analysis._influences import influences as influences
 from .analysis._nonfinite import nonfinite as nonfinite
-from .analysis._nonfinite import site_scope as site_scope
 from .estimate._leave_one_out import lanes_of as lanes_of
 from .exact._outcome_sum import outcome_sum as outcome_sum
 from .program._share import share as share
 from .program._site import check_key as check_key
+from .program._site import site_scope as site_scope
 from .program._site import value_struct as value_struct

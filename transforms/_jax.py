@@ -357,7 +357,12 @@ def bits_of_key(key: jax.Array) -> jax.Array:
 
 def is_key(x: Any) -> bool:
     """Whether `x` is a typed random key (or an array of them)."""
-    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return isinstance(x, jax.Array) and is_key_aval(x)
+
+
+def is_key_aval(aval: Any) -> bool:
+    """Whether an aval is one of typed random keys."""
+    return jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key)
 
 
 def trace_state() -> Any:

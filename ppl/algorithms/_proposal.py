@@ -26,7 +26,8 @@ from .._errors import AddressError, DensityError
 from ..core._addresses import Choices, check_known, name_them, paths, show
 from ..core._arguments import generative, positional
 from ..core._bound_methods import Plain
-from ..core._generative import GenerativeFunction, arguments
+from ..core._generative import GenerativeFunction
+from ..core._interface import arguments
 from ..core._operations import Assess, Generate, Given, Simulate
 from ..core._target import Target
 from ._base import Retained
@@ -163,6 +164,6 @@ def source_of(what: str, proposal: Any, args: Any, tells: Callable[[Target], tup
 def proposal_of(what: str, proposal: Any, args: Any, tells: Callable[[Target], tuple]) -> Proposal:
     """A proposal, which must be there, with its arguments."""
     function = generative(what, proposal, role=" as its proposal", error=DensityError)
-    known = {nothing: 0, observations_of: 1}
+    known = {nothing: 0, observations_of: 1, all_of: 3}  # All that a step of a chain has: a carry and an input.
     args = positional(args, function, told=known[tells]) if tells in known else positional(args)
     return Proposal(function, arguments(args, {})[0], tells)

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from .._errors import DensityError
 from ..core._addresses import Path, lookup, show
-from ..core._coordinates import bijection_at
+from ..core._coordinates import bijection_at, is_learned
 from ..core._finite_supports import finite_support
 from ..core._operations import At, Given, Operation, Visit, missing
 from ..core._target import Target
@@ -107,7 +107,9 @@ class Describe(_Latents):
 
     def __init__(self, target: Target):
         super().__init__(target)
+        self.attitude = self.attitude._replace(in_place=True)
         self.discrete: dict[Path, bool] = {}
+        self.learned: dict[Path, None] = {}
 
     def latent(self, at, value):
         """Draw the site and note what it is."""
@@ -119,6 +121,8 @@ class Describe(_Latents):
             prototype = jnp.zeros((*jnp.shape(visit.value), len(_outcomes(path, at.distribution))), float)
         else:
             prototype = _bijection(at).inv(visit.value)
+            if is_learned(at.attitude.coordinates, at.path):
+                self.learned[path] = None
         return visit._replace(record=(prototype, jnp.asarray(at.attitude.live, float)))
 
 

@@ -11,15 +11,15 @@ import abc
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._errors import AddressError, DensityError
-from ..algorithms._base import Algorithm
 from ..core._addresses import Choices, Path, lookup, name_them, nest, paths, show
 from ..core._arguments import mapping
 from ..core._bound_methods import Plain
@@ -65,9 +65,18 @@ class Family(Plain):
         return type(self).__name__.lower()
 
     @property
+    def widened(self) -> Family:
+        """A family of the same parameters with heavier tails, of which importance weights are taken; here itself."""
+        return self
+
+    def matched(self, params: Mapping, points: Float[Array, "n d"], weights: Float[Array, " n"]) -> Mapping | None:
+        """Parameters with the moments of weighted points, starting from others; None where a family has none such."""
+        return None
+
+    @property
     def guide(self) -> Guide:
         """The family as a generative function of its parameters over the latent addresses."""
-        return Guide(family=self, algorithm=_Exact())
+        return Guide(self)
 
     def posterior(self, params: Mapping) -> Fitted:
         """The posterior that the family is at these parameters, those of a fit.
@@ -105,31 +114,27 @@ class Family(Plain):
         )
 
     def init(self, key: Key[Array, ""]) -> dict:
-        """Parameters to start a fit from: a dict of arrays, with the logits of discrete latents under "logits"."""
+        """Parameters to start a fit from: a dict of arrays, discrete latents' logits under "logits"."""
         check_key(key, f"{self.name}.init")
         logits = {p: jnp.zeros(site.shape, site.dtype) for p, site in self.space.sites if site.discrete}
-        return self.start(key) | ({"logits": nest(logits)} if logits else {})
+        learned = {p: jnp.zeros((), self.space.dtype) for p in self.space.learned}
+        more = {"logits": nest(logits)} if logits else {}
+        return self.start(key) | more | ({"centring_logits": nest(learned)} if learned else {})
 
-
-class _Exact(Algorithm):
-    """What `Estimated` asks of an algorithm, where the density needs none."""
-
-    indices: ClassVar[tuple[str, ...]] = (POINT,)
-
-    def estimate(self, key, target):
-        """Nothing is estimated."""
-        raise NotImplementedError
-
-    def estimate_given(self, key, target, retained):
-        """Nothing is estimated."""
-        raise NotImplementedError
+    def _at(self, params: Mapping) -> Unconstrained:
+        """The space, its coordinates those of the parameters where they are learned."""
+        return self.space.centred(params["centring_logits"]) if self.space.learned else self.space
 
 
 class Guide(Estimated):
     """The generative function of a family: `guide.simulate(key, params)`, `guide.assess(choices, params)`."""
 
     family: Family
-    algorithm: Algorithm
+
+    @property
+    def indices(self):
+        """The point's."""
+        return (POINT,)
 
     @property
     def name(self) -> str:
@@ -143,7 +148,8 @@ class Guide(Estimated):
 
     def draw(self, key, path, args, kwargs):
         """Draw a point and indices, and map them to choices."""
-        params, space = self._params(args, kwargs), self.family.space
+        params = self._params(args, kwargs)
+        space = self.family._at(params)
         key, rest = jax.random.split(key)
         point, logq = self.family.draw(key, params, path)
         coordinates = dict(_flat(space, space.unravel(point)))
@@ -157,7 +163,8 @@ class Guide(Estimated):
 
     def weigh(self, key, choices, path, args, kwargs):
         """Map the choices to a point and indices, and weigh them."""
-        params, space = self._params(args, kwargs), self.family.space
+        params = self._params(args, kwargs)
+        space = self.family._at(params)
         coordinates, log_det = space.backward(choices)
         logq = self.family.weigh(params, space.ravel(coordinates))
         for p, q in self._categoricals(params):
@@ -177,7 +184,22 @@ class Guide(Estimated):
             raise AddressError(
                 f"{self.name} takes one argument, the parameters that `init(key)` gives, and got {len(args)} arguments."
             )
+        self._check_finite(args[0])
         return args[0]
+
+    def _check_finite(self, params):
+        """Refuse parameters of the point that are known and not finite, by the addresses whose coordinates they are."""
+        space = self.family.space
+        for name, x in paths(params if isinstance(params, Mapping) else {}):
+            if isinstance(x, jax.core.Tracer) or np.shape(x)[:1] != (space.size,) or np.all(np.isfinite(x)):
+                continue
+            bad = np.ravel(~np.isfinite(np.reshape(x, (space.size, -1))).all(axis=1))
+            sites = [p for p, site in space.sites if not site.discrete for _ in range(site.size)]
+            at = ", ".join(dict.fromkeys(show(p) for p, is_bad in zip(sites, bad, strict=True) if is_bad))
+            raise DensityError(
+                f"{self.name}: {show(name)} among its parameters is not finite for the coordinates of {at}. Look "
+                "at the fit that they come from: a learning rate that is too high, or a density that is not finite."
+            )
 
     def _partial(self, path, have, lacking):
         return DensityError(

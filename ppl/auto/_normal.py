@@ -62,7 +62,56 @@ class Distributed(Family):
         return {"loc": loc, "log_scale": jnp.full(loc.shape, jnp.log(scale), loc.dtype)}
 
 
-class MeanField(Distributed):
+TAILS, DEGREES = 0.25, 5.0
+"""The share of a Student t in proposals for weights, and its degrees of freedom: weights cost at most that share."""
+
+MATCHED = 500
+"""Coordinates up to which a covariance is matched to some thousands of draws."""
+
+
+class Widened(Distributed):
+    """A normal family and, a quarter of the time, a Student t about it, whose tails are heavy enough for weights.
+
+    Source: Hesterberg, Weighted Average Importance Sampling and Defensive Mixture Distributions, 1995.
+    """
+
+    normal: Distributed
+
+    def start(self, key):
+        """As of the normal."""
+        return self.normal.start(key)
+
+    def distribution(self, params):
+        """The mixture."""
+        loc, lower = params["loc"], cholesky_factor(params)
+        shares = dist.Categorical(probs=jnp.array([1.0 - TAILS, TAILS], loc.dtype))
+        parts = [dist.MultivariateNormal(loc, scale_tril=lower), dist.MultivariateStudentT(DEGREES, loc, lower)]
+        return dist.MixtureGeneral(shares, parts)
+
+
+class Normal(Distributed):
+    """A normal, by "loc", "log_scale" and perhaps "lower"; proposals for its weights may be of any covariance."""
+
+    @property
+    def widened(self):
+        """With the tails of a Student t."""
+        return Widened(self.space, self.scale, self)
+
+    def matched(self, params, points, weights):
+        """Their mean and covariance; the latter drawn to the present one by as many points as there are coordinates."""
+        if points.shape[1] > MATCHED:
+            return None
+        mean = weights @ points
+        apart, lower = points - mean[None], cholesky_factor(params)
+        worth, size = 1.0 / jnp.sum(weights**2), points.shape[1]
+        moment = (apart * weights[:, None]).T @ apart
+        found = jnp.linalg.cholesky((worth * moment + size * lower @ lower.T) / (worth + size))
+        diagonal = jnp.diagonal(found)
+        unit = jnp.tril(found / diagonal[:, None], -1)
+        return params | {"loc": mean, "log_scale": jnp.log(diagonal), "lower": unit}
+
+
+class MeanField(Normal):
     """See `mean_field`."""
 
     def start(self, key):
@@ -74,7 +123,7 @@ class MeanField(Distributed):
         return dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
 
 
-class FullRank(Distributed):
+class FullRank(Normal):
     """See `full_rank`."""
 
     def start(self, key):

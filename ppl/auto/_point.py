@@ -10,13 +10,14 @@ import optax
 from jax import lax
 from jax import numpy as jnp
 
-from .._errors import FitError
+from .._errors import DistributionError, FitError
 from ..algorithms._base import at_index
 from ..core._arguments import count
 from ..core._target import Target
 from ..transforms._internal import lenient
 from ._family import Family
 from ._normal import FullRank
+from ._starts import Initial, checked_initial, starting_point
 from ._unconstrained import cholesky_factor, starting_points, to_unconstrained
 
 
@@ -70,6 +71,10 @@ def delta(target: Target) -> Delta:
 
 NEAR = 0.1
 """How near to a mode, in standard deviations, a search must end."""
+FALL, ROUNDING = 1e-6, 100.0
+"""A step by which the log density rises by less than so many nats, or units of its rounding, does not count."""
+STILL = 2
+"""So many such steps in a row end a search: one Newton step follows, and then it is asked whether it has arrived."""
 
 
 class Laplace(FullRank):
@@ -77,6 +82,7 @@ class Laplace(FullRank):
 
     steps: int = eqx.field(static=True)
     starts: int = eqx.field(static=True)
+    initial: Any = None
 
     def start(self, key):
         """The mode and the curvature there: nothing is left to fit."""
@@ -84,23 +90,37 @@ class Laplace(FullRank):
         @jax.jit  # At once, so that a trial step to where nothing is finite is a number and no error.
         def found(key):
             with lenient():
-                normals, masses = jax.vmap(self._normal)(jax.random.split(key, self.starts), jnp.arange(self.starts))
+                # In turn: side by side every start would pay for the longest line search of any.
+                many = self.starts if self.initial is None else 1
+                starts = (jax.random.split(key, many), jnp.arange(many))
+                normals, masses = lax.map(lambda start: self._normal(*start), starts)
                 return at_index(normals, jnp.argmax(jnp.where(jnp.isfinite(masses), masses, -jnp.inf)))
 
         return _checked(found(key))
 
     def _normal(self, key, i):
         """The normal at the mode that one start leads to, and the log of the mass under it, up to a constant."""
-        uniform, prior = jax.random.split(key)
-        drawn = self.space.unconstrain(self.space.target.draw(prior)[0])
-        drawn = jnp.where(jnp.isfinite(self.space.log_prob(drawn)), drawn, jnp.zeros_like(drawn))
-        start = jnp.where(i % 2 == 0, starting_points(self.space, uniform), drawn)
+        start = self._begin(key, i) if self.initial is None else starting_point(self.space, key, self.initial)
         params = _curved(*_mode(self.space.log_prob, start, self.steps))
         log_prob, slope = jax.value_and_grad(self.space.log_prob)(params["loc"])
         # Newton's decrement: how far away, in standard deviations, the mode is that the slope still points to.
         there = jnp.sum((slope @ cholesky_factor(params)) ** 2) < NEAR**2
         params["log_scale"] = jnp.where(there, params["log_scale"], jnp.nan)
         return params, log_prob + jnp.sum(params["log_scale"])
+
+    def _begin(self, key, i):
+        """In turns a uniform point, and one drawn from the program."""
+        uniform, prior = jax.random.split(key)
+        drawn = self._from_prior(prior)
+        drawn = jnp.where(jnp.isfinite(self.space.log_prob(drawn)), drawn, jnp.zeros_like(drawn))
+        return jnp.where(i % 2 == 0, starting_points(self.space, uniform), drawn)
+
+    def _from_prior(self, key):
+        """A point drawn by the program; uniformly where it draws from an improper prior."""
+        try:
+            return self.space.unconstrain(self.space.target.draw(key)[0])
+        except DistributionError:
+            return starting_points(self.space, key)
 
 
 def _mode(log_prob, start, steps):
@@ -113,16 +133,18 @@ def _mode(log_prob, start, steps):
     value_and_grad = optax.value_and_grad_from_state(loss)
 
     def step(carry: Any) -> Any:
-        point, state, i = carry
+        point, state, i, before, still = carry
         value, grad = value_and_grad(point, state=state)
         updates, state = optimizer.update(grad, state, point, value=value, grad=grad, value_fn=loss)
-        return optax.apply_updates(point, updates), state, i + 1
+        fall = jnp.maximum(FALL, ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)).astype(value.dtype)
+        still = jnp.where(before - value > fall, 0, still + 1)
+        return optax.apply_updates(point, updates), state, i + 1, value, still
 
     def unfinished(carry):
-        size = jnp.max(jnp.abs(optax.tree.get(carry[1], "grad")))
-        return (carry[2] == 0) | ((carry[2] < steps) & (size > 1e-5))
+        return (carry[2] < steps) & (carry[4] < STILL)
 
-    point, _, _ = lax.while_loop(unfinished, step, (start, optimizer.init(start), 0))
+    never = jnp.asarray(jnp.inf, start.dtype)
+    point = lax.while_loop(unfinished, step, (start, optimizer.init(start), 0, never, 0))[0]
     hessian = jax.hessian(loss)
     polished = point - jnp.linalg.solve(hessian(point), jax.grad(loss)(point))
     better = loss(polished) <= loss(point)  # False where it is not a number, too.
@@ -150,24 +172,28 @@ def _checked(params):
     return params
 
 
-def laplace(target: Target, *, starts: int = 4, steps: int = 500) -> Laplace:
+def laplace(target: Target, *, starts: int = 4, steps: int = 500, initial: Initial = None) -> Laplace:
     """Laplace's approximation: a normal at the mode on the unconstrained space, with the curvature there.
 
     The covariance is the inverse of minus the Hessian of log gamma(T(u)) + log |det dT(u)|. `init(key)` finds the mode,
-    by L-BFGS and one Newton step, so no fit is needed; of the modes that several starts lead to it takes the one with
-    the greatest mass under its normal. The parameters are those of `full_rank`: they can be fitted further, and every
+    by L-BFGS (until two steps in a row gain less than a millionth of a nat, or than rounding) and one Newton step, so
+    no fit is needed; of the modes that several starts lead to it takes the one with the greatest mass under its normal.
+    The parameters are those of `full_rank`: they can be fitted further, and every
     family takes them as `around`.
 
     Args:
         target: a `Target` with continuous latents.
         starts: how many points to start from, in turns uniform in (-2, 2) on the unconstrained space and drawn from the
-            program; they run side by side.
+            program.
         steps: at most this many steps of L-BFGS.
+        initial: where to start from instead, once: values by address, {"mu": 1.0}, the rest uniform; or "uniform" or
+            "prior".
 
     Returns:
         A family, of the parameters {"loc": (d,), "log_scale": (d,), "lower": (d, d)}.
 
     Raises:
+        AddressError, ChoiceError: `initial` names no latent, or a value that it cannot have.
         DensityError: as for `to_unconstrained`.
         FitError: from `init`, where the Hessian at the point found is not negative definite.
 
@@ -181,4 +207,6 @@ def laplace(target: Target, *, starts: int = 4, steps: int = 500) -> Laplace:
         >>> bool(abs(params["loc"][0] - 1.0) < 1e-3), bool(abs(params["log_scale"][0] + 0.3466) < 1e-3)
         (True, True)
     """
-    return Laplace(to_unconstrained(target), None, count("laplace", "steps", steps), count("laplace", "starts", starts))
+    steps, starts = count("laplace", "steps", steps), count("laplace", "starts", starts)
+    space = to_unconstrained(target)
+    return Laplace(space, None, steps, starts, checked_initial("laplace", space, initial))

@@ -20,10 +20,14 @@ from .._errors import AddressError, ChoiceError, DensityError
 from ..core._addresses import Choices, Path, check_known, lookup, merge, nest, paths, show
 from ..core._arguments import mapping
 from ..core._bound_methods import Plain
+from ..core._coordinates import noncentred
 from ..core._overrides import isolated
 from ..core._target import Target, checked_target
 from ..transforms._internal import check_key, finite_real
 from ._coordinates import Constrain, Describe, Site, Unconstrain
+
+OF_NO_POINT = ("logits", "centring_logits")
+"""Parameters of a family that say nothing of the point."""
 
 
 class Unconstrained(Plain):
@@ -40,6 +44,8 @@ class Unconstrained(Plain):
     sites: tuple[tuple[Path, Site], ...] = eqx.field(static=True)
     normal: tuple[Float[Array, " d"], Float[Array, " d d"]] | None = None
     """A mean and a Cholesky factor: a point is then counted from that mean, in units of that factor."""
+    learned: tuple[Path, ...] = eqx.field(static=True, default=())
+    """The latents whose centring is a parameter; see `noncentred`."""
 
     @property
     def size(self) -> int:
@@ -120,8 +126,15 @@ class Unconstrained(Plain):
         if params is None:
             return self
         given = mapping("auto", "around", params, "of parameters")
-        params = self._normal({name: x for name, x in given.items() if name != "logits"})
-        return Unconstrained(self.target, self.sites, (params["loc"], cholesky_factor(params)))
+        params = self._normal({name: x for name, x in given.items() if name not in OF_NO_POINT})
+        return Unconstrained(self.target, self.sites, (params["loc"], cholesky_factor(params)), self.learned)
+
+    def centred(self, logits: Mapping) -> Unconstrained:
+        """The space at these logits of the centrings that are learned."""
+        chosen = {p: noncentred(jax.nn.sigmoid(jnp.asarray(lookup(logits, p), float))) for p in self.learned}
+        t = self.target
+        target = Target(t.function.with_coordinates(chosen), t.args, t.observed, t.kwargs, t.path)
+        return Unconstrained(target, self.sites, self.normal)
 
     def _normal(self, params):
         """The parameters of a normal on the coordinates, checked."""
@@ -178,7 +191,7 @@ def describe(target: Target) -> Unconstrained:
         )
     _check_always(marks)
     sites = [(p, Site(x.shape, x.dtype, operation.discrete[p])) for p, x in paths(protos)]
-    return Unconstrained(target, tuple(sites))
+    return Unconstrained(target, tuple(sites), learned=tuple(operation.learned))
 
 
 def _apart(records):
@@ -234,6 +247,12 @@ def to_unconstrained(target: Target) -> Unconstrained:
         (1, 1.0)
     """
     space = describe(target)
+    if space.learned:
+        raise DensityError(
+            f"to_unconstrained: the centring of {', '.join(map(show, space.learned))} is learned, and there is nothing "
+            "to learn it here. Fit a family that has it among its parameters (`auto.mean_field`, `full_rank`, "
+            "`low_rank`, `flow`), or write `noncentred(c)` with a number."
+        )
     discrete = [show(path) for path, site in space.sites if site.discrete]
     if discrete:
         raise DensityError(

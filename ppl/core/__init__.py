@@ -1,7 +1,7 @@
 """The language: generative functions, their operations, their combinators.
 
-`_operations` says what each operation does at a site, `_function` runs a Python function under one, `_generative` is
-the interface that users call. Choices are nested dicts, with paths and patterns in `_addresses`.
+`_operations` says what each operation does at a site, `_function` runs a Python function under one with a `_frame`,
+`_interface` and `_generative` are what users call. Choices are nested dicts, with paths and patterns in `_addresses`.
 
 May import: `tracegrad.transforms`. Open `_operations.py` first, then `_function.py`.
 """

@@ -8,8 +8,10 @@ import equinox as eqx
 
 from ._arguments import generative
 from ._docstrings import shows_wrapped
-from ._generative import Around, GenerativeFunction, P, R
+from ._generative import Around, GenerativeFunction
 from ._guide_supports import Supports
+from ._interface import P
+from ._trace import R
 
 
 @shows_wrapped

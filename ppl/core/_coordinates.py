@@ -21,11 +21,22 @@ from ..transforms._internal import real
 from ._addresses import Path, as_path, show
 from ._by_address import ByAddress, InForce
 
+LEARNED = "learned"
+"""A centring that is a parameter of the family, with these coordinates or those as a fit finds them best."""
+
+HALFWAY = 0.5
+"""Where a learned centring is looked at before it has a value: shapes do not depend on it."""
+
 
 class Noncentred(eqx.Module):
     """See `noncentred`."""
 
     centring: Any
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the centring is a parameter."""
+        return isinstance(self.centring, str)
 
     def bijection(self, path: Path, distribution: Any) -> Any:
         """The map from the coordinates to the value, by the location and scale that the site has now."""
@@ -40,13 +51,14 @@ class Noncentred(eqx.Module):
                 "give a transform of numpyro's."
             )
         shape = distribution.batch_shape + distribution.event_shape
-        if not _spreads_to(jnp.shape(self.centring), shape):
+        if not self.is_learned and not _spreads_to(jnp.shape(self.centring), shape):
             raise DensityError(
                 f"noncentred(centring) at {show(path)}: a centring of the shape {jnp.shape(self.centring)} does not "
                 f"broadcast to a value of the shape {shape}."
             )
-        scale = jnp.broadcast_to(scale, shape) ** (1.0 - self.centring)
-        return dist.transforms.AffineTransform(jnp.broadcast_to(loc, shape) * (1.0 - scale * self.centring), scale)
+        centring = HALFWAY if self.is_learned else self.centring
+        scale = jnp.broadcast_to(scale, shape) ** (1.0 - centring)
+        return dist.transforms.AffineTransform(jnp.broadcast_to(loc, shape) * (1.0 - scale * centring), scale)
 
     def _of_vector(self, path, base):
         if not (isinstance(self.centring, float) and self.centring == 0.0):
@@ -78,7 +90,9 @@ def noncentred(centring: Any = 0.0) -> Noncentred:
     prior does not depend on location and scale, at 1 the value itself, between the two a compromise.
 
     Args:
-        centring: from 0, non-centred, to 1, centred; a float, or an array that broadcasts to the value.
+        centring: from 0, non-centred, to 1, centred; a float, or an array that broadcasts to the value. "learned" makes
+            it a parameter of the families of `auto` that are fitted: in `params["centring_logits"]`, its logit by
+            address, 0 at the start; the gradient of the objective goes through the coordinates.
 
     Returns:
         Coordinates, for `with_coordinates`.
@@ -100,6 +114,8 @@ def noncentred(centring: Any = 0.0) -> Noncentred:
         >>> round(float(found["z"]), 4)
         2.5
     """
+    if isinstance(centring, str) and centring == LEARNED:
+        return Noncentred(LEARNED)
     real("noncentred", "centring", centring, DensityError, "from 0 to 1", _is_share, scalar=False)
     return Noncentred(float(centring) if isinstance(centring, int | float) else centring)
 
@@ -147,7 +163,18 @@ def _coordinates(pattern, given):
     )
 
 
+def coordinates_at(in_force: tuple[InForce, ...], path: Path) -> Any:
+    """The coordinates that are chosen at a path, by whoever is furthest outside; None where none are."""
+    return next((x for x in [each.at(path) for each in in_force] if x is not None), None)
+
+
 def bijection_at(in_force: tuple[InForce, ...], path: Path, distribution: Any) -> Any:
-    """The bijection that is chosen at a path, by whoever is furthest outside; None where none is."""
-    found = next((x for x in (each.at(path) for each in in_force) if x is not None), None)
+    """The bijection that is chosen at a path; None where none is."""
+    found = coordinates_at(in_force, path)
     return None if found is None else found.bijection(path, distribution)
+
+
+def is_learned(in_force: tuple[InForce, ...], path: Path) -> bool:
+    """Whether the coordinates at a path have a parameter to learn."""
+    found = coordinates_at(in_force, path)
+    return isinstance(found, Noncentred) and found.is_learned

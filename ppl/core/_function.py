@@ -1,21 +1,18 @@
 """`gen` and `sample`: a Python function as a generative function.
 
-A visit runs the function with a frame on a context variable; `sample` finds the frame and asks the operation what to
-do. The key of a site is folded from the visit's key and the site's address, so what is drawn at one address does not
-depend on which other addresses there are.
+A visit runs the function with a frame on a context variable (`_frame`); `sample` finds the frame, which asks the
+operation what to do.
 """
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import importlib
 import operator
 import sys
 import traceback
 import types
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Concatenate, overload
 
 import equinox as eqx
@@ -23,168 +20,20 @@ import jax
 from jax import numpy as jnp
 from typing_extensions import ParamSpec
 
-from .._errors import AddressError, ChoiceError, DensityError
-from ..transforms import Estimator, EstimatorError, RandomKeyError
+from .._errors import AddressError, ChoiceError
+from ..transforms import Estimator
 from ..transforms._internal import function as check_function
-from ..transforms._internal import real, suspended, trace_state
-from ._addresses import WILDCARDS, Choices, Path, show
+from ..transforms._internal import suspended
 from ._docstrings import shows_wrapped
-from ._generative import Around, Call, GenerativeFunction, P, R
-from ._given_values import conform
-from ._operations import At, Given, Operation, Outcome
-from ._overrides import chosen
-from ._refused_distributions import check_parameters, refused_distribution
-
-
-class Frame:
-    """The state of one visit of one function body."""
-
-    def __init__(self, name: str, operation: Operation, key: Any, given: Given, path: Path):
-        self.name = name
-        self.operation = operation
-        self.key = key
-        self.given = given
-        self.path = path
-        self.choices: Choices = {}
-        self.discarded: Choices = {}
-        self.records: Choices = {}
-        self.logps: list = []
-        self.weights: list = []
-        self.folds: dict[int, str] = {}
-        self.state = trace_state()
-
-    def visit(self, address: str, what: Any, estimator: Any) -> Any:
-        """Visit one address."""
-        self._check(address, what, estimator)
-        path, given = (*self.path, address), self.given.at(address)
-        if isinstance(what, Call):
-            return self._call(address, what, given, path)
-        if given.fixed is not None:
-            return self._intervened(path, what, given.fixed)
-        at = At(path, what, chosen(path, estimator), lambda: self._key(address), self.operation.attitude)
-        if isinstance(given.previous, Mapping):
-            raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
-        visit = self.operation.site(at, given)
-        self.choices[address] = visit.value
-        logp = _total(visit.logp)
-        weight = logp if visit.weight is visit.logp else _total(visit.weight)
-        self._count(address, *self.operation.scaled(path, logp, weight, drawn=weight is None))
-        if visit.discarded is not None:
-            self.discarded[address] = visit.discarded
-        if visit.record is not None:
-            self.records[address] = visit.record
-        return visit.goes_on_with
-
-    def _intervened(self, path, distribution, value):
-        """A value in place of a site, which is no choice any more."""
-        attitude = self.operation.attitude
-        for sites in attitude.interventions:
-            sites.add(path)
-        return conform(path, distribution, value, attitude._replace(live=False))
-
-    def note(self, address: str, value: Any) -> None:
-        """A value that is no choice, for the operations that ask for it."""
-        self._claim(address, "deterministic")
-        noted = self.operation.note((*self.path, address), value)
-        if noted is not None:
-            self.records[address] = noted
-
-    def weigh(self, address: str, logp: Any) -> None:
-        """A term of the log density that belongs to no choice."""
-        self._claim(address, "factor")
-        path, who = (*self.path, address), f"factor({address!r}, ...) in {self.name}"
-        logp = real(who, "logp", logp, DensityError, "a log density below infinity", _below_infinity, scalar=False)
-        logp = self.operation.factor(path, jnp.sum(jnp.asarray(logp, float)))
-        weight = logp if self.operation.weighs(path, drawn=False) else None
-        self._count(address, *self.operation.scaled(path, logp, weight, drawn=False))
-
-    def _call(self, address, call, given, path):
-        for part in given:
-            if part is not None and not isinstance(part, Mapping):
-                raise ChoiceError(
-                    f"The choice at {show(path)} is that of a generative function ({call.function.name}), so it is a "
-                    f"dict of its addresses, and got {type(part).__name__}."
-                )
-        key = None if self.key is None else self._key(address)
-        out = call.function.visit(self.operation, key, given, path, call.args, call.kwargs)
-        if out.choices:
-            self.choices[address] = out.choices
-        self._count(address, out.logp, out.weight)
-        if out.discarded:
-            self.discarded[address] = out.discarded
-        if out.records:
-            self.records[address] = out.records
-        return out.retval
-
-    def _count(self, address, logp, weight):
-        self.logps.append(logp)
-        if self.operation.keeps_densities and logp is not None:
-            self.records[address] = logp  # of a call its own take the place of this one
-        if weight is not None:
-            self.weights.append(weight)
-
-    def _claim(self, address, statement):
-        """Refuse an address that is none, misplaced or taken."""
-        if not isinstance(address, str) or not address or "/" in address or address in WILDCARDS:
-            raise AddressError(
-                f"An address is a non-empty string without '/', other than the '*' and '**' of patterns, and "
-                f"{self.name} gave {address!r}."
-            )
-        if self.state != trace_state():
-            raise AddressError(
-                f"{statement}({address!r}, ...) in {self.name} is inside a JAX transformation (jit, vmap, grad, scan, "
-                "cond, ...) of its own. Make what is inside a generative function, and sample it through a combinator: "
-                "`sample('steps', step.scan()(init, xs))`, `sample('points', point.vmap()(xs))`, "
-                "`sample('branch', cond(p, f, g)(x))`."
-            )
-        number = self._number(address)
-        if number in self.folds:
-            raise AddressError(
-                f"The address {show((*self.path, address))} is sampled twice in {self.name}. Give each sample its own "
-                "address, or sample repeated ones through `.vmap()`, `.scan()` or `.repeat(n)`."
-            )
-        self.folds[number] = address
-
-    def _check(self, address, what, estimator):
-        self._claim(address, "sample")
-        if isinstance(what, GenerativeFunction):
-            raise AddressError(
-                f"sample({address!r}, {what.name}) in {self.name}: a generative function is sampled with its "
-                f"arguments: write sample({address!r}, {what.name}(...))."
-            )
-        if isinstance(what, type) or not isinstance(what, Call) and not _is_distribution(what):
-            got = f"the class {what.__name__}" if isinstance(what, type) else type(what).__name__
-            raise AddressError(
-                f"sample({address!r}, ...) in {self.name} takes a distribution (an object with `sample(key)` and "
-                f"`log_prob(value)`) or a call of a generative function, and got {got}."
-            )
-        check_parameters(what, (*self.path, address))
-        if estimator is not None and (isinstance(what, Call) or not isinstance(estimator, Estimator)):
-            raise EstimatorError(
-                f"sample({address!r}, ...) in {self.name}: `estimator` belongs to a distribution and is one like "
-                f"`mvd()`, and got {estimator!r}. For a call write `f.with_estimators({{...}})`."
-            )
-
-    def _number(self, address):
-        """A number for the address, the next free one where two addresses have the same checksum."""
-        number = zlib.crc32(address.encode())
-        while number in self.folds and self.folds[number] != address:
-            number = (number + 1) % 2**32
-        return number
-
-    def _key(self, address):
-        if self.key is None:
-            raise RandomKeyError(
-                f"The density at {show((*self.path, address))} is estimated, so this operation needs a key: "
-                "`assess(choices, ..., key=key)`."
-            )
-        return jax.random.fold_in(self.key, self._number(address))
-
+from ._frame import Frame, running
+from ._generative import Around, Call, GenerativeFunction
+from ._interface import P
+from ._operations import Outcome
+from ._refused_distributions import refused_distribution
+from ._trace import R
 
 Q = ParamSpec("Q")
 """The parameters of a method after its first, to a type checker."""
-
-_frame: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("frame", default=None)
 
 
 @shows_wrapped
@@ -209,7 +58,7 @@ class Function(GenerativeFunction[P, R]):
     def visit(self, operation, key, given, path, args, kwargs):
         """Run the function with a frame of its own."""
         frame = Frame(self.name, operation, key, given, path)
-        outermost, token = _frame.get() is None, _frame.set(frame)
+        outermost, token = running.get() is None, running.set(frame)
         try:
             retval = self.function(*args, **kwargs)
         except RecursionError as error:
@@ -225,7 +74,7 @@ class Function(GenerativeFunction[P, R]):
                 raise
             raise refused from error
         finally:
-            _frame.reset(token)
+            running.reset(token)
         _check_run(self.name, retval)
         logp, weight = _sum(frame.logps), _sum(frame.weights)
         return Outcome(retval, frame.choices, logp, weight, frame.discarded, frame.records)
@@ -241,7 +90,7 @@ class Function(GenerativeFunction[P, R]):
         Returns:
             What the function returns.
         """
-        if _frame.get() is None:
+        if running.get() is None:
             raise AddressError(f"{self.name}.inline(...) was called outside a generative function.")
         return self.function(*args, **kwargs)
 
@@ -259,10 +108,6 @@ class Function(GenerativeFunction[P, R]):
         if importable and getattr(_find(module, name), "function", None) is self.function:
             return _find, (module, name)
         return Function, (self.function,)
-
-
-def _is_distribution(what):
-    return hasattr(what, "sample") and hasattr(what, "log_prob")
 
 
 def _find(module: str, name: str) -> Any:
@@ -335,15 +180,6 @@ def _too_deep(name, error):
         "call does the same, make it a loop: `sample('steps', step.scan(n)(init))`, or `.repeat(n)` where the copies "
         "do not depend on each other; or raise `sys.setrecursionlimit`."
     )
-
-
-def _below_infinity(logp):
-    return logp < jnp.inf
-
-
-def _total(logp):
-    """The log density of a site over its batch; None, and what is a scalar already, as they are."""
-    return logp if logp is None or jnp.ndim(logp) == 0 else jnp.sum(logp)
 
 
 def _sum(terms):
@@ -477,7 +313,7 @@ def factor(address: str, logp: Any) -> None:
 
 def _running(statement, address):
     """The frame of the function that is running."""
-    frame = _frame.get()
+    frame = running.get()
     if frame is None:
         raise AddressError(
             f"{statement}({address!r}, ...) was called outside a generative function. Decorate the function around it "

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from .._errors import ChoiceError
@@ -29,6 +30,8 @@ class Attitude(NamedTuple):
         scales: the weights of parts of the density that are in force.
         coordinates: the coordinates that are chosen for latents.
         interventions: where to write down the sites in whose place a value was put.
+        conditions: where to write down the sites that were given a value for good.
+        in_place: whether a site that cannot be drawn gives some value of its support: only its shape is asked for.
     """
 
     live: Any = True
@@ -39,6 +42,8 @@ class Attitude(NamedTuple):
     scales: tuple[InForce, ...] = ()
     coordinates: tuple[InForce, ...] = ()
     interventions: tuple[set[Path], ...] = ()
+    conditions: tuple[set[Path], ...] = ()
+    in_place: bool = False
 
 
 def kind(distribution) -> str:
@@ -46,7 +51,7 @@ def kind(distribution) -> str:
     return f"a {type(distribution).__name__}"
 
 
-def _struct(distribution: Any) -> Any:
+def struct(distribution: Any) -> Any:
     """The shape and type of a value; of a float where the distribution has no sampler to tell."""
     try:
         return value_struct(distribution)
@@ -56,7 +61,7 @@ def _struct(distribution: Any) -> Any:
 
 def conform(path: Path, distribution: Any, value: Any, attitude: Attitude) -> Any:
     """Check a given value against what the distribution draws, and return it as an array of that kind."""
-    expected = _struct(distribution)
+    expected = struct(distribution)
     if not isinstance(expected, jax.ShapeDtypeStruct):
         return value
     site = f"The choice at {show(path)} ({kind(distribution)})"
@@ -106,13 +111,24 @@ def _check_support(site, distribution, value):
     if isinstance(value, jax.core.Tracer):
         return
     with jax.ensure_compile_time_eval(), lenient():
-        array = jnp.asarray(as_array(value))
-        found = jnp.all(inside(distribution, array))
+        array = _near(distribution, as_array(value))
+        found = inside(distribution, array).all()
     if not isinstance(found, jax.core.Tracer) and not bool(found):
         raise ChoiceError(
             f"{site} is outside the support: expected {distribution.support}, got {array}. Give a value inside it, or "
             "build the distribution with validate_args=False to have none checked."
         )
+
+
+SMALL = 1 << 16
+"""So many numbers are looked at by numpy: to compile a comparison takes longer than to make it."""
+
+
+def _near(distribution, value):
+    """A value as numpy has it, where it is small, here, and the bounds are known too; else as an array of JAX."""
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(distribution))
+    away = isinstance(value, jax.Array) and not value.is_fully_addressable
+    return jnp.asarray(value) if traced or away or np.size(value) > SMALL else np.asarray(jnp.asarray(value))
 
 
 def _checked(site, distribution, array, live):

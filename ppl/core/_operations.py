@@ -20,22 +20,31 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
+from jax import numpy as jnp
 
 from .._errors import AddressError, DensityError, DistributionError
-from ..distributions._supports import usable
+from ..distributions._supports import feasible, support_of, usable
 from ..transforms import TracegradError, log_density, sample
 from ..transforms._internal import site_scope
 from ._addresses import Choices, Path, Selection, show
-from ._given_values import Attitude, conform, kind
+from ._given_values import Attitude, conform, kind, struct
 from ._scales import scale_at, scaled
 
 
 class Given(NamedTuple):
-    """What is brought to an address: constraints, the choices of a previous trace, and values put in place of sites."""
+    """What is brought to an address.
+
+    Attributes:
+        constraints: given choices.
+        previous: the choices of a previous trace.
+        fixed: values put in place of sites.
+        observed: choices that are given for good.
+    """
 
     constraints: Any = None
     previous: Any = None
     fixed: Any = None
+    observed: Any = None
 
     def at(self, address: str) -> Given:
         """What is given at an address below."""
@@ -98,6 +107,8 @@ class At(NamedTuple):
         except NotImplementedError as error:
             if isinstance(error, TracegradError):
                 raise
+            if self.attitude.in_place:
+                return Visit(some_value(self.distribution), jnp.zeros(()))
             raise _without_sampler(self.path, self.distribution) from error
         if self.attitude.drawn is not None:
             self.attitude.drawn.note(self.path, self.distribution)
@@ -111,6 +122,13 @@ class At(NamedTuple):
         counted = usable(self.distribution, self.attitude.live, value)
         logp = log_density(self.distribution, counted)
         return Visit(value, logp, logp, masked=counted)
+
+
+def some_value(distribution: Any) -> Any:
+    """A value of the shape, type and, where one is known, the support of what a distribution would draw."""
+    like, support = struct(distribution), support_of(distribution)
+    zeros = jnp.zeros(like.shape, like.dtype)
+    return zeros if support is None else feasible(support, zeros)
 
 
 class Operation:
@@ -142,8 +160,8 @@ class Operation:
         """What is put on record of a `deterministic` value; None for nothing."""
         return None
 
-    def factor(self, path: Path, logp: Any) -> Any:
-        """The term of a `factor`, a part of the density that belongs to no choice."""
+    def factor(self, path: Path, logp: Any, what: str = "a factor") -> Any:
+        """The term of a `factor`, a part of the density that belongs to no choice; or of a choice given for good."""
         return logp
 
     def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
@@ -193,9 +211,9 @@ def _without_sampler(path: Path, distribution: Any) -> DistributionError:
 class Simulate(Operation):
     """Draw every value."""
 
-    def factor(self, path: Path, logp: Any) -> Any:
+    def factor(self, path: Path, logp: Any, what: str = "a factor") -> Any:
         """Refused: the density would not be that of the draws."""
-        raise _unnormalised(path, "a factor")
+        raise _unnormalised(path, what)
 
     def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
         """Refused where there is a scale, as factors are."""

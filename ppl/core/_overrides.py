@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxtyping import Array, Key
@@ -47,6 +47,16 @@ def override(estimators: ByAddress, path: Path) -> Iterator[InForce]:
 def isolated() -> Iterator[None]:
     """Visit a program of its own: overrides around the caller do not reach into it."""
     token = _active.set(())
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+@contextlib.contextmanager
+def retold(telling: Callable[[InForce], InForce]) -> Iterator[None]:
+    """Visit a program that tells its addresses in another way."""
+    token = _active.set(tuple(map(telling, _active.get())))
     try:
         yield
     finally:

@@ -15,7 +15,8 @@ from ..transforms._internal import check_key
 from ._addresses import Choices, Path, check_known, lookup, merge, nest, paths
 from ._arguments import generative, observations, positional
 from ._bound_methods import Plain
-from ._generative import GenerativeFunction, arguments
+from ._generative import GenerativeFunction
+from ._interface import arguments
 from ._operations import Assess, Generate, Given, Operation, Outcome
 from ._overrides import isolated
 
@@ -87,7 +88,8 @@ class Target(Plain):
             AddressError: an observed address that the function does not have.
             ChoiceError: an observed value of the wrong shape, type or support.
         """
-        out = jax.eval_shape(lambda key: self.visit(Generate(), key).choices, jax.random.key(0))
+        operation = Generate().but(in_place=True)
+        out = jax.eval_shape(lambda key: self.visit(operation, key).choices, jax.random.key(0))
         return self.without_observed(out)
 
     def draw(self, key: Key[Array, ""]) -> tuple[Choices, Float[Array, ""], Float[Array, ""]]:

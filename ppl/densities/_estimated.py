@@ -5,14 +5,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._errors import ChoiceError, DensityError
-from ..algorithms._base import Algorithm
 from ..core._addresses import Choices, Path, lookup, nest, paths, show
 from ..core._generative import GenerativeFunction
 from ..core._operations import Given, Outcome, Project, missing
@@ -24,7 +22,10 @@ from ..transforms._internal import is_boolean, is_numeric
 class Estimated(GenerativeFunction):
     """A generative function with one way to simulate and one to assess; every operation is one of the two."""
 
-    algorithm: eqx.AbstractVar[Algorithm]
+    @property
+    def indices(self) -> tuple[str, ...]:
+        """Addresses of draws beside the choices, for which estimators may be chosen."""
+        return ()
 
     @abc.abstractmethod
     def draw(self, key: Key[Array, ""], path: Path, args: tuple, kwargs: dict) -> tuple[Choices, Float[Array, ""]]:
@@ -42,7 +43,7 @@ class Estimated(GenerativeFunction):
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Simulate where nothing is given, assess where all is, refuse where some is."""
-        for address in self.algorithm.indices:
+        for address in self.indices:
             chosen((*path, address), None)  # Estimators may be chosen for it even where this visit draws none.
         if not operation.exact and not any(part for part in given):
             choices, logp = self.draw(_needed(key, path), path, args, kwargs)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from .._errors import AddressError, DensityError
@@ -49,7 +50,18 @@ class Weighing(Selected, Assess):
     """Take every value, and weigh the selected ones."""
 
 
-class Marginal(Estimated):
+class ByAlgorithm(Estimated):
+    """A generative function whose density an algorithm estimates."""
+
+    algorithm: eqx.AbstractVar[Algorithm]
+
+    @property
+    def indices(self):
+        """Those of the algorithm."""
+        return self.algorithm.indices
+
+
+class Marginal(ByAlgorithm):
     """See `marginal`."""
 
     function: GenerativeFunction
@@ -97,7 +109,7 @@ class Marginal(Estimated):
         return found
 
 
-class Normalized(Estimated):
+class Normalized(ByAlgorithm):
     """See `normalize`."""
 
     target: Target

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import numpy as np
+import numpyro.distributions as dist
 from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from ..transforms import EstimatorError
+from ..transforms import Estimator, EstimatorError
 from ..transforms._internal import is_numeric, positive, real
 
 
@@ -64,6 +65,64 @@ class BiasedConcrete(_Relaxed):
         return jnp.sum(norm + jnp.sum(scores - logs, -1) - k * jax.nn.logsumexp(scores, -1))
 
 
+class StraightThroughBits(eqx.Module):
+    """Draws of two values, 0 and 1 in value and soft in derivative, in place of those of a Bernoulli."""
+
+    logits: Float[Array, "*shape"]
+    temperature: Float[Array, ""]
+    event_dim: int = eqx.field(static=True)
+
+    has_rsample: ClassVar[bool] = True
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of the Bernoulli."""
+        return self.logits.shape[: self.logits.ndim - self.event_dim]
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """That of the Bernoulli."""
+        return self.logits.shape[self.logits.ndim - self.event_dim :]
+
+    def sample(self, key):
+        """Whether log odds and logistic noise are positive; the derivative is that of their sigmoid."""
+        perturbed = self.logits + jax.random.logistic(key, self.logits.shape, self.logits.dtype)
+        soft = jax.nn.sigmoid(perturbed / self.temperature)
+        return (perturbed > 0.0).astype(soft.dtype) + (soft - lax.stop_gradient(soft))
+
+    def log_prob(self, value):
+        """The log probability of the values, extended linearly between them."""
+        each = value * jax.nn.log_sigmoid(self.logits) + (1.0 - value) * jax.nn.log_sigmoid(-self.logits)
+        return jnp.sum(each, axis=tuple(range(-self.event_dim, 0))) if self.event_dim else each
+
+
+class Relaxing(Estimator):
+    """A choice of relaxed draws, by address, for a site that is written as discrete."""
+
+    temperature: Any
+
+    def refuses(self, distribution: Any) -> str | None:
+        """All sites, where it has not replaced their distribution: it is for generative functions."""
+        return "relaxed draws are chosen for the sites of generative functions, by `with_estimators` or `estimator=`."
+
+    def relaxed(self, where: str, distribution: Any) -> Any:
+        """The relaxed distribution in place of one of 0 and 1."""
+        base, event_dim = distribution, getattr(distribution, "event_dim", 0)
+        while isinstance(base, dist.Independent | dist.ExpandedDistribution):
+            base = base.base_dist
+        temperature = jnp.asarray(self.temperature, float)
+        if isinstance(base, dist.BernoulliProbs | dist.BernoulliLogits):
+            logits = jnp.broadcast_to(jnp.asarray(base.logits, float), distribution.shape())
+            return StraightThroughBits(logits, temperature, event_dim)
+        raise EstimatorError(
+            f"{self!r} at {where}: a {type(base).__name__} has no relaxed draws that a program could take for its own. "
+            "Draw a Bernoulli there, or from `biased_straight_through(logits)` itself, or choose an estimator."
+        )
+
+    def __repr__(self):
+        return f"biased_straight_through(temperature={self.temperature!r})"
+
+
 def _make(cls, name: str, logits: Any, temperature: Any):
     if isinstance(logits, list) or is_numeric(logits):
         logits = jnp.asarray(logits)
@@ -79,7 +138,7 @@ def _make(cls, name: str, logits: Any, temperature: Any):
     return cls(logits, jnp.asarray(temperature, logits.dtype))
 
 
-def biased_straight_through(logits: Any, temperature: Any = 1.0) -> Any:
+def biased_straight_through(logits: Any = None, temperature: Any = 1.0) -> Any:
     """BIASED: a one-hot draw from logits whose derivative is that of a relaxed one (straight-through Gumbel-softmax).
 
     With Gumbel noise g the value is exactly one-hot, argmax(log p + g), and its derivative is that of softmax((log p +
@@ -89,11 +148,13 @@ def biased_straight_through(logits: Any, temperature: Any = 1.0) -> Any:
     write `dist.Categorical(logits=...)` with `disarm()`, `mvd()`, `local_expectation()`, `rebar()` or `enum()`.
 
     Args:
-        logits: shape (..., k), unnormalised log probabilities.
+        logits: shape (..., k), unnormalised log probabilities; None for a choice by address.
         temperature: of the softmax, positive. A low one has less bias and more variance.
 
     Returns:
-        A distribution of float one-hot vectors, shape (..., k); `log_prob` (nats) is the sum over the batch.
+        A distribution of float one-hot vectors, shape (..., k); `log_prob` (nats) is the sum over the batch. Without
+        logits a choice for `with_estimators` or `estimator=`: a site that draws a Bernoulli draws 0.0 and 1.0 so
+        in place of its own values.
 
     Raises:
         EstimatorError: logits that are not a float array with an axis of categories.
@@ -108,6 +169,9 @@ def biased_straight_through(logits: Any, temperature: Any = 1.0) -> Any:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), jnp.zeros(3)).shape
         (3,)
     """
+    if logits is None:
+        positive("biased_straight_through", "temperature", temperature, EstimatorError)
+        return Relaxing(temperature)
     return _make(BiasedStraightThrough, "biased_straight_through", logits, temperature)
 
 

@@ -49,11 +49,11 @@ def is_real(support: Any) -> bool:
     return isinstance(_scalar(support), type(constraints.real))
 
 
-def satisfies(distribution: Any, support: Any, value: jax.Array) -> jax.Array:
+def satisfies(distribution: Any, support: Any, value: Any) -> Any:
     """Whether a value satisfies a constraint, one answer for each element of the batch."""
     inside = support(value)
     missing = distribution.event_dim - support.event_dim
-    return jnp.all(inside, axis=tuple(range(-missing, 0))) if missing > 0 else jnp.asarray(inside)
+    return inside.all(axis=tuple(range(-missing, 0))) if missing > 0 else inside
 
 
 def over_events(distribution: Any, flags: jax.Array) -> jax.Array:
@@ -70,17 +70,17 @@ def feasible(support: Any, value: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.asarray(found).astype(value.dtype))
 
 
-def inside(distribution: Any, value: jax.Array) -> jax.Array:
-    """Whether a value lies in the support, one answer for each element of the batch."""
+def inside(distribution: Any, value: Any) -> Any:
+    """Whether a value lies in the support, one answer for each element of the batch; numpy's for a value of numpy."""
     if isinstance(distribution, dist.MaskedDistribution):
         return inside(distribution.base_dist, value) | ~jnp.asarray(distribution._mask)
     if isinstance(distribution, dist.ExpandedDistribution):
         return inside(distribution.base_dist, value)
     if isinstance(distribution, dist.Independent):
         axes = tuple(range(-distribution.reinterpreted_batch_ndims, 0))
-        return jnp.all(inside(distribution.base_dist, value), axis=axes)
+        return inside(distribution.base_dist, value).all(axis=axes)
     support = support_of(distribution)
-    return jnp.ones((), bool) if support is None else satisfies(distribution, support, value)
+    return np.ones((), bool) if support is None else satisfies(distribution, support, value)
 
 
 def usable(distribution: Any, live: Any, value: Any) -> Any:

@@ -7,7 +7,7 @@ parameters and keep the derivatives of both densities at the draws; they need no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 from jax import numpy as jnp
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from .._errors import DensityError
 from ..algorithms._base import log_mean_exp
-from ..core._arguments import particles
+from ..core._arguments import generative, particles
 from ..core._generative import GenerativeFunction
 from ..transforms._internal import finite_real, is_numeric
 from ..transforms._internal import function as check_function
@@ -192,18 +192,32 @@ def jensen_shannon(
     return _mean_of("jensen_shannon", f, n, log_z)
 
 
+def _behaviour(what: str, proposal: Any) -> GenerativeFunction | None:
+    """What draws are from, where it is not the guide."""
+    return None if proposal is None else generative(what, proposal, role=" as its `proposal`")
+
+
 @objective
 def trajectory_balance(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1, **shared: Unpack[Shared]
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    n: int = 1,
+    proposal: GenerativeFunction | None = None,
+    **shared: Unpack[Shared],
 ) -> Objective:
-    """Trajectory balance on policy: 1/2 E_q[(log Z + log q(z) - log p(z, observed))^2], zero where q is the posterior.
+    """Trajectory balance: 1/2 E_q[(log Z + log q(z) - log p(z, observed))^2], zero where q is the posterior.
 
     The draws are at stopped parameters, and only the square is differentiated: in the guide that gives minus the
     gradient of the ELBO in expectation, for any constant log Z (which acts as a baseline); the best log Z is the ELBO.
-    Unbiased at every n.
+    Unbiased at every n. With a `proposal` the expectation is under that, and is no gradient of the ELBO.
 
     Args:
         n: the number of draws.
+        proposal: what the draws are from, where it is not the guide (off policy): a generative function of the guide's
+            arguments over the same addresses, such as the guide tempered, mixed with a wide one, or earlier draws
+            replayed. The loss is then zero at the posterior whatever draws them, if it may draw everything.
 
     Returns:
         An objective `(key, model_args=(), guide_args=(), log_z=0.0) -> scalar`, in squared nats, to be minimised; log_z
@@ -218,10 +232,10 @@ def trajectory_balance(
         >>> tg.trajectory_balance(model, guide, {"x": 2.0})(jax.random.key(0), (), (1.0,), -2.5).shape
         ()
     """
-    n = particles("trajectory_balance", n)
+    n, proposal = particles("trajectory_balance", n), _behaviour("trajectory_balance", proposal)
 
     def loss(pair, key, log_z=0.0):
-        draws = pair.fixed_draws(key, n)
+        draws = pair.fixed_draws(key, n, proposal)
         return 0.5 * jnp.mean((log_z + draws.logq - draws.logp) ** 2)
 
     return loss
@@ -229,7 +243,13 @@ def trajectory_balance(
 
 @objective
 def log_variance(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 10, **shared: Unpack[Shared]
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    n: int = 10,
+    proposal: GenerativeFunction | None = None,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The log-variance loss, 1/2 Var_q[log q(z) - log p(z, observed)], zero where q is the posterior.
 
@@ -239,6 +259,9 @@ def log_variance(
 
     Args:
         n: the number of draws, at least 2.
+        proposal: what the draws are from, where it is not the guide (off policy): a generative function of the guide's
+            arguments over the same addresses, such as the guide tempered, mixed with a wide one, or earlier draws
+            replayed. The loss is then zero at the posterior whatever draws them, if it may draw everything.
 
     Returns:
         An objective `(key, model_args=(), guide_args=()) -> scalar`, in squared nats, to be minimised.
@@ -252,10 +275,10 @@ def log_variance(
         >>> tg.log_variance(model, guide, {"x": 2.0}, n=10)(jax.random.key(0), (), (1.0,)).shape
         ()
     """
-    n = particles("log_variance", n, least=2)
+    n, proposal = particles("log_variance", n, least=2), _behaviour("log_variance", proposal)
 
     def loss(pair, key):
-        draws = pair.fixed_draws(key, n)
+        draws = pair.fixed_draws(key, n, proposal)
         return 0.5 * jnp.var(draws.logq - draws.logp, ddof=1)
 
     return loss

@@ -71,13 +71,15 @@ class Pair(NamedTuple):
         """The log weights of n draws, shape (n,)."""
         return jax.vmap(self.log_weight)(jax.random.split(key, n))
 
-    def fixed_draws(self, key: Key[Array, ""], n: int) -> Fixed:
-        """N draws from the guide, as though they were data."""
+    def fixed_draws(self, key: Key[Array, ""], n: int, proposal: GenerativeFunction | None = None) -> Fixed:
+        """N draws from the guide, or from another program of its arguments, as though they were data."""
+        source = self.guide if proposal is None else Proposal(proposal, self.guide.args)
+        pair = self._replace(guide=source)
 
         def one(key):
             draw, p, q = jax.random.split(key, 3)
-            latents, drawn = as_data(self.simulate, draw)
-            return Fixed(self.logp(latents, p), self.logq(latents, q), drawn)
+            latents, drawn = as_data(pair.simulate, draw)
+            return Fixed(pair.logp(latents, p), self.logq(latents, q), drawn)
 
         return jax.vmap(one)(jax.random.split(key, n))
 

@@ -11,7 +11,8 @@ from jax import numpy as jnp
 from .._errors import DensityError
 from ..algorithms._smc import smc
 from ..core._addresses import paths
-from ..core._arguments import generative, generatives, listed, observations, particles, posterior
+from ..core._arguments import generative, generatives, listed, observations, particles, positional, posterior
+from ..core._function import gen
 from ..core._generative import GenerativeFunction
 from ..core._target import Target
 from ..densities._marginal_and_normalize import marginal, normalize
@@ -72,7 +73,7 @@ def smc_bound(
         filtered = marginal(model, keep, smc(n, guide, guide_args, resampling=resampling))
         return filtered.assess(observed, *model_args, key=key)[0]
 
-    return estimated(bound)
+    return estimated(bound, _of_steps(model, guide))
 
 
 def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int) -> Objective:
@@ -114,7 +115,16 @@ def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed:
         # What one particle follows is the guide itself.
         return normalize(target, smc(1, guide, guide_args)).assess(path, key=density)[0]
 
-    return estimated(loss)
+    return estimated(loss, _of_steps(model, guide))
+
+
+TOLD = 3
+"""What a proposal for a step is told: what is observed there, the carry and the input."""
+
+
+def _of_steps(model, guide):
+    """The arguments of a chain and of a proposal for its steps, each as a tuple."""
+    return lambda p, q: (positional(p, model), positional(q, guide, told=TOLD))
 
 
 def nested_vi(
@@ -193,4 +203,11 @@ def nested_vi(
             log_w, before = log_w + still, (choices,)
         return total
 
-    return estimated(loss)
+    def gather(p, q):
+        for density in map(gen, log_gammas):
+            p = positional(p, density, told=1)
+        for k, kernel in enumerate((*forwards, *reverses)):
+            q = positional(q, kernel, told=min(k, 1))
+        return p, q
+
+    return estimated(loss, gather)

@@ -18,7 +18,7 @@ from ..transforms import RandomKeyError
 from ..transforms._internal import check_key, one_of
 from ._posterior import Posterior
 from ._predictive import draws_of, pointwise, predictions
-from ._visits import latents_in
+from ._visits import has_prior, latents_in
 
 PREDICTED, PRIOR, PRIOR_PREDICTED = "posterior_predictive", "prior", "prior_predictive"
 OBSERVED, LIKELIHOOD, STATISTICS = "observed_data", "log_likelihood", "sample_stats"
@@ -94,6 +94,8 @@ def _wanted(posterior, key, groups) -> set[str]:
             raise RandomKeyError(f"to_arviz: {sorted(set(groups) & set(DRAWN))} are drawn. Give `key=`.")
         return set(groups)
     without = set() if posterior.target is not None else {*DRAWN, OBSERVED, LIKELIHOOD}
+    if posterior.target is not None and not has_prior(posterior.target):
+        without = {PRIOR, PRIOR_PREDICTED}
     return set(GROUPS) - without - (set(DRAWN) if key is None else set())
 
 

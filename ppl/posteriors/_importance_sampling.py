@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from .._extras import require
 from ..algorithms._base import at_index, each, effective_size, log_mean_exp
 from ..algorithms._proposal import nothing, source_of
-from ..core._addresses import Choices
+from ..core._addresses import Choices, nest, paths
 from ..core._arguments import chunk, count
 from ..core._generative import GenerativeFunction
 from ..core._overrides import isolated
@@ -21,9 +21,11 @@ from ..transforms import ArgumentError
 from ..transforms._internal import check_key, function, is_boolean, is_numeric
 from ._doubts import k_hat_or_none, weights_doubts
 from ._posterior import Posterior, asked, key_of_summary
-from ._summary import Summary, summarised
+from ._summary import Summary, scalars, summarised
 from ._visits import with_deterministics
 
+NEAR = 11
+"""Draws that are near in a quantity, odd: enough that what it does not explain averages out, few enough for a tail."""
 EVEN = 1e-3
 """A range of log weights, in nats, below which they have no tail to fit but rounding."""
 
@@ -102,6 +104,36 @@ class WeightedDraws(Posterior):
         """The k-hat of `psis`."""
         return self.psis()[1]
 
+    @property
+    def k_hats(self) -> dict[str, float]:
+        """By address, the k-hat of what its choices explain of the weights: where it is high, there the proposal fails.
+
+        For each scalar the log weights are averaged over the 11 draws that are nearest in it, which leaves of them what
+        depends on it; of an array the largest of its entries counts.
+
+        Raises:
+            ImportError: arviz is missing.
+
+        Example:
+            >>> import jax, tracegrad as tg
+            >>> @tg.gen
+            ... def of(scale):
+            ...     tg.sample("a", tg.dist.Normal(0.0, 1.0))
+            ...     tg.sample("b", tg.dist.Normal(0.0, scale))
+            >>> found = tg.importance_sampling(tg.Target(of, 2.0), of, 1.0, key=jax.random.key(0), n=2000).k_hats
+            >>> max(found, key=found.get)
+            'b'
+        """
+        log_weights = np.asarray(self.log_weights, np.float64)
+        finite = np.isfinite(log_weights)
+        log_weights = np.where(finite, log_weights, np.min(log_weights, initial=0.0, where=finite))
+        found = {}
+        for path, value in paths(self.choices):
+            parts = [_explained(log_weights, x) for _, x in scalars(nest({path: value}), 1)]
+            k_hats = [-np.inf if np.ptp(part) < EVEN else float(_psislw(part)[1]) for part in parts]
+            found["/".join(path)] = max(k_hats, default=-np.inf)
+        return found
+
     def mean(self, fn: Any = None) -> Any:
         """The self-normalised estimate of E[fn(choices)] under the posterior; of the choices where fn is None."""
         values = self.choices if fn is None else jax.vmap(_summary(fn))(self.choices)
@@ -112,6 +144,17 @@ class WeightedDraws(Posterior):
         """Draw n of the choices by weight, with replacement: sampling importance resampling. Each is (n, ...)."""
         check_key(key, "resample")
         return self.latents(key, count("resample", "n", n))
+
+
+def _explained(log_weights, x):
+    """The log weights averaged over draws that are near in one quantity; of fewer at the ends."""
+    order = np.argsort(x, kind="stable")
+    total = np.concatenate([[0.0], np.cumsum(log_weights[order])])
+    at = np.arange(len(x))
+    first, last = np.maximum(at - NEAR // 2, 0), np.minimum(at + NEAR // 2 + 1, len(x))
+    part = np.empty_like(log_weights)
+    part[order] = (total[last] - total[first]) / (last - first)
+    return part
 
 
 def _summary(fn):

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 from jax import numpy as jnp
 
-from .._errors import ChoiceError
+from .._errors import ChoiceError, DistributionError
 from ..algorithms._base import each
 from ..core._addresses import Choices, Path, check_known, lookup, merge, nest, paths, show
 from ..core._given_values import validates
@@ -38,7 +38,7 @@ class Predict(Generate):
             )
         return jnp.asarray(value)
 
-    def factor(self, path: Path, logp: Any) -> Any:
+    def factor(self, path: Path, logp: Any, what: str = "a factor") -> Any:
         """Nothing: a term of the density is nothing that is drawn."""
         return jnp.zeros_like(logp)
 
@@ -68,10 +68,20 @@ def predicted_shapes(target: Target) -> Outcome:
     """What such a visit gives where nothing is given, as `jax.ShapeDtypeStruct`s; without what has no shape."""
 
     def run(key):
-        out = predicted(target, key, {})
+        with isolated():
+            out = target.visit(Predict().but(in_place=True), key, {}, what="draws")
         return out._replace(retval=arrays_of(out.retval))
 
     return jax.eval_shape(run, jax.random.key(0))
+
+
+def has_prior(target: Target) -> bool:
+    """Whether the program can be drawn from: an improper prior cannot."""
+    try:
+        jax.eval_shape(lambda key: predicted(target, key, {}).choices, jax.random.key(0))
+    except DistributionError:
+        return False
+    return True
 
 
 def arrays_of(retval: Any) -> Any:

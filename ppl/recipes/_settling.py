@@ -13,10 +13,8 @@ import jax
 import optax
 from jax import numpy as jnp
 
-WINDOW = 50
-"""Steps over which the loss is averaged."""
-PATIENCE = 4
-"""So many windows in a row without a fall of more than its error, and the loss has stopped falling."""
+from ..training._plateau import PATIENCE, WINDOW, has_fallen
+
 DESCENT = 0.5
 """The share of all steps that the descent of the rate takes."""
 
@@ -70,7 +68,7 @@ def _after(state: Settling, value: jax.Array) -> Settling:
     full = taken % WINDOW == 0
     mean = total / WINDOW
     error = jnp.sqrt(jnp.maximum(squares / WINDOW - mean**2, 0.0) / WINDOW)
-    fell = mean < state.best - jnp.sqrt(error**2 + state.best_error**2)
+    fell = has_fallen(mean, error, state.best, state.best_error)
     stale = jnp.where(full, jnp.where(fell, 0, state.stale + 1), state.stale)
     better = full & fell
     return Settling(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,25 +12,24 @@ import numpy as np
 import optax
 from jax import lax
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-from .._errors import DensityError, FitError
+from .._errors import ChoiceError, DensityError, FitError
 from ..auto import flow, full_rank, laplace, low_rank, mean_field
 from ..auto._family import Family
 from ..auto._flow import Flow
-from ..auto._unconstrained import cholesky_factor, describe
+from ..auto._starts import Initial, checked_initial, starting_point
+from ..auto._unconstrained import cholesky_factor, describe, to_unconstrained
 from ..core._arguments import count
 from ..core._generative import Around
 from ..core._target import Target, checked_target
 from ..estimators import local_expectation
 from ..objectives import elbo, sticking_the_landing
-from ..posteriors._doubts import RELIABLE, fit_doubts, k_hat_or_none
-from ..posteriors._fitted import WEIGHED, Fitted
-from ..posteriors._summary import Summary
 from ..training._fit import fit
 from ..transforms import EstimatorError
 from ..transforms._internal import check_key, flag, lenient, one_of, positive
 from ._settling import WINDOW, at_rest, in_words, settling_adam
+from ._variational import Judgement, Variational, judged
 
 LARGEST = 1000
 """Coordinates up to which the curvature at the mode, a matrix of them, is computed."""
@@ -66,38 +64,6 @@ RECIPES = {
 }
 
 
-class Variational(Fitted):
-    """What `vi` returns: a `Fitted` posterior that knows how it was made.
-
-    Attributes:
-        family: the family that was fitted.
-        history: the ELBO at each step, shape (steps,).
-        report: what was done, in words, and what is to be made of it.
-    """
-
-    family: Family
-    history: Float[Array, " steps"]
-    report: str = eqx.field(static=True)
-    weights_k_hat: float | None
-
-    def __init__(self, family: Family, params: Mapping, history: Any, report: str, k_hat: float | None):
-        super().__init__(family.space.target, family.guide, (params,))
-        self.family, self.history, self.report, self.weights_k_hat = family, history, report, k_hat
-
-    @property
-    def k_hat(self) -> float:
-        """The k-hat that the report speaks of."""
-        return super().k_hat if self.weights_k_hat is None else self.weights_k_hat
-
-    def summary(self, *, key: Key[Array, ""] | None = None, n: int = WEIGHED) -> Summary:
-        """As of every fit; a doubt of the report stays where other draws do not raise it: k-hat is an estimate."""
-        found, own = super().summary(key=key, n=n), self.weights_k_hat
-        if own is None or own <= RELIABLE or any("k-hat" in doubt for doubt in found.doubts):
-            return found
-        doubt = f"k-hat was {own:.2f} of other draws, above {RELIABLE}: see `report`, and `weighted(key, n)`."
-        return dataclasses.replace(found, doubts=(doubt, *found.doubts))
-
-
 class _WithKwargs(Around):
     """A program with keyword arguments in place, for objectives, which give arguments by place."""
 
@@ -119,6 +85,7 @@ class _Training(NamedTuple):
     draws: int
     rate: float
     progress: bool
+    initial: Initial = None
 
 
 def _bound_of(target: Target, family: Family, params: Mapping) -> tuple[Callable, str]:
@@ -192,15 +159,18 @@ def _normal_of(target: Target, how: _Training) -> tuple[Any, str]:
     why = f"there are more than {LARGEST} coordinates"
     if describe(target).size <= LARGEST:
         try:
-            found = laplace(target).init(how.key)
+            found = laplace(target, initial=how.initial).init(how.key)
         except FitError:
             why = "there is no mode"
         except DensityError:
-            why = "a latent is discrete"
+            why = "a latent is discrete, or a centring is learned"
         else:
             return _or_standard(found), "Laplace's approximation, at the mode"
     family = mean_field(target)
-    params = _trained(target, family, family.init(how.key), how)[0]
+    start = family.init(how.key)
+    if how.initial is not None:
+        start = start | {"loc": starting_point(to_unconstrained(target), how.key, how.initial)}
+    params = _trained(target, family, start, how)[0]
     return params, f"a fit of independent normals ({why})"
 
 
@@ -220,9 +190,11 @@ def _recipe(family: Any) -> Recipe:
 def _made(target: Target, family: Any, recipe: Recipe, how: _Training) -> tuple[Family, str]:
     """The family, and what it starts from."""
     if isinstance(family, Family):
+        if how.initial is not None:
+            raise ChoiceError("vi: a family that is made already starts from its own; give its name, or no `initial`.")
         return family, "Start: the family's own."
     if family == "laplace":
-        return laplace(target), "Laplace's approximation: nothing is left to fit."
+        return laplace(target, initial=how.initial), "Laplace's approximation: nothing is left to fit."
     if describe(target).size == 0:
         return mean_field(target), "There is no continuous latent: the family is of independent categoricals."
     normal, found = _normal_of(target, how._replace(rate=RECIPES["mean_field"].rate, draws=RECIPES["mean_field"].draws))
@@ -242,16 +214,6 @@ def _fitted_in_words(name: str, how: _Training, opt_state: Any, history: Any) ->
     ]
 
 
-def _judged(posterior: Fitted, key: Any) -> tuple[float | None, list[str]]:
-    """K-hat, where it is known, and what is to be said of the fit."""
-    weighted = posterior.weighted(key, WEIGHED)
-    k_hat, doubts = k_hat_or_none(weighted), list(fit_doubts(weighted))
-    if k_hat is not None and k_hat <= RELIABLE:
-        means = "the family is the posterior" if k_hat == -np.inf else f"below {RELIABLE}, the fit covers the posterior"
-        doubts.insert(0, f"k-hat of {WEIGHED} draws is {k_hat:.2f}: {means}.")
-    return k_hat, doubts
-
-
 def vi(
     target: Target,
     family: str | Family = "full_rank",
@@ -260,6 +222,8 @@ def vi(
     steps: int = 2000,
     draws: int | None = None,
     learning_rate: float | None = None,
+    initial: Initial = None,
+    correct: bool = True,
     progress: bool = True,
 ) -> Variational:
     """Fit a variational family to a target, and check it.
@@ -268,7 +232,8 @@ def vi(
     normals); the family around it, so that one learning rate suits all coordinates; Adam on the ELBO, for normals by
     the path derivative alone, whose noise vanishes as the fit nears the posterior; the rate stays until the ELBO has
     stopped rising (in 4 windows of 50 steps by more than its error), then comes down to nothing, along half a cosine,
-    over half of `steps`; and importance weights, whose k-hat and moments say whether to believe it.
+    over half of `steps`; and importance weights. Where their k-hat is below 0.7 they correct the draws, the density and
+    the summary for what the family misses; where it is above, the report says that the fit is not to be believed.
 
     Args:
         target: a `Target`; its latents are continuous, or discrete of finite support.
@@ -279,20 +244,27 @@ def vi(
         steps: the largest number of steps.
         draws: draws of the ELBO at each step; None is 16, for a flow 32.
         learning_rate: None is 0.02, for a flow 0.005.
+        initial: where the search for a mode starts: values by address, {"mu": 1.0}, the rest uniform in (-2, 2) on the
+            unconstrained space; "prior", a draw of the program, or "uniform"; None tries four starts, two of each.
+        correct: whether draws are corrected by importance weights, where those can be relied on: each draw is then
+            picked by weight from a few proposals, three quarters of them of the family and, for a normal one, a quarter
+            of a Student t about it, which costs as many evaluations of the program. False keeps to the family.
         progress: whether to show a line while it runs, and to print the report at its end.
 
     Returns:
-        A `Fitted` posterior with `params`, `history` (the ELBO at each step), `family`, `k_hat`, and `report`, which
-        says in words what was done and what is not to be trusted. Inside `jit` or `vmap` all steps are run, and there
-        is no k-hat and no report.
+        A `Fitted` posterior with `params`, `history` (the ELBO at each step), `family`, `corrected`, `k_hat` of the
+        weights, `log_evidence`, and `report`, which says in words what was done and what is not to be trusted. Inside
+        `jit` or `vmap` all steps are run, and there is no k-hat, no correction and no report.
 
     Raises:
+        AddressError, ChoiceError: `initial` names no latent, or a value that it cannot have.
         DensityError: as for the family: a latent that has neither unconstrained coordinates nor finite support.
         FitError: the ELBO or its gradient is no longer finite.
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017; Roeder, Wu and Duvenaud, Sticking
     the Landing, 2017; Yao et al., Yes, but Did It Work?, 2018; Dhaka et al., Robust, Accurate Stochastic Optimization
-    for Variational Inference, 2020.
+    for Variational Inference, 2020; Hesterberg, Weighted Average Importance Sampling and Defensive Mixture
+    Distributions, 1995.
 
     Example:
         >>> import jax, tracegrad as tg
@@ -307,10 +279,13 @@ def vi(
     check_key(key, "vi")
     checked_target("vi", target)
     steps, progress = count("vi", "steps", steps), flag("vi", "progress", progress, FitError)
+    correct = flag("vi", "correct", correct, FitError)
     recipe = _recipe(family)
     rate = recipe.rate if learning_rate is None else float(positive("vi", "learning_rate", learning_rate, FitError))
     begin, start, train, judge = jax.random.split(key, 4)
-    how = _Training(train, steps, recipe.draws if draws is None else count("vi", "draws", draws), rate, progress)
+    initial = None if initial is None else checked_initial("vi", to_unconstrained(target), initial)
+    draws = recipe.draws if draws is None else count("vi", "draws", draws)
+    how = _Training(train, steps, draws, rate, progress, initial)
     made, began = _made(target, family, recipe, how._replace(key=begin))
     params, history = made.init(start), jnp.zeros(0)
     said = [f"vi: {made!r}.", began]
@@ -319,9 +294,9 @@ def vi(
         if not _traced((params, history)):
             said += _fitted_in_words(name, how, opt_state, history)
     if _traced((params, history)):
-        return Variational(made, params, history, "", None)
-    k_hat, judged = _judged(made.posterior(params), judge)
-    report = "\n".join([*said, *judged])
+        return Variational(made, params, history, "", Judgement())
+    found, words = judged(made, params, judge, correct=correct)
+    report = "\n".join([*said, *words])
     if progress:
         print(report, file=sys.stderr)
-    return Variational(made, params, history, report, k_hat)
+    return Variational(made, params, history, report, found)

@@ -59,7 +59,7 @@ def check_optimizer(optimizer: Any) -> None:
     raise FitError(f"fit: `optimizer` must be an optax optimiser, such as `optax.adam(1e-3)`, and is {came}.")
 
 
-def names_taken(objective: Any, given: tuple[str, ...], *, stateful: bool, batched: bool) -> set[str]:
+def names_taken(objective: Any, given: tuple[str, ...], there: set[str], *, stateful: bool) -> set[str]:
     """Which arguments an objective takes by name, after those that it is given by place, whatever their names.
 
     Raises:
@@ -78,7 +78,6 @@ def names_taken(objective: Any, given: tuple[str, ...], *, stateful: bool, batch
         signature = inspect.signature(objective)
     except (TypeError, ValueError):  # a builtin, which has none
         return always
-    there = {"scale", "indices"} if batched else {"scale"}
     takes = always | (there & set(list(signature.parameters)[len(given) :]))
     try:
         signature.bind(*given, **dict.fromkeys(takes))

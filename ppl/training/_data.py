@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 import functools
-import math
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 from jax import numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh
 
 from .._errors import FitError
+from ..transforms._internal import as_array
 from ._arguments import as_arrays, count_of, named_leaves
+from ._mesh import in_pieces, on_auto_axes, taker
 
 
 class Batches:
-    """What of the data comes to a step: nothing, all of it as it is, or a minibatch."""
+    """What of the data comes to a step: nothing, all of it as it is, or a minibatch of what is on the devices.
 
-    def __init__(self, data: Any, batch_size: Any, key: jax.Array):
+    Attributes:
+        has_data: whether a step has a batch.
+        size: how many examples there are.
+        batch: how many come to a step.
+        examples, batch_size: the same two as a run is recognised by them; None where there is none.
+        names: what of the batch an objective may ask for by name.
+        most: how many steps a dispatch may have, for what is fed to it.
+    """
+
+    most: int | None = None
+
+    def __init__(self, data: Any, batch_size: Any, key: jax.Array, mesh: Mesh | None = None):
         if data is None and batch_size is not None:
             raise FitError("fit: batch_size is given without data. Pass the arrays as `data`.")
-        self.data: Any = None if data is None else _as_data(data)
-        self.size: int = 1 if data is None else jax.tree.leaves(self.data)[0].shape[0]
+        self.has_data = data is not None
+        self._data: Any = None if data is None else self._held(data)
+        self.size: int = 1 if data is None else jax.tree.leaves(self._data)[0].shape[0]
         self.batch = self.size if batch_size is None else _size_of_batch(batch_size, self.size)
         self.mini = batch_size is not None
-        self._order = functools.lru_cache(maxsize=2)(functools.partial(_order, key, self.size))
-        self._takes = jax.tree.map(lambda x: _take(_sharding_of_batch(x, self.batch)), self.data) if self.mini else None
+        self.examples = self.size if self.has_data else None
+        self.batch_size = self.batch if self.mini else None
+        self.names = {"scale", "indices"} if self.has_data else {"scale"}
+        self._rows: np.ndarray | None = None
+        seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
+        self._order = functools.lru_cache(maxsize=2)(functools.partial(_order, seed, self.size))
+        self._place(mesh)
+
+    def _held(self, data: Any) -> Any:
+        """The data as they are held, checked."""
+        return check_sizes(jax.tree.map(on_auto_axes, as_arrays(data, "data")))
+
+    def _place(self, mesh: Mesh | None) -> None:
+        """Put the data where they are to be."""
+        if self.has_data:
+            self._data = in_pieces(self._data, mesh, self.batch_size)
+        self._takes = jax.tree.map(lambda x: taker(x, self.batch, mesh), self._data) if self.mini else None
+
+    def begin(self, step: int) -> None:
+        """Get ready for a step that is not the first."""
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """The rows of steps `start` to `start + count`: passes over the data, one running into the next."""
@@ -38,25 +66,51 @@ class Batches:
         rows = np.concatenate([self._order(n) for n in passes])[first - passes[0] * self.size :]
         return rows[: end - first].reshape(count, self.batch)
 
-    def at(self, data: Any, rows: jax.Array | None) -> tuple:
-        """The batch of one step, as arguments of the objective: none without data."""
-        if data is None:
-            return ()
-        return (data if rows is None else jax.tree.map(lambda take, x: take(x, rows), self._takes, data),)
+    def _rows_in(self, start: int, count: int, room: int) -> np.ndarray:
+        """The rows of a dispatch, in an array that has room for those of the longest."""
+        if self._rows is None:
+            self._rows = np.zeros((room, self.batch), np.int32)
+        self._rows[:count] = self.rows(start, count)
+        return self._rows
 
-    def indices(self, rows: jax.Array | None) -> jax.Array:
-        """Which examples the batch of one step holds."""
-        return jnp.arange(self.size) if rows is None else rows
+    def feed(self, start: int, count: int, room: int) -> tuple[Any, int]:
+        """What the compiled loop needs for a dispatch, and for how many steps there is enough."""
+        return (self._rows_in(start, count, room) if self.mini else None, self._data), count
+
+    def at(self, fed: Any, i: Any) -> tuple[tuple, Any]:
+        """The batch of the i-th step of a dispatch, as arguments of the objective, and which examples it holds."""
+        rows, data = fed
+        if not self.has_data:
+            return (), None
+        if rows is None:
+            return (data,), jnp.arange(self.size)
+        return (jax.tree.map(lambda take, x: take(x, rows[i]), self._takes, data),), rows[i]
 
 
-def _as_data(data):
+def columns(data: Any) -> Any:
+    """Tables (pandas, polars) among the data as dicts of their columns."""
+
+    def is_table(x):
+        return hasattr(type(x), "columns") and hasattr(type(x), "to_numpy")
+
+    def of(x):
+        return {str(name): as_array(x[name]) for name in x.columns} if is_table(x) else as_array(x)
+
+    return jax.tree.map(of, data, is_leaf=is_table)
+
+
+def check_leaves(data: Any) -> None:
+    """Refuse numbers, which have no examples."""
     for name, x in named_leaves(data, "data"):
         if isinstance(x, bool | int | float | complex):
             raise FitError(
                 f"fit: {name} is the number {x!r}, and has no leading axis of examples. A list is a pytree of its "
                 "items: write `jnp.asarray(...)` around one."
             )
-    data = jax.tree.map(_on_auto_axes, as_arrays(data, "data"))
+
+
+def check_sizes(data: Any) -> Any:
+    """The arrays, if they have one number of examples, above zero."""
     sizes = {x.shape[0] if x.ndim else -1 for x in jax.tree.leaves(data)}
     if len(sizes) != 1 or -1 in sizes:
         came = sorted("none" if n < 0 else str(n) for n in sizes)
@@ -73,48 +127,6 @@ def _size_of_batch(batch_size, size):
     return batch
 
 
-def _order(key: jax.Array, size: int, n: int) -> np.ndarray:
+def _order(seed: list[int], size: int, n: int) -> np.ndarray:
     """The order of the examples in the n-th pass over the data."""
-    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
     return np.random.default_rng([*seed, n]).permutation(size).astype(np.int32)
-
-
-def _take(sharding: NamedSharding | None) -> Callable:
-    if sharding is None:
-        return lambda x, rows: x[rows]
-    return lambda x, rows: lax.with_sharding_constraint(x[rows], sharding)
-
-
-def _on_auto_axes(x: jax.Array) -> jax.Array:
-    """The array where it is, on axes along which JAX divides the work by itself.
-
-    On explicit axes it is for the program to say how each of its results is divided, which objectives do not.
-    """
-    if not isinstance(x.sharding, NamedSharding) or AxisType.Explicit not in x.sharding.mesh.axis_types:
-        return x
-    mesh = x.sharding.mesh
-    auto = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
-    return jax.device_put(x, NamedSharding(auto, x.sharding.spec))
-
-
-def _sharding_of_batch(x: jax.Array, batch: int) -> NamedSharding | None:
-    """That of the array, where a batch can be divided as it is; None where each device has all."""
-    if x.sharding.is_fully_replicated:
-        return None
-    if not isinstance(x.sharding, NamedSharding):
-        _warn_of_whole_batches(x.sharding, batch, "its sharding is not a NamedSharding")
-        return None
-    mesh, (first, *rest) = x.sharding.mesh, (*x.sharding.spec, None)[: x.ndim]
-    parts = math.prod(mesh.shape[axis] for axis in ((first,) if isinstance(first, str) else first or ()))
-    if batch % parts == 0:
-        return x.sharding
-    _warn_of_whole_batches(x.sharding, batch, f"batch_size is no multiple of the {parts} parts of the data")
-    return NamedSharding(mesh, PartitionSpec(None, *rest))
-
-
-def _warn_of_whole_batches(sharding: Sharding, batch: int, why: str) -> None:
-    warnings.warn(
-        f"fit: the data is spread over {len(sharding.device_set)} devices, and each of them computes the whole of "
-        f"every minibatch of {batch}, for {why}.",
-        stacklevel=2,
-    )

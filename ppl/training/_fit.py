@@ -1,130 +1,153 @@
 """`fit`: stochastic gradient optimisation of any objective, as one jitted loop.
 
-The steps run inside the compiled program, many to a dispatch; between dispatches the progress is shown and the values
-are checked. The key of a step is folded from the run's key and the step's number, and the rows of a minibatch follow
-from the same two, so a run does not depend on how its steps are grouped, nor on where it was left and taken up again.
+The steps run inside the compiled program, many to a dispatch; between dispatches the progress is shown, the values are
+checked and files are written. What a step draws, and which rows it sees, follow from the run's key and the step's
+number, so a run does not depend on how its steps are grouped, nor on where it was left and taken up again.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import os
 import time
+import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 import optax
-from jax import lax
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jax.sharding import Mesh
+from jaxtyping import Array, Key, PyTree
 
-from .._errors import ChoiceError, FitError
-from ..transforms._internal import check_key, flag, lenient, nonfinite, stop_gradient
+from .._errors import FitError
+from ..transforms._internal import check_key, flag, one_of, whole
 from ._arguments import (
     MOST_KEYS,
     as_arrays,
-    check_next_state,
     check_optimizer,
     check_outside,
-    check_value,
     count_of,
     ends,
     interval_of,
-    names_taken,
     trained,
 )
-from ._data import Batches
-from ._parameters import unwrap
+from ._checkpoints import EVERY, KEEP, Checkpoints, begun
+from ._loop import Now, objective_of
+from ._mesh import check_mesh, everywhere
+from ._plateau import WINDOW, Plateau
 from ._progress import Progress
+from ._result import Fit, Origin, check_goes_on, path_of
+from ._run import POLICIES, Run
+from ._signals import listening
+from ._streams import batches_of, is_loader
 
 MOST_STEPS = 1000
+"""Steps of one dispatch at most: their objectives, and the rows of their batches, wait for its end."""
 SECONDS = 0.5
+"""A dispatch that took less has twice as many steps the next time."""
 
 
-class Fit(eqx.Module):
-    """What `fit` returns, and what it can go on from.
-
-    Attributes:
-        params: the parameters after the last step, of the structure that was given.
-        history: the objective at each step, before its update; shape (steps,).
-        opt_state: the optimiser's state after the last step.
-        state: the objective's own state after the last step; None where it has none.
-
-    Example:
-        >>> import jax, optax, tracegrad as tg
-        >>> f = tg.expectation(lambda key, m: tg.transforms.sample(key, tg.dist.Normal(m, 1.0)) ** 2)
-        >>> run = tg.fit(f, 3.0, optax.sgd(0.1), key=jax.random.key(0), steps=100)
-        >>> run.history.shape, bool(abs(run.params) < 1.0)
-        ((100,), True)
-    """
-
-    params: PyTree
-    history: Float[Array, " steps"]
-    opt_state: PyTree
-    state: PyTree = None
+def _checkpoints_of(folder, every, keep, resume):
+    """The folder of a run, checked; None without one."""
+    if folder is None:
+        for name, given in (("checkpoint_every", every), ("keep", keep)):
+            if given is not None:
+                raise FitError(f"fit: `{name}` is given without a folder `checkpoint`.")
+        if resume:
+            raise FitError("fit: `resume=True` is given without a folder `checkpoint` to go on from.")
+        return None
+    every = EVERY if every is None else count_of("checkpoint_every", every)
+    keep = KEEP if keep is None else count_of("keep", keep)
+    return Checkpoints(path_of("fit: `checkpoint`", folder), every, keep)
 
 
-def _objective_of(objective, static, batches, *, stateful, maximize):
-    """The loss, and with it the objective and the next state, of the arrays among the parameters."""
-    given = ("key", "params") if batches.data is None else ("key", "params", "batch")
-    takes = names_taken(objective, given, stateful=stateful, batched=batches.data is not None)
+class _Clock:
+    """How many steps a dispatch takes: more as long as they are quick, and none beyond what must be seen in between."""
 
-    def loss(arrays, key, batch, rows, state):
-        named = {"scale": batches.size / batches.batch, "indices": batches.indices(rows), "state": state}
-        named = {name: named[name] for name in takes}
-        value = objective(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
-        if stateful:
-            if not isinstance(value, tuple) or len(value) != 2:
-                raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
-            value, following = value
-            state = stop_gradient(jax.tree.map(jnp.asarray, check_next_state(state, following)))
-        value = check_value(value)
-        return (-value if maximize else value), (value, state)
+    def __init__(self, most: int):
+        self.most, self.count, self.began = most, 1, 0.0
 
-    return loss
+    def next(self, left: int) -> int:
+        """For the next dispatch, where so many steps are left until something is to be done."""
+        quick = jax.process_count() > 1 or time.perf_counter() - self.began < SECONDS
+        self.count = min(2 * self.count if self.began and quick else self.count, self.most)
+        self.began = time.perf_counter()
+        return min(self.count, left)
 
 
-class _Now(NamedTuple):
-    """What changes from step to step."""
-
-    arrays: Any
-    opt_state: Any
-    state: Any
+def _next_after(done: int, every: int | None, end: int, begun: int = 0) -> int:
+    """The next step at which something is done every so often, counted from where it began."""
+    return end if every is None else min(end, done - (done - begun) % every + every)
 
 
-def _loss_at(loss, batches, key, step, now, data, rows):
-    """The loss at a step, of the arrays alone."""
-    batch = batches.at(data, rows)
-    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), batch, rows, now.state)
+def _start_of(
+    params: Any, state: Any, optimizer: optax.GradientTransformationExtraArgs, origin: Origin, *, averages: bool
+) -> Fit:
+    """What a run begins from, all in arrays: parameters, or an earlier fit that it may go on from."""
+    earlier = params if isinstance(params, Fit) else Fit(params, jnp.zeros(0), None)
+    arrays, static = trained(earlier.params)
+    if isinstance(params, Fit):
+        check_goes_on("the `Fit` that it was given", params, origin, eqx.filter_eval_shape(optimizer.init, arrays))
+    opt_state = as_arrays(earlier.opt_state if isinstance(params, Fit) else optimizer.init(arrays), "opt_state")
+    state = as_arrays(earlier.state if state is None else state, "state")
+    skipped = jnp.asarray(earlier.skipped, jnp.int32)
+    params = eqx.combine(arrays, static)
+    average = (params if earlier.average is None else earlier.average) if averages else None
+    return Fit(params, earlier.history, opt_state, state, skipped, average, origin)
 
 
-def _slopes(grads):
-    """The direction in which the loss rises: for a complex number the conjugate of what JAX calls its derivative."""
-    return jax.tree.map(jnp.conj, grads)
+def _taken_up(checkpoints: Checkpoints, start: Fit, end: int, *, resume: bool) -> Fit:
+    """What a run goes on from: the newest good file of its folder, or its beginning."""
+    found = begun(checkpoints, start, resume=resume)
+    if found is start or start.origin is None:
+        return start
+    whose, there = f"the newest checkpoint in {checkpoints.folder}", len(found.history)
+    check_goes_on(whose, found, start.origin, start.opt_state)
+    if not len(start.history) <= there <= end:
+        raise FitError(
+            f"fit: {whose} is at step {there}, and this run goes from step {len(start.history)} to {end}. `steps` is "
+            "the number of all steps, those before it was left among them."
+        )
+    return found
 
 
-def _make_run(loss: Callable, batches: Batches, optimizer: optax.GradientTransformationExtraArgs) -> Callable:
-    """The jitted loop: `count` steps from `start`, with the objective of each."""
+def _plateau_of(patience: Any, window: Any) -> Plateau | None:
+    if patience is None:
+        if window is not None:
+            raise FitError("fit: `window` is given without `patience`, the number of windows to wait.")
+        return None
+    window = WINDOW if window is None else whole("fit", "window", window, FitError, least=2)
+    return Plateau(window, count_of("patience", patience))
 
-    def step(i, carry, key, start, rows, data):
-        now, values = carry
-        at = _loss_at(loss, batches, key, start + i, now, data, None if rows is None else rows[i])
-        (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
-        grads = _slopes(grads)
-        with lenient():  # optax mixes types of its own
-            updates, opt_state = optimizer.update(
-                grads, now.opt_state, now.arrays, value=value, grad=grads, value_fn=lambda arrays: at(arrays)[0]
-            )
-        now = _Now(optax.apply_updates(now.arrays, updates), opt_state, state)
-        return now, values.at[i].set(objective.astype(values.dtype))
 
-    @jax.jit
-    def run(now, key, start, count, values, rows, data):
-        return lax.fori_loop(0, count, lambda i, carry: step(i, carry, key, start, rows, data), (now, values))
+def _has_settled(run: Run, plateau: Plateau | None, latest: np.ndarray, *, maximize: bool) -> bool:
+    """Whether the objective has stopped getting better; the run then goes back to the step at which it had."""
+    if plateau is None:
+        return False
+    plateau.see(-latest if maximize else latest)
+    if plateau.at is not None:
+        run.back_to(plateau.at)
+    return plateau.at is not None
 
-    return run
+
+def _say_ended(signal: str, done: int, checkpoints: Checkpoints) -> None:
+    warnings.warn(
+        f"fit: {signal} ended the run after {done} steps, which are kept in {checkpoints.folder}. The same call with "
+        "`resume=True` goes on.",
+        stacklevel=3,
+    )
+
+
+def _say_skipped(skipped: int, steps: int) -> None:
+    if skipped:
+        warnings.warn(
+            f"fit: {skipped} of {steps} steps were skipped, for their objective, their gradient or their update was "
+            'not finite. `on_nonfinite="raise"` says where that comes from.',
+            stacklevel=3,
+        )
 
 
 def fit(
@@ -141,6 +164,15 @@ def fit(
     progress: bool = True,
     callback: Callable[[Fit], Any] | None = None,
     every: int | None = None,
+    mesh: Mesh | None = None,
+    patience: int | None = None,
+    window: int | None = None,
+    average_from: int | None = None,
+    on_nonfinite: str = "raise",
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    keep: int | None = None,
+    resume: bool = False,
 ) -> Fit:
     """Optimise parameters by stochastic gradients.
 
@@ -156,8 +188,13 @@ def fit(
         optimizer: an optax optimiser.
         key: one typed key.
         steps: the number of steps (further steps, after an earlier `Fit`).
-        data: a pytree of arrays with the examples along their leading axis, or None. Arrays that are spread over the
-            devices of a mesh stay so in the batch; where the minibatch cannot be divided as they are, it says so.
+        data: a pytree of arrays with the examples along their leading axis, tables of columns (pandas, polars) among
+            them, or None. Arrays that are spread over the devices of a mesh stay so in the batch; where the minibatch
+            cannot be divided as they are, it says so. Of memory-mapped files (`np.memmap`) the rows of the next steps
+            are read, and no more. Or a loader, any iterable of batches: it makes its own, so that there is no
+            `batch_size`; a batch that is not of the size of the first is left out, with a warning; one that can be gone
+            through again is, and an iterator ends the run with its last batch. A run that goes on leaves out as many
+            batches as it has had.
         batch_size: examples in a minibatch. Each pass over the data has an order of its own, and every example is
             used equally often. None gives all data at every step, in the order that it has.
         state: what the objective carries from step to step (a `MovingAverage`, say), any pytree of arrays, or None.
@@ -169,13 +206,33 @@ def fit(
         callback: called with the `Fit` so far, to look at held-out data, to save it, ...; returning True (NumPy's or
             JAX's as well) ends the run, False or None goes on, and nothing else may be returned.
         every: how many steps lie between two calls of `callback`; None calls it after the last step only.
+        mesh: the devices to work on, of this process or of several (`jax.distributed`), on axes of either kind. The
+            examples are divided over all of them, and so is the work of every step; parameters are on each. Arrays that
+            are spread over several devices already stay as they are. None leaves everything where it is.
+        patience: ends the run before `steps` where the objective has stopped getting better: its mean over a window of
+            steps was no better than the best one, by more than the error of their difference, in so many windows in a
+            row. None takes all steps.
+        window: the steps of a window, 50 unless it is said; at least 2.
+        average_from: the step from which on the parameters are averaged (Polyak and Ruppert); the mean of what the
+            steps from there on gave is `Fit.average`. None averages nothing.
+        on_nonfinite: what becomes of a step whose objective, parameters or optimiser's state are not finite: `"raise"`
+            a `FitError` with what there was before it (`error.fit`); `"stop"` there, and return that, with a warning;
+            or `"skip"` the step, leaving everything as it was. How many were skipped the `Fit` says, and a warning.
+        checkpoint: a folder in which the run is kept: files that a run killed at any moment goes on from, to the same
+            bits. With it, SIGINT (Ctrl-C) and SIGTERM end the run after the dispatch that is on its way, and what there
+            is is kept and returned, with a warning; a second signal does what it always does.
+        checkpoint_every: the steps from one file to the next, 1000 unless it is said; the last step always has one.
+        keep: how many files stay, 3 unless it is said.
+        resume: whether to go on from the newest good file in the folder, where there is one. `steps` and all other
+            arguments stay those of the whole run; one of another key, direction, optimiser or size is refused.
 
     Returns:
         A `Fit`: params, history (the objective itself at each step, shape (steps,)), opt_state, state.
 
     Raises:
         FitError: arguments that do not fit together; or an objective or a gradient that is no longer finite, with the
-            step, the operation and the sample site that it comes from.
+            step, the operation and the sample site that it comes from, and the last good `Fit`.
+        CheckpointError: files in the folder that cannot be written, or are of another run.
 
     Example:
         >>> import jax, optax, tracegrad as tg
@@ -190,86 +247,51 @@ def fit(
         True
     """
     check_key(key, "fit")
-    check_outside(key, params, data, state)
+    check_outside(key, params, None if is_loader(data) else data, state)
     check_optimizer(optimizer)
     steps, every = count_of("steps", steps), interval_of(every, callback)
     maximize, progress = flag("fit", "maximize", maximize, FitError), flag("fit", "progress", progress, FitError)
-    earlier = params if isinstance(params, Fit) else Fit(params, jnp.zeros(0), None, None)
-    begun = len(earlier.history)
-    count_of("the number of steps in all", begun + steps, MOST_KEYS)
-    arrays, static = trained(earlier.params)
-    state = earlier.state if state is None else state
+    policy = one_of("fit", "on_nonfinite", on_nonfinite, POLICIES, FitError)
+    checkpoints = _checkpoints_of(checkpoint, checkpoint_every, keep, flag("fit", "resume", resume, FitError))
     step_key, data_key = jax.random.split(key)
-    batches = Batches(data, batch_size, data_key)
-    loss = _objective_of(objective, static, batches, stateful=state is not None, maximize=maximize)
-
+    mesh = check_mesh(mesh)
+    batches = batches_of(data, batch_size, data_key, mesh)
+    origin = Origin.of(key, maximize=maximize, examples=batches.examples, batch_size=batches.batch_size)
     optimizer = optax.with_extra_args_support(optimizer)
-    opt_state = earlier.opt_state if isinstance(params, Fit) else optimizer.init(arrays)
-    now = _Now(arrays, as_arrays(opt_state, "opt_state"), as_arrays(state, "state"))
-    run, most = _make_run(loss, batches, optimizer), min(steps, every or steps, MOST_STEPS)
-    values, rows = jnp.zeros((most,)), np.zeros((most, batches.batch), np.int32) if batches.mini else None
-    history, bar = [np.asarray(earlier.history)], Progress(steps, show=progress)
-    done, end, count = begun, begun + steps, 1
-
-    def result():
-        return Fit(eqx.combine(now.arrays, static), jnp.asarray(np.concatenate(history)), now.opt_state, now.state)
-
-    while done < end:
-        call_at = end if every is None else min(end, done - (done - begun) % every + every)
-        count = min(count, call_at - done, most)
-        if rows is not None:
-            rows[:count] = batches.rows(done, count)
-        clock, begin = time.perf_counter(), (now, step_key, np.uint32(done))
-        now, values = run(*begin, count, values, rows, batches.data)
-        latest = np.asarray(values[:count])
-        if not (np.isfinite(latest).all() and _as_finite_as(arrays, now.arrays)):
-            again = functools.partial(run, *begin, values=values, rows=rows, data=batches.data)
-            loss_at = functools.partial(_loss_at, loss, batches, step_key)
-            raise _went_bad(again, loss_at, arrays, latest, done, rows, batches.data)
-        done += count
-        history.append(latest)
-        bar.update(done - begun, latest)
-        if time.perf_counter() - clock < SECONDS:
-            count *= 2
-        if callback is not None and done == call_at and ends(callback, result()):
-            bar.close()
-            break
-    return result()
-
-
-def _as_finite_as(first, now):
-    """Whether entries are finite wherever they were at first (a bound among the parameters may be infinite)."""
-    return all(
-        (np.isfinite(np.asarray(y)) | ~np.isfinite(np.asarray(x))).all()
-        for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(now), strict=True)
-    )
-
-
-def _origin(fun, arrays) -> str:
-    """Where a number that is not finite comes from, as the error says it; the data of a step are known here."""
-    try:
-        came = nonfinite(fun, arrays)
-    except ChoiceError as error:
-        return f". {error}".removesuffix(".")
-    return "" if came is None else f", first in {came}"
-
-
-def _went_bad(again, loss_at, first, values, done, rows, data):
-    """The error for an objective or a gradient that is not finite: found by running up to it once more."""
-    n = next((i for i in range(len(values)) if not np.isfinite(values[i])), len(values))
-    while n and not _as_finite_as(first, again(count=n)[0].arrays):
-        n -= 1
-    now, step = again(count=n)[0], done + n
-    loss = loss_at(step, now, data, None if rows is None else rows[n])
-    if not np.isfinite(values[n]):
-        came = _origin(lambda arrays: loss(arrays)[0], now.arrays)
-        what = f"the objective is {values[n]}"
-    else:
-        came = _origin(jax.grad(lambda arrays: loss(arrays)[0]), now.arrays)
-        grads = jax.grad(lambda arrays: loss(arrays)[0])(now.arrays)
-        bad = [jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(grads) if not np.isfinite(x).all()]
-        what = f"the gradient of params{bad[0]} is not finite" if bad else "the optimiser's update is not finite"
-    return FitError(
-        f"fit: {what} at step {step}{came}. Look for a density at a value "
-        "outside its support, a scale that reached zero, or a learning rate that is too high."
-    )
+    tail = None if average_from is None else whole("fit", "average_from", average_from, FitError, least=0)
+    start = everywhere(_start_of(params, state, optimizer, origin, averages=tail is not None), mesh)
+    begins, plateau = len(start.history), _plateau_of(patience, window)
+    end = count_of("the number of steps in all", begins + steps, MOST_KEYS)
+    if checkpoints is not None:
+        start = _taken_up(checkpoints, start, end, resume=resume)
+    arrays, static = trained(start.params)
+    loss = objective_of(objective, static, batches, stateful=start.state is not None, maximize=maximize)
+    most = min(steps, every or steps, steps if checkpoints is None else checkpoints.every, batches.most or MOST_STEPS)
+    most = min(most, MOST_STEPS)
+    average = None if start.average is None else trained(start.average)[0]
+    now = Now(arrays, start.opt_state, start.state, start.skipped, average)
+    run = Run(loss, batches, optimizer, start, now, static, step_key, most=most, policy=policy, tail=tail)
+    bar, clock = Progress(steps, show=progress), _Clock(most)
+    with listening(listens=checkpoints is not None) as asked, checkpoints or contextlib.nullcontext():
+        run.ended = _has_settled(run, plateau, np.asarray(start.history), maximize=maximize)
+        while run.done < end and not run.ended:
+            call_at = _next_after(run.done, every, end, begins)
+            save_at = end if checkpoints is None else _next_after(run.done, checkpoints.every, end)
+            latest = run.take(clock.next(min(call_at, save_at) - run.done))
+            run.ended |= _has_settled(run, plateau, latest, maximize=maximize)
+            if len(latest):
+                bar.update(run.done - begins, latest)
+            if callback is not None and run.done == call_at and ends(callback, run.result()):
+                run.ended = True
+            if checkpoints is not None:
+                signal = asked.by()
+                run.ended |= signal is not None
+                if run.done == save_at or run.ended:
+                    checkpoints.save(run.result())
+                if signal is not None:
+                    _say_ended(signal, run.done, checkpoints)
+    if run.ended:
+        bar.close()
+    result = run.result()
+    _say_skipped(int(result.skipped), len(result.history))
+    return result

@@ -16,7 +16,8 @@ from numpyro.infer import HMC, NUTS
 from .._errors import ChoiceError, DensityError
 from .._progress import ProgressLine
 from ..algorithms._base import at_index
-from ..auto._unconstrained import Unconstrained, starting_points, to_unconstrained
+from ..auto._starts import Initial, checked_initial, starting_point
+from ..auto._unconstrained import Unconstrained, to_unconstrained
 from ..core._addresses import Choices, as_arrays, paths
 from ..core._arguments import count, mapping
 from ..core._target import Target
@@ -171,7 +172,7 @@ class _Chains:
         return f"draws, {diverging.sum()} of {diverging.size} diverged"
 
 
-def _sample(name, kernel, settings, target, key, draws, warmup, chains, init, progress) -> Draws:
+def _sample(name, kernel, settings, target, key, draws, warmup, chains, init, initial, progress) -> Draws:
     check_key(key, name)
     draws, warmup, chains = (
         count(name, what, value) for what, value in (("draws", draws), ("warmup", warmup), ("chains", chains))
@@ -181,7 +182,7 @@ def _sample(name, kernel, settings, target, key, draws, warmup, chains, init, pr
     progress = flag(name, "progress", progress, DensityError)
     space = to_unconstrained(target)
     begin, run = jax.random.split(key)
-    starts = _starts(name, space, begin, chains, init)
+    starts = _starts(name, space, begin, chains, init, initial)
     made = kernel(potential_fn=lambda point: -space.log_prob(point), **settings)
     progress = progress and not isinstance(starts, jax.core.Tracer)
     keys = jax.random.split(run, chains)
@@ -194,9 +195,12 @@ def _sample(name, kernel, settings, target, key, draws, warmup, chains, init, pr
     return Draws(choices, statistics, step_size, target)
 
 
-def _starts(name, space, key, chains, init):
+def _starts(name, space, key, chains, init, initial):
     if init is None:
-        return jax.vmap(lambda k: starting_points(space, k))(jax.random.split(key, chains))
+        initial = checked_initial(name, space, initial)
+        return jax.vmap(lambda k: starting_point(space, k, initial))(jax.random.split(key, chains))
+    if initial is not None:
+        raise ChoiceError(f"{name}: give `init`, a start for each chain, or `initial`, one rule for all, and not both.")
     for path, x in paths(as_arrays(mapping(name, "init", init, "of choices"))):
         if np.shape(x)[:1] != (chains,):
             raise ChoiceError(
@@ -216,6 +220,7 @@ def nuts(
     warmup: int = 1000,
     chains: int = 4,
     init: Mapping | None = None,
+    initial: Initial = None,
     target_acceptance: float = 0.8,
     progress: bool = True,
 ) -> Draws:
@@ -229,8 +234,9 @@ def nuts(
         draws: draws of each chain after warmup.
         warmup: steps that tune and are thrown away.
         chains: the number of chains.
-        init: choices to start from, stacked to (chains, ...); None starts uniformly in (-2, 2) on the unconstrained
-            space.
+        init: choices to start from at every latent, stacked to (chains, ...); None leaves it to `initial`.
+        initial: values to start all chains from, by address ({"mu": 1.0}, the rest uniform); "prior", draws of the
+            program; "uniform", the default, in (-2, 2) on the unconstrained space.
         target_acceptance: the acceptance rate to tune for; nearer to 1 where draws diverge.
         progress: whether to show a line with the number of draws that diverged, and the rate.
 
@@ -239,6 +245,7 @@ def nuts(
         has R-hat, and says in words what is not to be trusted.
 
     Raises:
+        AddressError, ChoiceError: `init` or `initial` names no latent, or a value that it cannot have.
         DensityError: a discrete latent (see `to_unconstrained`); a density that is not finite at the draws.
 
     Source: Hoffman and Gelman, The No-U-Turn Sampler, 2014; Phan, Pradhan and Jankowiak, Composable Effects for
@@ -253,7 +260,7 @@ def nuts(
         ((2, 200), True)
     """
     settings = {"target_accept_prob": target_acceptance}
-    return _sample("nuts", NUTS, settings, target, key, draws, warmup, chains, init, progress)
+    return _sample("nuts", NUTS, settings, target, key, draws, warmup, chains, init, initial, progress)
 
 
 def hmc(
@@ -265,6 +272,7 @@ def hmc(
     warmup: int = 1000,
     chains: int = 4,
     init: Mapping | None = None,
+    initial: Initial = None,
     target_acceptance: float = 0.8,
     progress: bool = True,
 ) -> Draws:
@@ -277,7 +285,8 @@ def hmc(
         draws: draws of each chain after warmup.
         warmup: steps that tune and are thrown away.
         chains: the number of chains.
-        init: choices to start from, stacked to (chains, ...).
+        init: choices to start from at every latent, stacked to (chains, ...).
+        initial: values by address, or a rule, as for `nuts`.
         target_acceptance: the acceptance rate to tune for.
         progress: whether to show a line with the number of draws that diverged, and the rate.
 
@@ -302,4 +311,4 @@ def hmc(
         "num_steps": count("hmc", "steps", steps),
         "trajectory_length": None,
     }
-    return _sample("hmc", HMC, settings, target, key, draws, warmup, chains, init, progress)
+    return _sample("hmc", HMC, settings, target, key, draws, warmup, chains, init, initial, progress)

@@ -16,25 +16,22 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._jax import Literal, evaluate, is_key, param, scopes_of, segment, source_line, trace, vmapped
+from ..program._site import SCOPE
 from ..program.control import control_of
-
-SCOPE = "site "
-"""What the name scope of a sample site starts with."""
-
-
-def site_scope(label: Any) -> Any:
-    """A context in which operations are marked as those of a sample site."""
-    return jax.named_scope(SCOPE + "/".join(map(str, label)).replace("(", "[").replace(")", "]"))
 
 
 def nonfinite(fun: Callable, *args: Any) -> str | None:
-    """Say where the first output of `fun(*args)` that is not finite comes from; None where all are finite."""
+    """Say where the first output of `fun(*args)` that is not finite comes from; None where all are finite.
+
+    An operation of no site, such as one of the user's own, is told with the site that its result goes into.
+    """
     traced = trace(fun, *args)
-    eqn = _search(traced.jaxpr, [*traced.consts, *jax.tree.leaves(args)])
+    eqn, site = _search(traced.jaxpr, [*traced.consts, *jax.tree.leaves(args)])
     if eqn is None:
         return None
-    site, line = _site(eqn), source_line(eqn)
-    parts = [f"`{eqn.primitive.name}`", f"at the site {site!r}" if site else "", f"({line})" if line else ""]
+    own, line = _site(eqn), source_line(eqn)
+    where = f"at the site {own!r}" if own else f"on the way into the site {site!r}" if site else ""
+    parts = [f"`{eqn.primitive.name}`", where, f"({line})" if line else ""]
     return " ".join(part for part in parts if part)
 
 
@@ -48,32 +45,40 @@ def _first_bad(atoms, env):
 
 
 def _search(jaxpr, inputs):
-    """The equation that made the first output that is not finite, of operands that are; None where there is none."""
+    """The equation that made the first output that is not finite, of operands that are; None where there is none.
+
+    And the site that the trail met last, on its way back to it.
+    """
     env, made = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True)), {}
     for eqn in jaxpr.eqns:
         reads = list(dict.fromkeys(a for a in eqn.invars if not isinstance(a, Literal)))
         outs = evaluate(segment(jaxpr, [eqn], reads, eqn.outvars), *[env[v] for v in reads])
         env.update(zip(eqn.outvars, outs, strict=True))
         made.update(dict.fromkeys(eqn.outvars, eqn))
-    at, eqn = _first_bad(jaxpr.outvars, env), None
+    at, trail = _first_bad(jaxpr.outvars, env), []
     while at in made:
-        eqn = made[at]
-        at = _first_bad(eqn.invars, env)
-    if eqn is None:
-        return None
-    operands = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
-    inner = _inside(eqn, operands)
-    return eqn if inner is None or (_site(eqn) and not _site(inner)) else inner
+        trail.append(made[at])
+        at = _first_bad(made[at].invars, env)
+    if not trail:
+        return None, None
+
+    def inside(eqn):
+        return _inside(eqn, [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars])
+
+    (*later, eqn), (inner, site) = trail, inside(trail[-1])
+    own = eqn if inner is None or (_site(eqn) and not _site(inner)) else inner
+    sites = (_site(eqn) or inside(eqn)[1] for eqn in reversed(later))
+    return own, _site(own) or _site(eqn) or site or next(filter(None, sites), None)
 
 
 def _inside(eqn, operands):
-    """The equation within a loop, a branch or a call."""
+    """The equation within a loop, a branch or a call, and the site that it goes into."""
     if eqn.primitive.name == "expectation":
         traced = trace(vmapped(param(eqn, "program").values, param(eqn, "lanes")), *operands)
         return _search(traced.jaxpr, [*traced.consts, *operands])
     control = control_of(eqn)
     entered = None if control is None else control.enter(eqn, operands, _is_bad)
-    return None if entered is None else _search(*entered)
+    return (None, None) if entered is None else _search(*entered)
 
 
 def _site(eqn):

@@ -46,7 +46,7 @@ def run_loop(mode: Any, credit: LoopCredit, step: Step, operands: list) -> tuple
         past = [p + s for p, s in zip(past, now, strict=True)]
         return (outs[:m], *vary((past, tail[:late]), axes)), (outs[m:], tail[late:], now, record)
 
-    state, (ys, tail_ys, now, record) = loop.scan(run, (init, *vary((past, start), axes)), xs)
+    state, (ys, tail_ys, now, record) = mode.scan(loop, run, (init, *vary((past, start), axes)), xs)
     scores.sources.extend(now)
     boxed = iter([*state[2], *tail_ys])
     scores.boxed.update((v, next(boxed)) for v, b in zip(step.writes, body.boxed, strict=True) if b)

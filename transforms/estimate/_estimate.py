@@ -22,6 +22,7 @@ from ..analysis._running_lanes import Running, running
 from ..forks._groups import groups_of
 from ..forks._replay import Options, average
 from ..forks._sum import Forked, add_forks
+from ..program._bulk_noise import scan_after_noise
 from ..program._interpreter import Mode, walk
 from ..program._plan import Plan, plan_of, read
 from ..program._site import rebind
@@ -87,6 +88,10 @@ class Estimating(Mode):
         """Remember where a group of forks begins: replays start there."""
         if index in groups_of(plan):
             self.forked.append(Forked(index, {v: env[v] for v in plan.reads_from(index)}))
+
+    def scan(self, loop, step, init, xs):
+        """With the noise of all steps drawn before the first."""
+        return scan_after_noise(loop, step, init, xs)
 
     def draw(self, step, operands, alternative):
         """Draw by the site's estimator."""

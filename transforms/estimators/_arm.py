@@ -15,16 +15,31 @@ from jaxtyping import Array, Key
 
 from .._distribution import WeakDerivative
 from .._estimator import Fork
-from ._finite_support import Finite, finite, refuse_unless_binary, uniform
+from ._finite_support import Finite, finite, pick, refuse_unless_binary, uniform
 
 
 def _mirrored(found: Finite, key: jax.Array, value: jax.Array):
-    """The noise given the value, the mirrored draw, and the log odds: all of the shape of the elements."""
-    drawn = found.which(value)
+    """The drawn values and the mirrored ones, 1[u < p] and 1[u > 1 - p] of one u, and the log odds.
+
+    Given the drawn value the mirrored one is drawn outright, with the probability that u leads to it, so that it is a
+    draw of finite support: u < p holds with the mirrored 1 on (1 - p, p), u > p on (max(p, 1 - p), 1).
+    """
+    drawn, p = found.which(value), found.fixed[1]
+    least = jnp.finfo(p.dtype).tiny  # A value without probability is not drawn.
+    given_one = jnp.maximum(2.0 * p - 1.0, 0.0) / jnp.maximum(p, least)
+    given_none = jnp.minimum(p, 1.0 - p) / jnp.maximum(1.0 - p, least)
+    one = jnp.clip(jnp.where(drawn == 1, given_one, given_none), 0.0, 1.0)
+    mirrored = pick(key, jnp.log(jnp.stack([1.0 - one, one])))
+    return drawn, mirrored.astype(drawn.dtype), found.logp[1] - found.logp[0]
+
+
+def _uniform(found: Finite, key: jax.Array, drawn: jax.Array, mirrored: jax.Array) -> jax.Array:
+    """The noise given the two values that it leads to: uniform on the part of (0, 1) where it does."""
     p = found.fixed[1]
-    v = uniform(key, found.batch)
-    u = jnp.where(drawn == 1, p * v, p + (1.0 - p) * v)
-    return drawn, u, (u > 1.0 - p).astype(drawn.dtype), found.logp[1] - found.logp[0]
+    inner, outer = jnp.minimum(p, 1.0 - p), jnp.maximum(p, 1.0 - p)
+    low = jnp.where(drawn == mirrored, inner, jnp.where(drawn == 1, jnp.zeros_like(p), outer))
+    high = jnp.where(drawn == mirrored, outer, jnp.where(drawn == 1, inner, jnp.ones_like(p)))
+    return low + (high - low) * uniform(key, found.batch)
 
 
 def _jointly(found: Finite, value: jax.Array, index: jax.Array, coefficients: jax.Array) -> WeakDerivative:
@@ -42,7 +57,9 @@ class Arm(Fork):
     def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The mirrored draw; the coefficient of each log odds is u - 1/2."""
         found = finite(distribution)
-        _, u, mirrored, odds = _mirrored(found, key, value)
+        first, second = jax.random.split(key)
+        drawn, mirrored, odds = _mirrored(found, first, value)
+        u = _uniform(found, second, drawn, mirrored)
         return _jointly(found, value, mirrored, lax.stop_gradient(u - 0.5) * odds)
 
 
@@ -56,7 +73,7 @@ class DisArm(Fork):
     def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The mirrored draw; the coefficient of each log odds is ARM's, averaged over the noise given both draws."""
         found = finite(distribution)
-        drawn, _, mirrored, odds = _mirrored(found, key, value)
+        drawn, mirrored, odds = _mirrored(found, key, value)
         larger = jnp.max(found.fixed, axis=0)
         factor = 0.5 * (mirrored - drawn).astype(larger.dtype) * larger
         return _jointly(found, value, mirrored, factor * odds)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from .._arguments import finite_real, flag, positive
 from .._arguments import function as check_function
-from .._distribution import elementwise, held, log_density
+from .._distribution import elementwise, held, log_density, support
 from .._errors import EstimatorError
 from .._estimator import Direct, Drawn, Path
 from .._jax import Tracer
@@ -121,11 +121,27 @@ class Rebar(Relax):
         """The function of the squashed draw."""
         squash = jax.nn.sigmoid if count(distribution) == 2 else jax.nn.softmax
         control = self.control
-        return Concrete(lambda z: control.function(squash(z)), control.temperature, control.scale)
+        function = standard_control(distribution) if control.function is None else control.function
+        return Concrete(lambda z: function(squash(z)), control.temperature, control.scale)
 
     def __repr__(self):
         given = f"temperature={self.control.temperature!r}, scale={self.control.scale!r}"
-        return f"rebar(..., {given}{', continuous=True' * self.continuous})"
+        own = "" if self.control.function is None else "..., "
+        return f"rebar({own}{given}{', continuous=True' * self.continuous})"
+
+
+def standard_control(distribution: Any) -> Callable[[jax.Array], jax.Array]:
+    """The relaxed value itself, summed over the elements: right for an objective that is linear in the draw.
+
+    Of two values it lies between them, of more it is their mean under the relaxed weights; where values are arrays
+    their numbers 0, 1, ... stand for them.
+    """
+    values: Any = support(elementwise(distribution))
+    numbers = values if values.ndim == 1 else jnp.arange(values.shape[0])
+    numbers = lax.stop_gradient(jnp.asarray(numbers, dtype=float))
+    if len(numbers) == 2:
+        return lambda share: jnp.sum(numbers[0] + (numbers[1] - numbers[0]) * share)
+    return lambda shares: jnp.sum(shares @ numbers)
 
 
 def _check_function(function: Any, name: str) -> None:
@@ -174,7 +190,9 @@ def relax(control: Callable, *, continuous: bool = False) -> Relax:
     return Relax(control, continuous=flag("relax", "continuous", continuous, EstimatorError))
 
 
-def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, continuous: bool = False) -> Rebar:
+def rebar(
+    function: Callable | None = None, *, temperature: Any = 0.5, scale: Any = 1.0, continuous: bool = False
+) -> Rebar:
     """REBAR: RELAX with the control variate c(z) = scale f(sigmoid(z / temperature)).
 
     For k > 2 values f receives softmax(z / temperature), shape (*elements, k), in place of a value. Unbiased for every
@@ -182,7 +200,9 @@ def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, conti
 
     Args:
         function: f, the objective (or what comes near it) as a function of the relaxed draw, a float scalar; see
-            `relax` for what it may close over.
+            `relax` for what it may close over. By default the relaxed value itself, summed over the elements, so that
+            an objective which is `scale` times the draw is met where the temperature is low; chosen by address, that
+            is a control for any site of finite support.
         temperature: a positive float scalar.
         scale: a float scalar.
         continuous: you know that f is continuous; see `relax`.
@@ -201,7 +221,8 @@ def rebar(function: Callable, *, temperature: Any = 0.5, scale: Any = 1.0, conti
         >>> jax.grad(expectation(f), argnums=1)(jax.random.key(0), 0.5).shape
         ()
     """
-    _check_function(function, "rebar(function)")
+    if function is not None:
+        _check_function(function, "rebar(function)")
     positive("rebar", "temperature", temperature, EstimatorError)
     finite_real("rebar", "scale", scale, EstimatorError)
     continuous = flag("rebar", "continuous", continuous, EstimatorError)

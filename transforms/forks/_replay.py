@@ -13,6 +13,7 @@ from .._estimator import Fork
 from .._jax import lane_shape
 from .._pytree import is_inexact
 from ..program._alternative import Alternative
+from ..program._bulk_noise import scan_after_noise
 from ..program._interpreter import Mode
 from ..program._rewriting import plain
 from ..program._share import share
@@ -52,6 +53,10 @@ class Replaying(Mode):
 
     def __init__(self, options: Options):
         self.options = options
+
+    def scan(self, loop, step, init, xs):
+        """With the noise of all steps drawn before the first."""
+        return scan_after_noise(loop, step, init, xs)
 
     def draw(self, step, operands, alternative):
         """Draw; at a forking site put the alternative in place if it is one of this site's."""

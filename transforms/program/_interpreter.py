@@ -70,6 +70,10 @@ class Mode(abc.ABC):
         """The mode inside a `while_loop` in lanes, of which only those that `going` says go on."""
         return self
 
+    def scan(self, loop: Any, step: Callable, init: Any, xs: Any) -> Any:
+        """Run a loop of known length."""
+        return loop.scan(step, init, xs)
+
     def branch(self, index: jax.Array, branches: list[Callable], operands: list) -> tuple:
         """Choose a branch."""
         return lax.switch(index, branches, *operands)

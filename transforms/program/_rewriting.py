@@ -10,7 +10,7 @@ import jax
 from .._errors import NoRuleError
 from ._interpreter import Mode
 from ._plan import Step
-from ._site import Site, rebind
+from ._site import Site, rebind, site_scope
 
 Rewrite = Callable[[Site, list, Any], list]
 """From a site, its operands and its lanes to the values of what is drawn in its place."""
@@ -54,4 +54,5 @@ def plain(site: Site, operands: list, lanes: Any) -> list:
     """A draw that is noise: without its estimator, whose arrays go, and its label."""
     n = 1 + site.distribution.count
     lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
-    return rebind(operands[:n], site._replace(label=(), estimator=None), lanes)
+    with site_scope(site.label):
+        return rebind(operands[:n], site._replace(label=(), estimator=None, early=0), lanes)

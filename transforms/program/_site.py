@@ -20,17 +20,29 @@ from .. import _distribution as _d
 from .._errors import BiasedGradientError, RandomKeyError, name_of
 from .._jax import is_key, lane_shape, make_primitive, vmapped, without_lanes
 from .._pytree import KINDS, Spec, partition
+from ._halves import finish
+
+SCOPE = "site "
+"""What the name scope of a sample site starts with."""
+
+
+def site_scope(label: Any) -> Any:
+    """A context in which operations are marked as those of a sample site."""
+    path = label if isinstance(label, tuple) else (label,)
+    return jax.named_scope(SCOPE + "/".join(map(str, path)).replace("(", "[").replace(")", "]"))
 
 
 class Site(NamedTuple):
     """What is static about a sample: its label, and its distribution and estimator without their arrays.
 
-    The estimator is None for noise.
+    The estimator is None for noise. Of noise a half may have been made before (`_halves`): its last operands then, of
+    which there are `early`.
     """
 
     label: Any
     distribution: Spec
     estimator: Spec | None
+    early: int = 0
 
     def restore(self, arrays) -> tuple[Any, Any]:
         """The distribution and the estimator at these operands (the key left out)."""
@@ -40,7 +52,10 @@ class Site(NamedTuple):
 
     def draw(self, key, *arrays):
         """Draw once, in one lane."""
-        return _d.drawer(self.distribution)(key, *arrays[: self.distribution.count])
+        own = arrays[: self.distribution.count]
+        if not self.early:
+            return _d.drawer(self.distribution)(key, *own)
+        return finish(self.distribution, key, own, arrays[-self.early :])
 
     def prototype(self) -> Any:
         """The estimator with None for its arrays: enough to ask for its kind."""
@@ -67,7 +82,8 @@ def value_shape(site: Site, avals) -> tuple[list, Any]:
 
 
 def _run(*operands, site: Site, lanes):
-    return jax.tree.leaves(vmapped(site.draw, lanes)(*operands))
+    with site_scope(site.label):
+        return jax.tree.leaves(vmapped(site.draw, lanes)(*operands))
 
 
 def _shapes(avals, lanes, *, site: Site):

@@ -17,7 +17,7 @@ from .._distribution import held
 from .._errors import EstimatorError
 from .._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
 from .._pytree import KINDS, size, stop_gradient
-from ._site import Site, auxiliary, noise
+from ._site import Site, auxiliary, noise, site_scope
 
 
 def magic_box(score: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -98,7 +98,8 @@ def _spread(values, operands):
 
 def direct(site: Site, operands, lanes):
     """Values, scores, baselines and controls (None where there are none) of a direct site, with its lanes in front."""
-    values, *rest = vmapped(_direct(_anonymous(site)), lanes)(*operands)
+    with site_scope(site.label):
+        values, *rest = vmapped(_direct(_anonymous(site)), lanes)(*operands)
     return (_spread(values, operands), *rest)
 
 
@@ -118,13 +119,15 @@ def score_shape(site: Site, avals, lanes) -> tuple[int, ...] | None:
 
 def fork(site: Site, operands, lanes):
     """Values, alternatives and zero-valued coefficients of a forking site; lanes come after the alternatives' axis."""
-    values, *rest = vmapped(_fork(_anonymous(site)), lanes, out_axes=(0, 1, 1))(*operands)
+    with site_scope(site.label):
+        values, *rest = vmapped(_fork(_anonymous(site)), lanes, out_axes=(0, 1, 1))(*operands)
     return (_spread(values, operands), *rest)
 
 
 def enumerated(site: Site, operands):
     """The support of an enumerated site, and its probabilities."""
-    values, probabilities = _enumerated(_anonymous(site))(*operands)
+    with site_scope(site.label):
+        values, probabilities = _enumerated(_anonymous(site))(*operands)
     return _spread(values, operands), probabilities
 
 

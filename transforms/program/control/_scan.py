@@ -64,7 +64,7 @@ class Scan(Control):
             carry, ys = loop.results(outs)
             return carry, (ys, record)
 
-        carry, (ys, record) = loop.scan(one, init, (xs, jnp.arange(loop.length)))
+        carry, (ys, record) = mode.scan(loop, one, init, (xs, jnp.arange(loop.length)))
         return [*carry, *ys], mode.records.stack(record)
 
     def flow(self, eqn, states, domain):

@@ -1,0 +1,80 @@
+"""Where a run stops being finite: at which step, in which operation, at which sample site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._errors import ChoiceError
+from ..transforms._internal import is_inexact, nonfinite
+from ._loop import Now
+
+
+def last_good(again: Callable[[int], Now], is_good: Callable[[Now], Any], count: int) -> tuple[int, Now]:
+    """How many of `count` steps can be taken before what follows is not finite, and what is there after them.
+
+    `again(n)` takes n steps from the same beginning. By halving: what has gone bad stays bad.
+    """
+    now = again(count)
+    if is_good(now):
+        return count, now
+    good, bad = 0, count
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if is_good(again(middle)) else (good, middle)
+    return good, again(good)
+
+
+def _origin(fun, arrays) -> str:
+    """Where a number that is not finite comes from, as the error says it; the data of a step are known here."""
+    try:
+        came = nonfinite(fun, arrays)
+    except ChoiceError as error:
+        return f". {error}".removesuffix(".")
+    return "" if came is None else f", first in {came}"
+
+
+def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int) -> str:
+    """In words what was not finite at a step, and where it comes from.
+
+    Args:
+        loss: the loss of that step, of the arrays alone, with the objective and the next state.
+        before: what was there before the step, which is good.
+        after: what was there after it.
+        value: the objective at that step.
+        step: its number.
+    """
+
+    def slope(arrays):
+        return jax.grad(lambda arrays: loss(arrays)[0])(arrays)
+
+    if not np.isfinite(value):
+        what, came = f"the objective is {value}", _origin(lambda arrays: loss(arrays)[0], before.arrays)
+    else:
+        what, came = _bad_in(slope(before.arrays), before, after), _origin(slope, before.arrays)
+    return (
+        f"{what} at step {step}{came}. Look for a density at a value outside its support, a scale that reached zero, "
+        "or a learning rate that is too high."
+    )
+
+
+def _bad_in(slope: Any, before: Now, after: Now) -> str:
+    """What is not finite where the objective is."""
+    bad = _bad_leaf(slope)
+    if bad is not None:
+        return f"the gradient of params{bad} is not finite"
+    if _bad_leaf(after.arrays, before.arrays) is not None:
+        return "the optimiser's update is not finite"
+    return f"the optimiser's state, opt_state{_bad_leaf(after.opt_state, before.opt_state)}, is not finite"
+
+
+def _bad_leaf(tree: Any, before: Any = None) -> str | None:
+    """The path of the first array with an entry that is not finite, and was before."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for (path, x), y in zip(leaves, [0.0] * len(leaves) if before is None else jax.tree.leaves(before), strict=True):
+        if is_inexact(x) and (~np.isfinite(x) & np.isfinite(y)).any():
+            return jax.tree_util.keystr(path)
+    return None

@@ -1,0 +1,124 @@
+"""The compiled loop of `fit`: what changes from step to step, one step, and many of them in one dispatch.
+
+The key of a step is folded from the run's key and the step's number, so that a run does not depend on how its steps are
+grouped into dispatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+from jax import lax
+from jax import numpy as jnp
+
+from .._errors import FitError
+from ..transforms._internal import is_inexact, lenient, stop_gradient
+from ._arguments import check_next_state, check_value, names_taken
+from ._data import Batches
+from ._parameters import unwrap
+
+
+class Now(NamedTuple):
+    """What changes from step to step: the trained arrays, the two states, the steps skipped, and the arrays' mean."""
+
+    arrays: Any
+    opt_state: Any
+    state: Any
+    skipped: Any
+    average: Any
+
+
+def objective_of(objective, static, batches, *, stateful, maximize):
+    """The loss, and with it the objective and the next state, of the arrays among the parameters."""
+    given = ("key", "params", "batch") if batches.has_data else ("key", "params")
+    takes = names_taken(objective, given, batches.names, stateful=stateful)
+
+    def loss(arrays, key, batch, indices, state):
+        named = {"scale": batches.size / batches.batch, "indices": indices, "state": state}
+        named = {name: named[name] for name in takes}
+        value = objective(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
+        if stateful:
+            if not isinstance(value, tuple) or len(value) != 2:
+                raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
+            value, following = value
+            state = stop_gradient(jax.tree.map(jnp.asarray, check_next_state(state, following)))
+        value = check_value(value)
+        return (-value if maximize else value), (value, state)
+
+    return loss
+
+
+def loss_at(loss: Callable, batch: tuple, key: jax.Array, step: Any, now: Now) -> Callable:
+    """The loss at a step, of the arrays alone; the batch comes with which examples it holds."""
+    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), *batch, now.state)
+
+
+def _as_finite_as(first: Any, now: Any) -> jax.Array:
+    """Whether entries are finite wherever they were at first (a bound among the parameters may be infinite)."""
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(now), strict=True)
+    every = [jnp.all(jnp.isfinite(y) | ~jnp.isfinite(x)) for x, y in pairs if is_inexact(y)]
+    return jnp.all(jnp.stack(every)) if every else jnp.asarray(True)
+
+
+def stays_finite(before: Now, after: Now) -> jax.Array:
+    """Whether parameters and optimiser are as finite as they were; an objective's own state may hold what it likes."""
+    return _as_finite_as((before.arrays, before.opt_state), (after.arrays, after.opt_state))
+
+
+def _slopes(grads):
+    """The direction in which the loss rises: for a complex number the conjugate of what JAX calls its derivative."""
+    return jax.tree.map(jnp.conj, grads)
+
+
+def _unless_bad(now: Now, following: Now, objective: jax.Array) -> Now:
+    """The next step, or this one again where something in the next is not finite."""
+    good = jnp.isfinite(objective) & stays_finite(now, following)
+    kept = jax.tree.map(lambda x, y: jnp.where(good, y, x), now, following)
+    return kept._replace(skipped=now.skipped + jnp.where(good, 0, 1))
+
+
+def _averaged(now: Now, step: Any, tail: int) -> Now:
+    """With the arrays taken into their mean, that of all steps from `tail` on; before it, the arrays themselves."""
+    count = (jnp.maximum(step, np.uint32(tail)) - np.uint32(tail) + 1).astype(float)
+    weight = 1.0 / count
+
+    def mean(x, new):
+        return jnp.where(count == 1.0, new, x + (new - x) * weight.astype(new.dtype))
+
+    return now._replace(average=jax.tree.map(mean, now.average, now.arrays))
+
+
+def make_run(
+    loss: Callable,
+    batches: Batches,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    skips: bool,
+    tail: int | None,
+) -> Callable:
+    """The jitted loop: `count` steps from `start`, with the objective of each."""
+
+    def step(i, carry, key, start, fed):
+        now, values = carry
+        at = loss_at(loss, batches.at(fed, i), key, start + i, now)
+        (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
+        grads = _slopes(grads)
+        with lenient():  # optax mixes types of its own
+            updates, opt_state = optimizer.update(
+                grads, now.opt_state, now.arrays, value=value, grad=grads, value_fn=lambda arrays: at(arrays)[0]
+            )
+        following = Now(optax.apply_updates(now.arrays, updates), opt_state, state, now.skipped, now.average)
+        following = _unless_bad(now, following, objective) if skips else following
+        following = following if tail is None else _averaged(following, start + i.astype(np.uint32), tail)
+        return following, values.at[i].set(objective.astype(values.dtype))
+
+    @jax.jit
+    def run(now, key, start, count, values, fed):
+        return lax.fori_loop(0, count, lambda i, carry: step(i, carry, key, start, fed), (now, values))
+
+    return run

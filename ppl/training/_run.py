@@ -1,0 +1,116 @@
+"""A run as it goes: where it is, what it has so far, and how it goes on by a number of steps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+from jax import numpy as jnp
+
+from .._errors import FitError
+from ._data import Batches
+from ._going_bad import last_good, what_went_bad
+from ._loop import Now, loss_at, make_run, stays_finite
+from ._result import Fit, Origin
+
+POLICIES = ("raise", "skip", "stop")
+
+
+class Run:
+    """The state of a run between two dispatches of its compiled loop.
+
+    Attributes:
+        done: how many steps are taken, those of an earlier fit among them.
+        ended: whether it has come to an end before its last step.
+    """
+
+    def __init__(
+        self,
+        loss: Callable,
+        batches: Batches,
+        optimizer: optax.GradientTransformationExtraArgs,
+        earlier: Fit,
+        now: Now,
+        static: Any,
+        key: jax.Array,
+        *,
+        most: int,
+        policy: str,
+        tail: int | None,
+    ):
+        self._loss, self._batches, self._key, self._static = loss, batches, key, static
+        self._loop = make_run(loss, batches, optimizer, skips=policy == "skip", tail=tail)
+        self._is_good = jax.jit(stays_finite)
+        self._policy, self._most = policy, most
+        self._values = jnp.zeros((most,))
+        self._origin: Origin | None = earlier.origin
+        self._now, self._first = now, now
+        self._again: Callable[[int], Now] = lambda _: now
+        self._history = [np.asarray(earlier.history)]
+        self.done, self.ended = len(earlier.history), False
+        batches.begin(self.done)
+
+    def take(self, count: int) -> np.ndarray:
+        """Take so many steps; their objectives, fewer where the run ends because something is not finite.
+
+        Raises:
+            FitError: something is not finite, and the policy is to raise.
+        """
+        begin = (self._now, self._key, np.uint32(self.done))
+        fed, there = self._batches.feed(self.done, count, self._most)
+        if there < count:
+            warnings.warn(f"fit: the run stops after {self.done + there} steps, where its data end.", stacklevel=3)
+            self.ended = True
+        if not there:
+            return np.zeros(0)
+        count = there
+
+        def run(n):
+            return self._loop(*begin, n, self._values, fed)
+
+        self._again = lambda n: run(n)[0]
+        after, self._values = run(count)
+        latest = np.asarray(self._values[:count])
+        words = None
+        if self._policy != "skip" and not (np.isfinite(latest).all() and self._is_good(self._first, after)):
+            after, latest, words = self._up_to_the_bad(self._again, latest, fed)
+        self._now, self.done = after, self.done + len(latest)
+        self._history.append(latest)
+        if words is not None:
+            self._end(words)
+        return latest
+
+    def back_to(self, step: int) -> None:
+        """Go back to a step that the last dispatch passed, as if it had ended there."""
+        over = self.done - step
+        if 0 < over <= len(self._history[-1]) and len(self._history) > 1:
+            latest = self._history[-1]
+            self._now, self._history[-1] = self._again(len(latest) - over), latest[: len(latest) - over]
+            self.done = step
+
+    def _up_to_the_bad(self, again, latest, fed):
+        """What is there before the step that goes bad, the objectives until then, and what went bad."""
+        finite = np.isfinite(latest)
+        count = len(latest) if finite.all() else int(np.argmin(finite))
+        n, now = last_good(again, lambda now: self._is_good(self._first, now), count)
+        loss = loss_at(self._loss, self._batches.at(fed, n), self._key, self.done + n, now)
+        return now, latest[:n], what_went_bad(loss, now, again(n + 1), latest[n], self.done + n)
+
+    def _end(self, words: str) -> None:
+        if self._policy == "raise":
+            raise FitError(f"fit: {words}", self.result())
+        warnings.warn(f"fit: the run stops. {words} What is returned is from before that step.", stacklevel=4)
+        self.ended = True
+
+    def result(self) -> Fit:
+        """What there is so far."""
+        history = jnp.asarray(np.concatenate(self._history))
+        arrays, opt_state, state, skipped, average = self._now
+        average = None if average is None else eqx.combine(average, self._static)
+        params = eqx.combine(arrays, self._static)
+        return Fit(params, history, opt_state, state, skipped, average, self._origin)

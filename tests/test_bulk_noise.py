@@ -1,0 +1,214 @@
+"""Noise that is drawn before a loop: the same bits as in it, whatever is drawn, and none drawn in the loop."""
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+from jax import numpy as jnp
+
+import tracegrad as tg
+from tracegrad import dist
+from tracegrad.transforms import expectation, sample
+from tracegrad.transforms.program import _bulk_noise as bulk_noise
+
+KEY = jax.random.key(3)
+T = 5
+
+# What a step draws, from the state before; each depends on it, so that only the noise can be known early.
+DRAWS = {
+    "normal": lambda c, w: (dist.Normal(w * c, 0.5), tg.reparam()),
+    "normals": lambda c, w: (dist.Normal(w * c, 0.5).expand([3]).to_event(1), tg.reparam()),
+    "multivariate": lambda c, w: (dist.MultivariateNormal(w * c * jnp.ones(2), jnp.eye(2)), tg.reparam()),
+    "uniform": lambda c, w: (dist.Uniform(c - 1.0, c + w), tg.reparam()),
+    "gumbel": lambda c, w: (dist.Gumbel(w * c, 0.5), tg.reparam()),
+    "log-normal": lambda c, w: (dist.LogNormal(w * jnp.tanh(c), 0.1), tg.reparam()),
+    "flip, reinforce": lambda c, w: (dist.Bernoulli(logits=w + c), tg.reinforce()),
+    "flip, mvd": lambda c, w: (dist.Bernoulli(logits=w + c), tg.mvd()),
+    "category": lambda c, w: (dist.Categorical(logits=jnp.stack([w, c, w * c])), tg.local_expectation()),
+    "normal, reinforce": lambda c, w: (dist.Normal(w * c, 0.5), tg.reinforce()),
+}
+# The parameters decide how many random numbers are used, so that nothing can be drawn early.
+BY_REJECTION = {
+    "gamma": lambda c, w: (dist.Gamma(2.0 + jnp.tanh(c), 1.0 / w), tg.reinforce()),
+    "poisson": lambda c, w: (dist.Poisson(jnp.exp(jnp.tanh(w * c))), tg.reinforce()),
+}
+
+
+def states(make, *, reverse=False):
+    """The states of a loop of draws."""
+
+    def f(key, w):
+        def step(c, key):
+            law, estimator = make(c, w)
+            c = jnp.mean(jnp.asarray(sample(key, law, estimator=estimator)).astype(float))
+            return c, c
+
+        return lax.scan(step, jnp.array(0.3), jax.random.split(key, T), reverse=reverse)[1]
+
+    return f
+
+
+def plates(key, w):
+    """Lanes in a loop: a key for each, and one law for two draws of one of them."""
+
+    def step(c, key):
+        keys = jax.random.split(key, 3)
+        xs = jax.vmap(lambda k, s: sample(k, dist.Normal(w * c + s, 0.5), estimator=tg.reparam()))(
+            keys, jnp.arange(3.0)
+        )
+        return xs.sum(), xs
+
+    return lax.scan(step, jnp.array(0.3), jax.random.split(key, T))[1].sum(1)
+
+
+def loop_in_loop(key, w):
+    def step(c, key):
+        def inner(c, k):
+            c = sample(k, dist.Normal(w * c, 0.5), estimator=tg.reparam())
+            return c, c
+
+        c, cs = lax.scan(inner, c, jax.random.split(key, 2))
+        return c, cs.sum()
+
+    return lax.scan(step, jnp.array(0.3), jax.random.split(key, T))[1]
+
+
+def counted(key, w):
+    """A key for each step folded from its number, as `fori_loop` has it."""
+
+    def step(c, t):
+        c = sample(jax.random.fold_in(key, t), dist.Normal(w * c, 0.5), estimator=tg.reparam())
+        return c, c
+
+    return lax.scan(step, jnp.array(0.3), jnp.arange(T))[1]
+
+
+def drawn_keys(key, w):
+    """The key of a step is carried: it is not known before the loop."""
+
+    def step(state, _):
+        key, c = state
+        key, now = jax.random.split(key)
+        c = sample(now, dist.Normal(w * c, 0.5), estimator=tg.reparam())
+        return (key, c), c
+
+    return lax.scan(step, (key, jnp.array(0.3)), None, T)[1]
+
+
+def branches(key, w):
+    def step(c, key):
+        a = lambda: sample(key, dist.Normal(w * c, 0.5), estimator=tg.reinforce())  # noqa: E731
+        c = lax.cond(c > 0.0, a, lambda: 0.5 - c)
+        return c, c
+
+    return lax.scan(step, jnp.array(0.3), jax.random.split(key, T))[1]
+
+
+LOOPS = {name: states(make) for name, make in (DRAWS | BY_REJECTION).items()}
+LOOPS |= {"backwards": states(DRAWS["normal"], reverse=True)}
+LOOPS |= {f.__name__: f for f in (plates, loop_in_loop, counted, drawn_keys, branches)}
+EARLY = {*DRAWS, "backwards", "plates", "loop_in_loop", "counted"}
+
+
+def value_and_slope(f, key, w):
+    """What an estimate is, and its derivative: the loop is the estimate's own."""
+    weights = jnp.arange(1.0, T + 1.0)
+    return jax.value_and_grad(expectation(lambda key, w: weights @ f(key, w)), argnums=1)(key, w)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_draws_are_those_of_the_loop_bit_for_bit(name):
+    """The states that an estimate passes through, its noise drawn before, are those of the loop run as it stands."""
+    f = LOOPS[name]
+    w = jnp.array(0.7)
+
+    # Auxiliary, so that what comes out is the states themselves and not a sum of theirs.
+    def with_states(key, w):
+        states = f(key, w)
+        return states.sum(), states
+
+    g = expectation(with_states, has_aux=True)
+    (_, found), _ = jax.jit(jax.value_and_grad(g, argnums=1, has_aux=True))(KEY, w)
+    np.testing.assert_array_equal(found, jax.jit(f)(KEY, w))
+
+
+def primitives(jaxpr, loops=0):
+    """The names of a program's operations and how many loops each is in."""
+    for eqn in jaxpr.eqns:
+        yield eqn.primitive.name, loops
+        for value in eqn.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from primitives(inner, loops + (eqn.primitive.name == "scan"))
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_noise_is_drawn_outside_of_the_loop(name):
+    found = jax.make_jaxpr(lambda w: value_and_slope(LOOPS[name], KEY, w))(0.7)
+    deepest = [loops for primitive, loops in primitives(found.jaxpr) if primitive == "early_noise"]
+    assert bool(deepest) == (name in EARLY)
+    assert max(deepest, default=0) == 0
+    if name in EARLY:  # and not once more in the loop
+        assert not {p for p, loops in primitives(found.jaxpr) if loops and p in ("random_bits", "threefry2x32")}
+
+
+def test_generators_that_a_vmap_changes_are_left_in_the_loop():
+    key = jax.random.key(3, impl="rbg")
+    f = LOOPS["normal"]
+    found = jax.make_jaxpr(lambda w: value_and_slope(f, key, w))(0.7)
+    assert "early_noise" not in {p for p, _ in primitives(found.jaxpr)}
+    (value, _), states = value_and_slope(f, key, 0.7), f(key, 0.7)
+    np.testing.assert_allclose(value, jnp.arange(1.0, T + 1.0) @ states, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("most", "early"), [(T - 1, False), (T, True)])
+def test_noise_that_would_be_too_much_is_left_in_the_loop(most, early, monkeypatch):
+    monkeypatch.setattr(bulk_noise, "MOST", most)
+    found = jax.make_jaxpr(lambda w: value_and_slope(states(DRAWS["normal"]), KEY, w))(0.7)
+    assert ("early_noise" in {p for p, _ in primitives(found.jaxpr)}) == early
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_loops_of_few_steps(length):
+    def f(key, w):
+        def step(c, key):
+            return sample(key, dist.Normal(w * c, 0.5), estimator=tg.reparam()), c
+
+        return lax.scan(step, jnp.array(0.3), jax.random.split(key, length))[0]
+
+    value, slope = jax.value_and_grad(expectation(f), argnums=1)(KEY, jnp.array(0.7))
+    np.testing.assert_allclose(value, f(KEY, jnp.array(0.7)), rtol=1e-6)
+    # The state is a product of w's and sums of noise: its slope by a difference at the same noise.
+    near = [jax.jit(f)(KEY, jnp.array(0.7 + d)) for d in (-1e-2, 1e-2)]
+    np.testing.assert_allclose(slope, (near[1] - near[0]) / 2e-2, rtol=1e-2, atol=1e-4)
+
+
+def test_under_a_vmap_over_keys_each_lane_draws_its_own():
+    g = jax.jit(jax.vmap(lambda key: value_and_slope(LOOPS["normal"], key, 0.7)))
+    keys = jax.random.split(KEY, 3)
+    for i, key in enumerate(keys):
+        np.testing.assert_allclose([x[i] for x in g(keys)], value_and_slope(LOOPS["normal"], key, 0.7), rtol=1e-5)
+
+
+def test_the_mean_of_an_estimate_is_exact_though_its_noise_is_early():
+    """E[(sum of w^t z_t)^2] of a linear chain by hand, and its derivative, though the draws are parted."""
+    from exactly import exact_key
+
+    def f(key, w):
+        return jnp.sum(LOOPS["normal"](key, w)) ** 2
+
+    def by_hand(w):
+        ways = jnp.stack([sum(w ** (t - s) for t in range(s, T)) for s in range(T)])
+        start = 0.3 * sum(w ** (t + 1) for t in range(T))
+        return start**2 + 0.25 * jnp.sum(ways**2)
+
+    with jax.enable_x64(True):
+        mean = tg.exact_expectation(expectation(f), nodes=2)
+        found = jax.value_and_grad(mean, argnums=1)(exact_key(), jnp.array(0.7))
+        np.testing.assert_allclose(found, jax.value_and_grad(by_hand)(jnp.array(0.7)), rtol=1e-10)
+
+
+def test_noise_of_an_inner_loop_stays_in_the_outer_one_where_it_would_be_too_much(monkeypatch):
+    monkeypatch.setattr(bulk_noise, "MOST", 2 * T - 1)
+    found = jax.make_jaxpr(lambda w: value_and_slope(loop_in_loop, KEY, w))(0.7)
+    assert {loops for p, loops in primitives(found.jaxpr) if p == "early_noise"} == {1}

@@ -1,0 +1,100 @@
+"""A draw in two halves: what comes from its key alone, and what its parameters make of that.
+
+A normal draw is `location + scale * noise`: the noise is a function of the key, known before the program has run up to
+the draw, and the rest is a sum and a product. So noise can be made early, in bulk: that of all steps of a loop in one
+go. A draw keeps its bits: both halves are cut from the sampler's own jaxpr.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from .. import _distribution as _d
+from .._jax import Literal, evaluate_with, is_key_aval, make_primitive, segment, trace, vmapped, without_lanes
+from .._jax import lane_shape as shape_of_lanes
+from .._pytree import KINDS, Spec
+from ._plan import inline
+
+
+class Halves(NamedTuple):
+    """A draw in one lane, in two jaxprs: `early(key)`, and `late(*early, *arrays)`, which is the value."""
+
+    early: Any
+    late: Any
+
+
+def halves(distribution: Spec, key: Any, arrays: Sequence[Any]) -> Halves | None:
+    """The halves of a draw from avals in one lane; None where parameters say which keys are used, as in rejection."""
+    shapes = tuple((a.shape, a.dtype) for a in arrays)
+    return _halves_at(distribution, key.dtype, shapes, jax.dtypes.canonicalize_dtype(int))
+
+
+@functools.lru_cache(maxsize=KINDS)
+def _halves_at(distribution, key_dtype, shapes, precision):
+    structs = [jax.ShapeDtypeStruct((), key_dtype), *(jax.ShapeDtypeStruct(s, d) for s, d in shapes)]
+    traced = trace(lambda key, *xs: jax.tree.leaves(_d.drawer(distribution)(key, *xs)), *structs)
+    flat = inline(traced.jaxpr, opaque=set())
+    if flat.constants or traced.consts:  # arrays that the sampler closed over: rare, and left as they are
+        return None
+    key, *arrays = flat.inputs
+    known = {key}
+    early: list = []
+    late: list = []
+    for eqn in flat.eqns:
+        alone = known.issuperset(v for v in eqn.invars if not isinstance(v, Literal))
+        known.update(eqn.outvars if alone else ())
+        (early if alone else late).append(eqn)
+    read = {v for eqn in late for v in eqn.invars if not isinstance(v, Literal)}
+    read.update(v for v in flat.outputs if not isinstance(v, Literal))
+    between = [v for eqn in early for v in eqn.outvars if v in read]
+    if not between or key in read or any(is_key_aval(v.aval) for v in between):
+        return None
+    return Halves(
+        segment(traced.jaxpr, early, [key], between),
+        segment(traced.jaxpr, late, [*between, *arrays], flat.outputs),
+    )
+
+
+def finish(distribution: Spec, key: Any, arrays: Sequence[Any], early: Sequence[Any]) -> list:
+    """The leaves of a value, from its early half."""
+    return evaluate_with(_both(distribution, key, arrays).late, [*early, *arrays])
+
+
+def _both(distribution, key, arrays) -> Any:
+    """The halves of what is known to have them."""
+    return halves(distribution, key, arrays)
+
+
+# ---- the early half as one operation ---------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """What is drawn: a distribution without its arrays, and the avals of those in one lane."""
+
+    distribution: Spec
+    arrays: tuple
+
+    def early(self, key: Any) -> Any:
+        """The jaxpr of the early half."""
+        return _both(self.distribution, key, self.arrays).early
+
+
+def _run(*operands, kind: Kind, lanes):
+    return vmapped(lambda key: evaluate_with(kind.early(key), [key]), lanes)(*operands)
+
+
+def _shapes(avals, lanes, *, kind: Kind):
+    (key,) = without_lanes(avals, lanes)
+    return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.early(key).outvars]
+
+
+EARLY_NOISE = "early_noise"
+
+early_noise = make_primitive(
+    EARLY_NOISE, run=_run, shapes=_shapes, jvp=lambda *_, **__: None, check_lane=lambda *_, **__: None
+)
+"""The early half of a draw: `early_noise(key, kind=..., lanes=...)`, one operation until it is lowered."""
