@@ -312,6 +312,11 @@ def params_of(eqn: Any) -> dict[str, Any]:
     return eqn.params
 
 
+def with_params(eqn: Any, **params) -> Any:
+    """The same equation with some of its parameters changed."""
+    return eqn.replace(params={**eqn.params, **params})
+
+
 NAMED = {"jit", "composite"}
 """The calls that have a name."""
 
@@ -348,6 +353,14 @@ def hide_frames(folder: str) -> None:
 def scopes_of(eqn: Any) -> str:
     """The name scopes that an equation was traced in, outermost first."""
     return str(eqn.source_info.name_stack)
+
+
+def in_scopes_of(call: Any, eqn: Any) -> Any:
+    """An equation of what a call calls, in the name scopes of the call too, as where the call stood."""
+    if not scopes_of(call):
+        return eqn
+    stack = call.source_info.name_stack + eqn.source_info.name_stack
+    return eqn.replace(source_info=eqn.source_info.replace(name_stack=stack))
 
 
 def bits_of_key(key: jax.Array) -> jax.Array:

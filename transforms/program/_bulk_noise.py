@@ -14,11 +14,11 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from .._jax import DropVar, Literal, is_key_aval, segment, trace, without_lanes
+from .._jax import DropVar, Literal, fresh, is_key_aval, segment, trace, with_params, without_lanes
 from .._pytree import size
 from ._halves import EARLY_NOISE, Kind, early_noise, halves
 from ._plan import Assign, Const, Plan, Segment, Step, plan_of, read
-from ._site import again, rebind
+from ._site import again
 
 BATCHED_OTHERWISE = {"rbg", "unsafe_rbg"}
 """Generators of which a `vmap` over keys draws other bits than one key at a time."""
@@ -150,7 +150,9 @@ class _Halved:
             if isinstance(step, Segment | Assign):
                 step.run(env)
             elif id(step) in found:
-                env.update(zip(step.writes, _finished(step, read(env, step.reads), found[id(step)]), strict=True))
+                draw, early = _finished(self.jaxpr, step, found[id(step)])
+                env.update(early)
+                draw.run(env)
             else:
                 _segment(self.jaxpr, [step.eqn]).run(env)
         return read(env, self.plan.outputs)
@@ -179,7 +181,9 @@ def _early_half(step, env):
     return early_noise(again(env[step.reads[0]]), kind=kind, lanes=lanes)
 
 
-def _finished(step, operands, noise):
-    """A draw, from its early half."""
+def _finished(jaxpr, step, noise):
+    """The equation of a draw, with its early half for operands too."""
+    early = [fresh(jax.typeof(x)) for x in noise]
     lanes = tuple(lane._replace(mapped=(*lane.mapped, *[lane.mapped[0]] * len(noise))) for lane in step.lanes)
-    return rebind([*operands, *noise], step.site._replace(early=len(noise)), lanes)
+    eqn = with_params(step.eqn, site=step.site._replace(early=len(noise)), lanes=lanes)
+    return _segment(jaxpr, [eqn.replace(invars=[*eqn.invars, *early])]), dict(zip(early, noise, strict=True))

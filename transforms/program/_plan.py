@@ -17,6 +17,7 @@ from .._jax import (
     evaluate,
     evaluate_with,
     fresh,
+    in_scopes_of,
     name_of_call,
     param,
     segment,
@@ -144,9 +145,11 @@ def plan_of_draws(jaxpr: Any) -> Plan:
     return Plan([*jaxpr.constvars, *jaxpr.invars], [], gather(jaxpr, list(_flatten(jaxpr, nested=False)), []))
 
 
-def _flatten(jaxpr, nested):
+def _flatten(jaxpr, nested, calls=()):
     """The equations in order, calls with samples inlined."""
     for eqn in jaxpr.eqns:
+        for call in calls:
+            eqn = in_scopes_of(call, eqn)
         if not samples_in(eqn):
             yield eqn
             continue
@@ -155,7 +158,7 @@ def _flatten(jaxpr, nested):
             yield Step(eqn, list(eqn.invars), list(eqn.outvars))
         else:
             yield Assign([*map(Const, consts), *eqn.invars], [*called.constvars, *called.invars])
-            yield from _flatten(called, nested)
+            yield from _flatten(called, nested, (eqn,))
             yield Assign(list(called.outvars), list(eqn.outvars))
 
 

@@ -22,14 +22,14 @@ from .._jax import is_key, lane_shape, make_primitive, vmapped, without_lanes
 from .._pytree import KINDS, Spec, partition
 from ._halves import finish
 
-SCOPE = "site "
-"""What the name scope of a sample site starts with."""
+SCOPE = "(site "
+"""What the name scope of a sample site starts with; it ends with the other parenthesis."""
 
 
 def site_scope(label: Any) -> Any:
     """A context in which operations are marked as those of a sample site."""
     path = label if isinstance(label, tuple) else (label,)
-    return jax.named_scope(SCOPE + "/".join(map(str, path)).replace("(", "[").replace(")", "]"))
+    return jax.named_scope(f"{SCOPE}{'/'.join(map(str, path)).replace('(', '[').replace(')', ']')})")
 
 
 class Site(NamedTuple):
