@@ -9,8 +9,10 @@ from source_tree import ROOT
 
 DOCS = ROOT / "docs"
 WRITING = ["writing-a-distribution.md", "writing-an-algorithm.md", "writing-an-estimator.md", "writing-an-objective.md"]
+QUESTIONS = "thirteen-questions.md"
+ANSWERS = [QUESTIONS, "local-latents.md"]
 HOW_TO = ["from-a-model-to-a-posterior.md", "changing-a-program.md", "choosing-an-estimator.md", "long-runs.md"]
-PAGES = [*HOW_TO, "expectation-in-150-lines.md", *WRITING]
+PAGES = [*HOW_TO, *ANSWERS, "expectation-in-150-lines.md", *WRITING]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -47,7 +49,16 @@ def test_a_page_on_writing_your_own_begins_with_a_program_and_ends_with_a_proof(
     assert re.search("able to fail|can fail|look right and are not", proof)
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_each_of_the_thirteen_questions_is_answered_in_ten_lines():
+    _, *sections = (DOCS / QUESTIONS).read_text().split("\n## ")
+    assert len(sections) == 13
+    for section in sections:
+        assert section.partition("\n")[0].endswith("?")
+        (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        assert 1 <= len([line for line in code.splitlines() if line.strip()]) <= 10, section
+
+
+@pytest.mark.parametrize("page", [*PAGES, "from-numpyro.md"])
 def test_pages_are_in_the_navigation_and_on_the_first_page(page):
     assert page in (ROOT / "mkdocs.yml").read_text()
     assert f"]({page})" in (DOCS / "index.md").read_text()

@@ -165,3 +165,12 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch, module, extra, u
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"pip install tracegrad\[{extra}\]"):
         use()
+
+
+def test_a_choice_without_elements_is_drawn_as_one():
+    """As a forecast of no steps is: there is nothing to divide by."""
+    choices = {"none": jnp.zeros((2, 3, 0)), "z": jnp.arange(6.0).reshape(2, 3)}
+    draws = tg.Draws(choices, {}, jnp.ones(2))
+    found = draws.sample(jax.random.key(0), 4)
+    assert found["none"].shape == (4, 0)
+    assert len(set(found["z"].tolist())) == 4

@@ -156,8 +156,11 @@ def _parts(x) -> _Parts:
 def _find_parts(x, names):
     if jax.tree_util.all_leaves([x]):
         return _Parts(tuple(names) if type(x).__new__ is object.__new__ else (), lost=False)
-    children, tree = jax.tree.flatten(x, is_leaf=lambda y: y is not x)
-    marks = [object() for _ in children]
-    again = vars(jax.tree.unflatten(tree, marks))
+    try:
+        children, tree = jax.tree.flatten(x, is_leaf=lambda y: y is not x)
+        marks = [object() for _ in children]
+        again = vars(jax.tree.unflatten(tree, marks))
+    except Exception:  # A class of others' that says it is a pytree and is none, as tinygp's and flowjax's for numpyro.
+        return _Parts(tuple(names), lost=True)
     unseen = tuple(name for name in names if not any(again.get(name) is mark for mark in marks))
     return _Parts(unseen, lost=any(name not in again for name in names))

@@ -12,7 +12,7 @@ from jax import numpy as jnp
 
 from .._errors import ChoiceError
 from ..distributions._supports import inside
-from ..transforms._internal import as_array, lenient, value_struct
+from ..transforms._internal import as_array, lenient, lift, value_struct
 from ._addresses import Path, lookup, show
 from ._by_address import InForce
 from ._guide_supports import Supports
@@ -126,7 +126,7 @@ SMALL = 1 << 16
 
 def _near(distribution, value):
     """A value as numpy has it, where it is small, here, and the bounds are known too; else as an array of JAX."""
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(distribution))
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(lift(distribution)))
     away = isinstance(value, jax.Array) and not value.is_fully_addressable
     return jnp.asarray(value) if traced or away or np.size(value) > SMALL else np.asarray(jnp.asarray(value))
 

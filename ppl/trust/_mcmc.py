@@ -107,7 +107,7 @@ class Draws(Posterior):
 
 
 def _flat(choices):
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), choices)
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), choices)
 
 
 def _statistics(state) -> dict[str, Any]:
