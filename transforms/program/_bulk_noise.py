@@ -159,7 +159,7 @@ class _Halved:
         for step in self.before:
             if id(step) in self.given:
                 noise.append(_early_half(step, env))
-            else:
+            elif not isinstance(step, Step):
                 step.run(env)
         return noise
 
