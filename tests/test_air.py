@@ -177,6 +177,7 @@ def test_what_is_absent_has_no_density_and_is_not_painted(params):
     np.testing.assert_allclose(logp, pres + where + what + pixels, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_image_gives_nan(params):
     """Blank, full and random scenes, with networks as they start, far too large, and after steps far too long."""
     images = jnp.stack([jnp.zeros((50, 50)), jnp.ones((50, 50)), jax.random.uniform(jax.random.key(0), (50, 50))])
@@ -233,6 +234,7 @@ def assert_agree(one, other, params, image, **options):
     pytest.fail(f"{one} {a.mean(0)}, {other} {b.mean(0)}: z = {z}")
 
 
+@pytest.mark.slow
 def test_the_weak_derivative_agrees_with_the_exact_sum(params, image):
     assert_agree("enum", "mvd", params, image, scanned=True)
 
@@ -260,6 +262,7 @@ def test_accuracy_is_the_share_of_scenes_counted_right(params):
         assert accuracy == pytest.approx(np.mean(scenes.counts == count), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_command_leaves_its_files(tmp_path, capsys):
     air.run(air.parse(["--quick", "--scanned", "--methods", "mvd", "--output", str(tmp_path / "new")]))
     lines = (tmp_path / "new" / "air.csv").read_text().splitlines()

@@ -165,6 +165,7 @@ def perturbed(family):
     return moved | {"log_scale": moved["log_scale"] + 2.0}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ONE_DIMENSION)
 def test_densities_integrate_to_one_and_are_those_of_the_draws(name):
     """The mass over s > 0 and k is one, and the part of it below a point is the frequency of draws there."""

@@ -455,6 +455,7 @@ def killed(kills, seed):
     return json.loads(done.stdout.splitlines()[-1])["kills"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bits():
     assert len(killed(5, seed=1)) == 5
 

@@ -48,6 +48,7 @@ def test_the_density_in_other_coordinates(centring):
         np.testing.assert_allclose(space.unconstrain(choices), point, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_funnel_has_a_mode_in_noncentred_coordinates():
     """Centred, the density of the hierarchy is infinite where the scale is zero, and there is nothing to curve."""
     centred = tg.Target(schools, observed={"y": Y})

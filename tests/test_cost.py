@@ -77,6 +77,7 @@ def test_what_nothing_reads_is_left_out():
     assert [eqn for eqn in closed.jaxpr.eqns if not any(id(v) in read for v in eqn.outvars)] == []
 
 
+@pytest.mark.slow
 def test_a_chain_of_a_thousand_sites_meets_no_recursion_limit():
     step = chains.ours(1000, chains.normal)
     assert jax.eval_shape(step, *chains.arguments(1000))[1].shape == (1000,)
@@ -123,6 +124,7 @@ def flops_of(gradient):
     return jax.jit(gradient).lower(jax.random.key(0), 0.3).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_each_further_fork_costs_no_more_than_the_square_of_their_number():
     """Each of n alternatives runs what comes after it, so that the whole is of n^2; it is so without a jump."""
     flops = [flops_of(forks(n)) for n in range(1, 14)]
@@ -162,6 +164,7 @@ def test_code_is_linear_in_the_number_of_forks():
 # ---- particles ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_particles_cost_no_code_memory_in_proportion_and_in_chunks_less():
     make = particles.objectives()

@@ -12,6 +12,8 @@ from source_tree import ROOT
 DEMO = ROOT / "docs" / "examples" / "vae.py"
 NUMBER = r"(-?\d+\.\d+) ± (\d+\.\d+)"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):

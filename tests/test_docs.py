@@ -26,6 +26,7 @@ def choosing():
     return module
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, capsys):
     """All blocks of a page are one program, run as a reader runs it; what it prints is what the page says."""

@@ -215,6 +215,7 @@ def test_rebar_has_a_control_for_any_site_of_finite_support():
     assert "rebar(temperature=0.5, scale=1.0)" in repr(tg.rebar())
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", ["arm", "disarm"])
 @pytest.mark.parametrize("w", [0.37, -1.2])
 def test_mirrored_draws_have_exact_expectations_at_any_odds(how, w):

@@ -105,6 +105,7 @@ def spread():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])
 @pytest.mark.parametrize("batch", ["None", "8"])
 def test_a_batch_of_spread_data_is_computed_in_pieces(spread, axes, batch):

@@ -123,6 +123,7 @@ def test_groups_give_the_estimates_of_every_alternative_by_itself(program, chunk
     np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("options", [{}, {"forks": 3}], ids=["all", "some"])
 def test_the_mean_of_the_gradient_is_that_of_the_sum_over_all_values(options):
     with precisely():

@@ -188,6 +188,7 @@ WAYS = {
 SITES = {"straight": "bad", "scan": "steps/bad", "vmap": "plate/bad", "cond": "branch/bad"}
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", PLACES)
 def test_the_step_and_the_site_are_named(place, way):

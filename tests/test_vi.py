@@ -99,6 +99,7 @@ def test_weights_correct_what_a_family_misses():
     assert summary.doubts == ()
 
 
+@pytest.mark.slow
 def test_proposals_are_matched_to_the_posterior_where_the_family_is_far_too_narrow():
     """Independent normals have 0.6 of the right deviations here, and their own weights a k-hat of 0.8."""
     posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, progress=False)
@@ -112,6 +113,7 @@ def test_proposals_are_matched_to_the_posterior_where_the_family_is_far_too_narr
         assert "The family is too narrow at 'w[0]', 'w[1]'" in words
 
 
+@pytest.mark.slow
 def test_corrected_draws_are_as_many_as_asked_for_and_can_be_traced():
     posterior = corrected()
     assert posterior.sample(KEY, 0)["w"].shape == (0, 2)
@@ -121,6 +123,7 @@ def test_corrected_draws_are_as_many_as_asked_for_and_can_be_traced():
     assert len(np.unique(np.asarray(posterior.latents(KEY, 2000)["w"])[:, 0])) > 1800
 
 
+@pytest.mark.slow
 def test_weights_correct_nothing_where_the_family_is_the_posterior_or_misses_it():
     exact = tg.vi(TARGET, "laplace", key=KEY, progress=False)
     assert exact.corrected or exact.k_hat == -np.inf
@@ -169,6 +172,7 @@ def test_the_report_is_printed_with_the_progress(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_where_there_is_no_mode_a_fit_of_independent_normals_is_the_start():
     """The density of a centred hierarchy has no maximum."""
 
@@ -182,6 +186,7 @@ def test_where_there_is_no_mode_a_fit_of_independent_normals_is_the_start():
     assert bool(jnp.all(jnp.isfinite(posterior.history)))
 
 
+@pytest.mark.slow
 def test_discrete_latents_are_summed_over():
     """m ~ N(0, 3^2), each x on the side of m that its coin says: the coins are known but for the sign of m."""
 
@@ -282,6 +287,7 @@ def test_a_search_starts_where_it_is_told(initial, mode):
     np.testing.assert_allclose(found.latents(KEY, 500)["a"].mean(0), mode, atol=0.1)
 
 
+@pytest.mark.slow
 def test_chains_start_where_they_are_told_by_name_or_rule():
     tiny = {"draws": 1, "warmup": 1, "chains": 2, "progress": False, "target_acceptance": 0.99}
     near = tg.hmc(MODES, key=KEY, initial={"a": jnp.array([3.0, -3.0])}, steps=1, **tiny).choices["a"]

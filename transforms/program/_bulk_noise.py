@@ -103,7 +103,7 @@ class _Halved:
         rest: list = []
         for eqn in step.jaxpr.eqns:
             reads = _variables(eqn.invars)
-            alone = bool(reads) and known.issuperset(reads) and not eqn.effects
+            alone = known.issuperset(reads) and not eqn.effects
             (known.update if alone else known.difference_update)(eqn.outvars)
             if alone and eqn.primitive.name == EARLY_NOISE and self._is_little(eqn.outvars):
                 self._give(_segment(self.jaxpr, [eqn]))
