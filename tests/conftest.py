@@ -35,7 +35,7 @@ jax.config.update("jax_disable_most_optimizations", quick)
 gc.set_threshold(50_000, 20, 20)
 
 
-QUARTER = 0.25
+EIGHTH = 0.125
 """The share of a table's rows that `make test` takes."""
 
 
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items):
             tables[item.nodeid.split("[")[0]].append(item)
     for rows in tables.values():
         rows.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
-        for item in rows[math.ceil(QUARTER * len(rows)) :]:
+        for item in rows[math.ceil(EIGHTH * len(rows)) :]:
             item.add_marker("slow")
 
 
