@@ -85,10 +85,10 @@ class CheckpointError(FitError):
     """A file that is no kept fit, that is damaged, or that is of another run.
 
     Example:
-        >>> import pathlib, tempfile, tracegrad as tg
+        >>> import pathlib, tempfile, optax, tracegrad as tg
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
         >>> _ = path.write_text("milk, bread")
-        >>> tg.load_fit(path, like={"w": 1.0})
+        >>> tg.load_fit(path, like={"w": 1.0}, optimizer=optax.sgd(0.1))
         Traceback (most recent call last):
             ...
         tracegrad...CheckpointError: ...notes.txt is not a file that `Fit.save` wrote...
