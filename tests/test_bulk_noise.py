@@ -248,3 +248,19 @@ def test_noise_of_an_inner_loop_stays_in_the_outer_one_where_it_would_be_too_muc
     monkeypatch.setattr(bulk_noise, "MOST", 2 * T - 1)
     found = jax.make_jaxpr(lambda w: value_and_slope(loop_in_loop, KEY, w))(0.7)
     assert {loops for p, loops in primitives(found.jaxpr) if p == "early_noise"} == {1}
+
+
+def test_a_loop_whose_steps_get_nothing_of_their_own():
+    """The key is carried, and the score of what is carried is kept apart step by step."""
+
+    def f(key, w):
+        def step(state, _):
+            key, c = state
+            key, now = jax.random.split(key)
+            flip = sample(now, dist.Bernoulli(logits=c), estimator=tg.reinforce())
+            return (key, c + w * flip.astype(float)), None
+
+        return lax.scan(step, (key, jnp.array(0.3)), None, T)[0][1]
+
+    value, _ = jax.value_and_grad(expectation(f), argnums=1)(KEY, jnp.array(0.7))
+    np.testing.assert_allclose(value, f(KEY, jnp.array(0.7)), rtol=1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 import equinox as eqx
 
@@ -16,6 +16,7 @@ from ._combinators import Combinator, Masked, Repeat, Scan, Vmap, While
 from ._coordinates import coordinates_of
 from ._docstrings import shows_wrapped
 from ._interface import Interface, P, arguments
+from ._operations import Given
 from ._overrides import estimators_of, override
 from ._scales import scales_of
 from ._trace import R
@@ -298,46 +299,55 @@ class Chosen(Around[P, R]):
         return out
 
 
-@shows_wrapped
-class Intervened(Around[P, R]):
-    """A generative function with values in place of some of its sites."""
+class Put(Around[P, R]):
+    """A generative function with values put at some of its sites, by an operation of this `word`.
+
+    Sites that are met write themselves down under `field` of the attitude, so that a value which meets none is refused.
+    """
 
     values: Choices
+
+    word: ClassVar[str]
+    field: ClassVar[str]
 
     @property
     def origin(self) -> Any:
         """Another program than the function."""
-        return "do", tuple(p for p, _ in paths(self.values)), self.function.origin
+        return self.word, tuple(p for p, _ in paths(self.values)), self.function.origin
+
+    def put(self, given: Given) -> Given:
+        """What is given, with the values."""
+        raise NotImplementedError
 
     def visit(self, operation, key, given, path, args, kwargs):
-        """Visit with the values in place; those from further outside win."""
+        """Visit with the values put in."""
         sites: set[Path] = set()
-        operation = operation.but(interventions=(*operation.attitude.interventions, sites))
-        fixed = nest(dict(paths(self.values)) | dict(paths(given.fixed or {})))
-        out = self.function.visit(operation, key, given._replace(fixed=fixed), path, args, kwargs)
-        _check_visited(f"do for {self.name}", self.values, {p[len(path) :] for p in sites}, out.choices)
+        operation = operation.but(**{self.field: (*getattr(operation.attitude, self.field), sites)})
+        out = self.function.visit(operation, key, self.put(given), path, args, kwargs)
+        _check_visited(f"{self.word} for {self.name}", self.values, {p[len(path) :] for p in sites}, out.choices)
         return out
 
 
 @shows_wrapped
-class Conditioned(Around[P, R]):
+class Intervened(Put[P, R]):
+    """A generative function with values in place of some of its sites; those from further outside win."""
+
+    word, field = "do", "interventions"
+
+    def put(self, given):
+        """In place of what the sites draw."""
+        return given._replace(fixed=nest(dict(paths(self.values)) | dict(paths(given.fixed or {}))))
+
+
+@shows_wrapped
+class Conditioned(Put[P, R]):
     """A generative function with some of its choices given for good."""
 
-    values: Choices
+    word, field = "condition", "conditions"
 
-    @property
-    def origin(self) -> Any:
-        """Another program than the function."""
-        return "condition", tuple(p for p, _ in paths(self.values)), self.function.origin
-
-    def visit(self, operation, key, given, path, args, kwargs):
-        """Visit with the choices given."""
-        sites: set[Path] = set()
-        operation = operation.but(conditions=(*operation.attitude.conditions, sites))
-        observed = merge(self.values, given.observed or {})
-        out = self.function.visit(operation, key, given._replace(observed=observed), path, args, kwargs)
-        _check_visited(f"condition for {self.name}", self.values, {p[len(path) :] for p in sites}, out.choices)
-        return out
+    def put(self, given):
+        """As observations are."""
+        return given._replace(observed=merge(self.values, given.observed or {}))
 
 
 def _check_visited(who, values, sites, choices):

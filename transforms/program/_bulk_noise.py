@@ -29,10 +29,10 @@ MOST = 1 << 26
 
 def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
     """`loop.scan(step, init, xs)`; what can be drawn before it is."""
-    if loop.length < 2:
-        return loop.scan(step, init, xs)
     tree: Any
     leaves, tree = jax.tree.flatten(xs)
+    if loop.length < 2 or not leaves:  # Without anything of its own a step has no key of its own.
+        return loop.scan(step, init, xs)
     one = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in leaves]
     traced = trace(lambda init, *x: step(init, tree.unflatten(x)), init, *one)
     plan = plan_of(traced.jaxpr, nested=True)
