@@ -74,7 +74,8 @@ types: $(VENV)/.has-dev build/tree
 	$(BIN)/mypy
 
 docs: $(VENV)/.has-docs build/tree
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python tests/site_checks.py site
 
 notebooks: $(VENV)/.has-notebooks
 	@for notebook in $(wildcard notebooks/*.ipynb); do \
