@@ -1,7 +1,7 @@
-"""What must hold of the documentation as it is built: `python tests/site_checks.py site`, the second half of `make docs`.
+"""What must hold of the documentation as it is built: `python tests/site_checks.py site`, the end of `make docs`.
 
-Nothing is loaded from elsewhere, every link and picture is there, no example is garbled, the words that a newcomer types
-are found; and, where there is a Chromium (on the path, or named by CHROMIUM), no page is wider than a phone.
+Nothing is loaded from elsewhere, every link and picture is there, no example is garbled, the words that a newcomer
+types are found; and, where there is a Chromium (on the path, or named by CHROMIUM), no page is wider than a phone.
 """
 
 import json
@@ -80,7 +80,7 @@ class Page(HTMLParser):
 
 
 def pages_of(site: Path) -> dict[str, Page]:
-    """Every page by its path in the site. The page of a missing one is left out: its links begin at the server's root."""
+    """Every page by its path in the site, but the one for missing pages, whose links begin at the server's root."""
     found = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*.html"))}
     return {name: Page(path.read_text()) for name, path in found.items() if name != "404.html"}
 

@@ -21,7 +21,7 @@ def test_the_example_is_short(example):
 
 
 def test_the_example_runs_and_finds_the_posterior(example, tmp_path):
-    """By itself, in an empty folder, with warnings as errors; it prints the exact numbers, to the digits that it prints."""
+    """By itself, in an empty folder, with warnings as errors; what it prints are the exact numbers, to the digit."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", example],
         cwd=tmp_path,

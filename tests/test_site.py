@@ -65,7 +65,10 @@ def test_an_example_that_is_no_code_is_found(body, built):
 
 def test_words_are_looked_up_where_they_should_lead(built):
     site, _ = built("")
-    entries = [{"location": "a.html#x", "title": "Save it", "text": ""}, {"location": "b.html", "title": "", "text": "HMMs"}]
+    entries = [
+        {"location": "a.html#x", "title": "Save it", "text": ""},
+        {"location": "b.html", "title": "", "text": "HMMs"},
+    ]
     (site / "search").mkdir()
     (site / "search" / "search_index.json").write_text(json.dumps({"docs": entries}))
     assert list(words_not_found(site, {"save": "a.html", "HMM": "b.html"})) == []
