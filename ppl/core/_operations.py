@@ -216,10 +216,12 @@ class Simulate(Operation):
         raise _unnormalised(path, what)
 
     def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
-        """Refused where there is a scale, as factors are."""
-        if scale_at(self.attitude.scales, path) is not None:
+        """Refused where there is a scale, as factors are, but for one that weighs the terms of a bound."""
+        scales = self.attitude.scales
+        if scale_at(tuple(x for x in scales if not x.weighs_draws), path) is not None:
             raise _unnormalised(path, "a scale")
-        return logp, weight
+        terms = scale_at(tuple(x for x in scales if x.weighs_draws), path)
+        return logp if terms is None or logp is None else scaled(logp, terms), weight
 
     def taken(self, path: Path, given: Given) -> Any:
         """Nothing."""
