@@ -164,6 +164,10 @@ class Operation:
         """The term of a `factor`, a part of the density that belongs to no choice; or of a choice given for good."""
         return logp
 
+    def asks_for(self, path: Path) -> bool:
+        """Whether the log density at a path is to be on record, of a program with one density for all it samples."""
+        return False
+
     def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
         """A log density and what it adds to the weight, both with the scale in force at a path.
 
