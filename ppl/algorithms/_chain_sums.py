@@ -93,22 +93,21 @@ def _in_logs(weights: Weights) -> tuple[Float[Array, ""], Float[Array, "steps k"
     return filtered_in_logs(weights.start, steps, lambda step: (weights.at(step[0]), step[1]))
 
 
-def _smoothed_in_logs(weights: Weights) -> Weights:
-    """The probability of each state and move of the path, one for each weight."""
-    _, alphas = _in_logs(weights)
+def _smoothed_in_logs(weights: Weights) -> tuple[Float[Array, ""], Weights]:
+    """The total, and the probability of each state and move of the path, one for each weight."""
+    total, alphas = _in_logs(weights)
 
     def body(state, step):
         later, moved = state
         move, alpha = step
         joint = alpha[:, None] + weights.at(move)
-        total = log_sum(joint, 0)
-        here = jnp.exp(joint - _finite(total)[None]) * later[None]
+        here = jnp.exp(joint - _finite(log_sum(joint, 0))[None]) * later[None]
         summed, stacked = (moved + here, None) if move is None else (moved, here)
         return (jnp.sum(here, 1), summed), (later, stacked)
 
     last = jnp.exp(alphas[-1]), jnp.zeros_like(weights.moves if weights.each is None else weights.start)
     (first, moved), (later, stacked) = lax.scan(body, last, (weights.each, alphas[:-1]), reverse=True)
-    return Weights(first, moved if stacked is None else stacked, later)
+    return total, Weights(first, moved if stacked is None else stacked, later)
 
 
 # ---- scaled ---------------------------------------------------------------------------------------------------------
@@ -135,8 +134,8 @@ def _apart(x):
 
 
 def _shares(x):
-    total = jnp.sum(x, -1)
-    return x / jnp.where(total > 0.0, total, 1.0)[..., None], total
+    total = jnp.sum(x)
+    return x / jnp.maximum(total, jnp.finfo(x.dtype).tiny), total
 
 
 def _filtered(weights: Weights) -> _Scaled:
@@ -194,57 +193,59 @@ def _smoothed(weights: Weights, scaled: _Scaled) -> Weights:
     return Weights(first, moved, later)
 
 
-def _once(needed: Any, repair: Callable, otherwise: Any) -> Any:
-    """`repair()` where it is needed: a loop of one turn at most, which under `vmap` is left out if no lane needs it."""
-    return lax.while_loop(lambda s: s[0], lambda s: (s[0] & ~s[0], repair()), (needed, otherwise))[1]
+def _once(needed: Any, repair: Callable, weights: Any, otherwise: Any) -> Any:
+    """`repair(weights)` where it is needed: a loop of one turn at most, left out under `vmap` if no lane needs it."""
+
+    def body(state):
+        needed, weights, _ = state
+        # The weights are used up: what a loop leaves as it is may be worked out before it, and so always.
+        return needed & ~needed, jax.tree.map(jnp.zeros_like, weights), repair(weights)
+
+    return lax.while_loop(lambda s: s[0], body, (needed, weights, otherwise))[2]
 
 
 def _repaired(weights: Weights, scaled: _Scaled, otherwise: Any, in_logs: Callable) -> Any:
     """What the scaled sum gave, or where it is not right to rounding what the sum in logs gives."""
     suspect = ~jnp.all(scaled.safe)
-    lost = _once(suspect, lambda: jnp.any(~scaled.safe & _reachable(weights)), suspect & ~suspect)
-    broken = lost | jnp.isnan(scaled.total)
-    return _once(broken, in_logs, otherwise)
+    lost = _once(suspect, lambda w: jnp.any(~scaled.safe & _reachable(w)), weights, suspect & ~suspect)
+    return _once(lost | jnp.isnan(scaled.total), in_logs, weights, otherwise)
 
 
 # ---- what is used ---------------------------------------------------------------------------------------------------
 
 
 @jax.custom_jvp
-def smoothed(weights: Weights) -> Weights:
-    """The probability of each state and each move of a path, in place of its log weight; summed where moves are."""
+def _total_and_smoothed(weights: Weights) -> tuple[Float[Array, ""], Weights]:
+    """The total, and the probability of each state and move of a path in place of its log weight, summed over steps."""
     scaled = _filtered(weights)
-    return _repaired(weights, scaled, _smoothed(weights, scaled), lambda: _smoothed_in_logs(weights))
+    return _repaired(weights, scaled, (scaled.total, _smoothed(weights, scaled)), _smoothed_in_logs)
 
 
-@smoothed.defjvp
-def _smoothed_jvp(primals, tangents):
-    (weights,) = primals
-    return smoothed(weights), jax.jvp(_smoothed_in_logs, primals, tangents)[1]
+@_total_and_smoothed.defjvp
+def _total_and_smoothed_jvp(primals, tangents):
+    return _total_and_smoothed(*primals), jax.jvp(_smoothed_in_logs, primals, tangents)[1]
 
 
 @jax.custom_jvp
 def log_total(weights: Weights) -> Float[Array, ""]:
     """Log of the sum over all paths."""
     scaled = _filtered(weights)
-    return _repaired(weights, scaled, scaled.total, lambda: _in_logs(weights)[0])
+    return _repaired(weights, scaled, scaled.total, lambda w: _in_logs(w)[0])
 
 
 @log_total.defjvp
 def _log_total_jvp(primals, tangents):
-    (weights,), (change,) = primals, tangents
-    terms = jax.tree.map(lambda p, d: jnp.sum(p * d), smoothed(weights), change)
-    return log_total(weights), sum(terms)
+    total, found = _total_and_smoothed(*primals)
+    return total, sum(jnp.sum(p * d) for p, d in zip(found, *tangents, strict=True))
 
 
 @jax.custom_jvp
 def log_filtered(weights: Weights) -> Float[Array, "steps k"]:
     """The log probabilities of the states at each step given what came until then."""
     scaled = _filtered(weights)
-    return _repaired(weights, scaled, jnp.log(scaled.states), lambda: _in_logs(weights)[1])
+    return _repaired(weights, scaled, jnp.log(scaled.states), lambda w: _in_logs(w)[1])
 
 
 @log_filtered.defjvp
 def _log_filtered_jvp(primals, tangents):
-    (weights,) = primals
-    return log_filtered(weights), jax.jvp(lambda w: _in_logs(w)[1], primals, tangents)[1]
+    return log_filtered(*primals), jax.jvp(lambda w: _in_logs(w)[1], primals, tangents)[1]

@@ -101,8 +101,9 @@ def forward_filter() -> ForwardFilter:
 
     With K joint values of a step's choices and T steps, alpha_t(j) = sum_k alpha_{t-1}(k) p(j, x_t | k), in O(T K^2):
     one `lax.scan` of products of a vector and a matrix, its densities evaluated before it. The carry of the scan must
-    be a function of the step's own choices, apart from what does not vary with them. The density is exact and needs no key; `normalize` draws the whole path from the exact posterior,
-    backwards, each state one sample at the address "index".
+    be a function of the step's own choices, apart from what does not vary with them. The density is exact and needs no
+    key; `normalize` draws the whole path from the exact posterior, backwards, each state one sample at the address
+    "index".
 
     Returns:
         An algorithm for `marginal(step.scan(), keep, ...)` and `normalize(Target(step.scan(), ...), ...)`.
