@@ -113,7 +113,7 @@ def _smoothed_in_logs(weights: Weights) -> tuple[Float[Array, ""], Weights]:
 # ---- scaled ---------------------------------------------------------------------------------------------------------
 
 
-class _Scaled(NamedTuple):
+class Scaled(NamedTuple):
     """A sum over paths in scaled products: what was multiplied, the states, and the entries before their gains."""
 
     factors: Any
@@ -138,7 +138,7 @@ def _shares(x):
     return x / jnp.maximum(total, jnp.finfo(x.dtype).tiny), total
 
 
-def _filtered(weights: Weights) -> _Scaled:
+def filtered(weights: Weights) -> Scaled:
     """The scaled sum; `safe` says whether each entry is right to rounding."""
     top = _finite(jnp.max(weights.moves, -2))
     factors = jnp.exp(weights.moves - top[..., None, :])
@@ -159,7 +159,7 @@ def _filtered(weights: Weights) -> _Scaled:
     total = jnp.sum(jnp.log(sums)) + peak + jnp.sum(peaks)
     checked = jnp.concatenate([entries * jnp.minimum(sums[:-1], 1.0)[:, None], jnp.full_like(start, sums[-1])[None]])
     kind = jnp.finfo(sums.dtype)
-    return _Scaled(factors, states, entries, total, checked >= states.shape[-1] * kind.tiny / kind.eps)
+    return Scaled(factors, states, entries, total, checked >= states.shape[-1] * kind.tiny / kind.eps)
 
 
 def _reachable(weights: Weights) -> Any:
@@ -175,7 +175,7 @@ def _reachable(weights: Weights) -> Any:
     return jnp.concatenate([before, jnp.full(last.shape, jnp.any(last > 0.0))[None]])
 
 
-def _smoothed(weights: Weights, scaled: _Scaled) -> Weights:
+def _smoothed(weights: Weights, scaled: Scaled) -> Weights:
     entries = jnp.where(scaled.entries > 0.0, scaled.entries, 1.0)
 
     def body(later, step):
@@ -204,11 +204,16 @@ def _once(needed: Any, repair: Callable, weights: Any, otherwise: Any) -> Any:
     return lax.while_loop(lambda s: s[0], body, (needed, weights, otherwise))[2]
 
 
-def _repaired(weights: Weights, scaled: _Scaled, otherwise: Any, in_logs: Callable) -> Any:
-    """What the scaled sum gave, or where it is not right to rounding what the sum in logs gives."""
+def needs_logs(weights: Weights, scaled: Scaled) -> Any:
+    """Whether something that counts may have underflowed."""
     suspect = ~jnp.all(scaled.safe)
     lost = _once(suspect, lambda w: jnp.any(~scaled.safe & _reachable(w)), weights, suspect & ~suspect)
-    return _once(lost | jnp.isnan(scaled.total), in_logs, weights, otherwise)
+    return lost | jnp.isnan(scaled.total)
+
+
+def _repaired(weights: Weights, scaled: Scaled, otherwise: Any, in_logs: Callable) -> Any:
+    """What the scaled sum gave, or where it is not right to rounding what the sum in logs gives."""
+    return _once(needs_logs(weights, scaled), in_logs, weights, otherwise)
 
 
 # ---- what is used ---------------------------------------------------------------------------------------------------
@@ -217,7 +222,7 @@ def _repaired(weights: Weights, scaled: _Scaled, otherwise: Any, in_logs: Callab
 @jax.custom_jvp
 def _total_and_smoothed(weights: Weights) -> tuple[Float[Array, ""], Weights]:
     """The total, and the probability of each state and move of a path in place of its log weight, summed over steps."""
-    scaled = _filtered(weights)
+    scaled = filtered(weights)
     return _repaired(weights, scaled, (scaled.total, _smoothed(weights, scaled)), _smoothed_in_logs)
 
 
@@ -229,7 +234,7 @@ def _total_and_smoothed_jvp(primals, tangents):
 @jax.custom_jvp
 def log_total(weights: Weights) -> Float[Array, ""]:
     """Log of the sum over all paths."""
-    scaled = _filtered(weights)
+    scaled = filtered(weights)
     return _repaired(weights, scaled, scaled.total, lambda w: _in_logs(w)[0])
 
 
@@ -242,7 +247,7 @@ def _log_total_jvp(primals, tangents):
 @jax.custom_jvp
 def log_filtered(weights: Weights) -> Float[Array, "steps k"]:
     """The log probabilities of the states at each step given what came until then."""
-    scaled = _filtered(weights)
+    scaled = filtered(weights)
     return _repaired(weights, scaled, jnp.log(scaled.states), lambda w: _in_logs(w)[1])
 
 
