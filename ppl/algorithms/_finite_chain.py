@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
@@ -24,7 +23,7 @@ from ..core._addresses import Choices
 from ..core._operations import Given
 from ..core._target import Target
 from ..transforms._internal import Addends, addends
-from ._chain import Chain, chain_of, first
+from ._chain import Chain, chain_of, first, handed_on
 from ._exact import AtNumbers, Joint, joint_support
 
 
@@ -111,22 +110,11 @@ def finite_chain_of(target: Target, what: str) -> FiniteChain:
         )
     inputs = jax.tree.leaves(chain.stacked)
     fixed = [s or traced.same[traced.count + i] == i for i, s in enumerate(states)]
-    passed = _passed(traced, chain.length, carried, fixed, inputs)
+    none = jnp.zeros((), int)
+    after_step = lambda carry, x: traced.run(*carry, none, *x)[traced.count :]  # noqa: E731
+    passed = handed_on(after_step, chain.length, carried, fixed, inputs)
     varies = [*(not f for f in fixed), False, *[True] * len(inputs)]
     return FiniteChain(chain, joint, traced, states, [*passed, None, *inputs], varies)
-
-
-def _passed(traced, length, carried, fixed, inputs):
-    """What of the carry is no state, before each step: by a loop, or once where steps hand it on as it is."""
-    if all(fixed):
-        return carried
-
-    def body(carry, x):
-        after = traced.run(*carry, jnp.zeros((), int), *x)[traced.count :]
-        return [y if f else z for y, z, f in zip(carry, after, fixed, strict=True)], carry
-
-    _, before = lax.scan(body, carried, inputs, length)
-    return [y if f else x for x, y, f in zip(before, carried, fixed, strict=True)]
 
 
 def _lanes(fn: Callable, size: int, mapped: list[bool], outs: list[bool]) -> Callable:
