@@ -1,4 +1,4 @@
-"""What `smc`, `forward_filter` and `kalman` ask of a target: that its program is a `scan`, taken apart into its steps."""
+"""What `smc`, `forward_filter` and `kalman` ask of a target: that its program is a `scan`, taken apart into steps."""
 
 from __future__ import annotations
 

@@ -63,18 +63,18 @@ class FiniteChain(NamedTuple):
 
     def terms(self, *leaves: Any) -> list:
         """The terms of a step's log density."""
-        return self.step.run(*leaves)[: self.step.count]
+        return self.step.run(*leaves)[: self.step.number]
 
     def after(self, *leaves: Any) -> list:
         """The leaves of the state after a step."""
-        return [x for x, s in zip(self.step.run(*leaves)[self.step.count :], self.states, strict=True) if s]
+        return [x for x, s in zip(self.step.run(*leaves)[self.step.number :], self.states, strict=True) if s]
 
     def depend(self, flags: list[bool]) -> list[bool]:
         """Whether each term, then each leaf of the state after, depends on one of the leaves with a flag."""
         found = [any(flags[i] for i in depends) for depends in self.step.depends]
         return [
-            *found[: self.step.count],
-            *(d for d, s in zip(found[self.step.count :], self.states, strict=True) if s),
+            *found[: self.step.number],
+            *(d for d, s in zip(found[self.step.number :], self.states, strict=True) if s),
         ]
 
     def visit(self, *leaves: Any) -> tuple[Float[Array, ""], Choices]:
@@ -100,7 +100,7 @@ def finite_chain_of(target: Target, what: str) -> FiniteChain:
     chain = chain._replace(init=jax.tree.map(lambda x, y: x.astype(y.dtype), chain.init, like))
     traced = addends(lambda *at: _visit(chain, joint, *at)[:2], chain.init, jnp.zeros((), int), step)
     carried = jax.tree.leaves(chain.init)
-    after = traced.depends[traced.count :]
+    after = traced.depends[traced.number :]
     states = [len(carried) in depends for depends in after]
     if any(states[i] for depends in after for i in depends if i < len(states)):
         raise DensityError(
@@ -109,9 +109,9 @@ def finite_chain_of(target: Target, what: str) -> FiniteChain:
             "vary with them, like a step counter or parameters, may pass through), or use `smc(n)`."
         )
     inputs = jax.tree.leaves(chain.stacked)
-    fixed = [s or traced.same[traced.count + i] == i for i, s in enumerate(states)]
+    fixed = [s or traced.same[traced.number + i] == i for i, s in enumerate(states)]
     none = jnp.zeros((), int)
-    after_step = lambda carry, x: traced.run(*carry, none, *x)[traced.count :]  # noqa: E731
+    after_step = lambda carry, x: traced.run(*carry, none, *x)[traced.number :]  # noqa: E731
     passed = handed_on(after_step, chain.length, carried, fixed, inputs)
     varies = [*(not f for f in fixed), False, *[True] * len(inputs)]
     return FiniteChain(chain, joint, traced, states, [*passed, None, *inputs], varies)
@@ -151,23 +151,23 @@ class Later(NamedTuple):
         return self.chain.joint.total
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         """The number of steps."""
         return self.chain.chain.length - 1
 
     @property
     def moving(self) -> list[bool]:
         """Whether a term depends on the state before."""
-        return self.chain.depend(self.chain.of_state)[: self.chain.step.count]
+        return self.chain.depend(self.chain.of_state)[: self.chain.step.number]
 
     @property
     def changing(self) -> bool:
         """Whether what the moves weigh depends on the step."""
-        return any(_some(self.moving, self.chain.depend(self.varies)[: self.chain.step.count]))
+        return any(_some(self.moving, self.chain.depend(self.varies)[: self.chain.step.number]))
 
     def between(self, *leaves: Any) -> list:
         """One step's log weights: of its moves (K, K), and of the values that are moved to (K,)."""
-        chain, k, onto = self.chain, self.k, self.chain.depend(self.chain.of_index)[: self.chain.step.count]
+        chain, k, onto = self.chain, self.k, self.chain.depend(self.chain.of_index)[: self.chain.step.number]
         row = _lanes(chain.terms, k, chain.of_index, onto)
         terms = _lanes(row, k, chain.of_state, self.moving)(*chain.at(list(leaves), jnp.arange(k)))
         moves = [t if j else t[:, None] for t, i, j in zip(terms, self.moving, onto, strict=True) if i]
@@ -180,7 +180,7 @@ class Later(NamedTuple):
 
     def weights(self) -> list:
         """Those of all steps: of the moves, once where they never change, and of the values."""
-        return _lanes(self.between, self.count, self.varies, [self.changing, True])(*self.leaves)
+        return _lanes(self.between, self.length, self.varies, [self.changing, True])(*self.leaves)
 
     @property
     def stacked(self) -> list:
@@ -194,14 +194,14 @@ class Later(NamedTuple):
 
 def onto_first(chain: FiniteChain) -> Float[Array, " k"]:
     """The log weights of the first step onto all joint values."""
-    k, onto = chain.joint.total, chain.depend(chain.of_index)[: chain.step.count]
+    k, onto = chain.joint.total, chain.depend(chain.of_index)[: chain.step.number]
     leaves = chain.at([x[0] if v else x for x, v in zip(chain.leaves, chain.varies, strict=True)], jnp.arange(k))
     return _added(_lanes(chain.terms, k, chain.of_index, onto)(*leaves), (k,))
 
 
 def later(chain: FiniteChain) -> Later:
     """The steps after the first, with each value of the state before."""
-    changed = chain.depend(chain.varies)[chain.step.count :]
+    changed = chain.depend(chain.varies)[chain.step.number :]
     after = _lanes(chain.after, chain.joint.total, chain.of_index, [True] * len(changed))
     after = _lanes(after, chain.chain.length - 1, chain.varies, changed)
     states = after(*chain.at(_rows(chain, slice(None, -1)), jnp.arange(chain.joint.total)))

@@ -56,7 +56,7 @@ class Filter(NamedTuple):
 def _filter_of(target: Target) -> Filter:
     chain = finite_chain_of(target, "forward_filter")
     steps, start = later(chain), onto_first(chain)
-    kept = not steps.changing or steps.count * steps.k**2 <= LIMIT
+    kept = not steps.changing or steps.length * steps.k**2 <= LIMIT
     return Filter(chain, steps, start, Weights(start, *steps.weights()) if kept else None)
 
 

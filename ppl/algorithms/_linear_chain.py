@@ -95,6 +95,7 @@ def _normal_of(distribution) -> Site | None:
 
 
 def _square(lower, d):
+    lower = jnp.tril(lower)  # What is above the diagonal is no part of the density.
     return jnp.broadcast_to(lower @ jnp.swapaxes(lower, -1, -2), (*d.shape(), d.event_shape[0]))
 
 
@@ -175,9 +176,9 @@ class LinearChain(NamedTuple):
     def run(self, carry: list, u: Any, inputs: list) -> tuple[list, tuple[list, list], list]:
         """The carry after a step, its latent and observed sites, and what else it adds to the density."""
         out = self.step.run(*carry, u, *inputs)
-        carried = self.step.count + len(carry)
+        carried = self.step.number + len(carry)
         sites = jax.tree.unflatten(self.sites, out[carried:])
-        return out[self.step.count : carried], sites, out[: self.step.count]
+        return out[self.step.number : carried], sites, out[: self.step.number]
 
 
 def _visit(chain, latents, carry, u, step):
@@ -206,7 +207,7 @@ def linear_chain_of(target: Target, what: str) -> LinearChain:
     at = chain.init, u, step
     traced = addends(lambda *at: _visit(chain, latents, *at)[:2], *at)
     carried = len(jax.tree.leaves(chain.init))
-    states = [carried in depends for depends in traced.depends[traced.count : traced.count + carried]]
+    states = [carried in depends for depends in traced.depends[traced.number : traced.number + carried]]
     sites = jax.tree.structure(jax.eval_shape(lambda: _visit(chain, latents, *at)[1][1]))
     out = LinearChain(chain, latents, traced, states, sites)
     variables = {i for i, s in enumerate(states) if s} | {carried}
@@ -217,11 +218,9 @@ def linear_chain_of(target: Target, what: str) -> LinearChain:
 
 def _check(chain, what, names, states, straight):
     """Refuse what is not linear and Gaussian, by the site where it is not."""
-    count, carried = chain.step.count, len(chain.states)
+    number, carried = chain.step.number, len(chain.states)
     variables, depends = states | {carried}, chain.step.depends
-    if any(d & variables for d in depends[:count]):
-        raise DensityError(f"{what}: a factor or a condition of {chain.chain.step.name} depends on its state. {REMEDY}")
-    for q, (leaf, s) in enumerate(zip(depends[count : count + carried], straight, strict=False)):
+    for q, (leaf, s) in enumerate(zip(depends[number : number + carried], straight, strict=False)):
         if leaf & states:
             raise DensityError(
                 f"{what}: the carry that {chain.chain.step.name} returns depends on the state before, so the chain is "
@@ -230,19 +229,21 @@ def _check(chain, what, names, states, straight):
             )
         if not s:
             raise DensityError(f"{what}: leaf {q} of the carry of {chain.chain.step.name} is not affine. {REMEDY}")
-    shape = jax.tree.unflatten(chain.sites, list(zip(depends[count + carried :], straight[carried:], strict=True)))
+    shape = jax.tree.unflatten(chain.sites, list(zip(depends[number + carried :], straight[carried:], strict=True)))
     for name, (mean, spread, there, value) in zip(names, [*shape[0], *shape[1]], strict=True):
+        if value is None and there[0]:
+            raise DensityError(f"{what}: the latent at {name} is in a branch that may not be taken. {REMEDY}")
         if not mean[1]:
             raise DensityError(f"{what}: the mean of {name} is not known to be affine in the state. {REMEDY}")
         if spread[0] & variables:
             raise DensityError(f"{what}: the variance of {name} depends on the state. {REMEDY}")
-        if value is None and there[0]:
-            raise DensityError(f"{what}: the latent at {name} is not always sampled. {REMEDY}")
         if value is not None and (mean[0] & states or there[0] & variables):
             raise DensityError(
                 f"{what}: the observed {name} depends on the state before, beside the latents of its own step. Sample "
                 "it in the step that draws what it depends on, or use `smc(n)`."
             )
+    if any(d & variables for d in depends[:number]):
+        raise DensityError(f"{what}: a factor or a condition of {chain.chain.step.name} depends on its state. {REMEDY}")
 
 
 def _matrices(chain: LinearChain, before: Any, now: tuple[list, list]) -> Steps:
@@ -272,7 +273,7 @@ def _matrices(chain: LinearChain, before: Any, now: tuple[list, list]) -> Steps:
 def matrices(chain: LinearChain) -> tuple[Steps, Steps | None, Any]:
     """Those of the first step, and of the later ones, stacked; and the log of what else the density has as factors."""
     carried, inputs = jax.tree.leaves(chain.chain.init), jax.tree.leaves(chain.chain.stacked)
-    zero, same = jnp.zeros(chain.size, chain.dtype), chain.step.same[chain.step.count :]
+    zero, same = jnp.zeros(chain.size, chain.dtype), chain.step.same[chain.step.number :]
     fixed = [s or same[i] == i for i, s in enumerate(chain.states)]
     rest = handed_on(lambda carry, x: chain.run(carry, zero, x)[0], chain.chain.length, carried, fixed, inputs)
 

@@ -17,13 +17,13 @@ class Addends(NamedTuple):
 
     Attributes:
         run: a function of the arguments' leaves that gives the terms, then the leaves of the other results.
-        count: how many terms there are.
+        number: how many terms there are.
         depends: for each of what `run` gives, the numbers of the leaves that it depends on, more where unsure.
         same: for each of what `run` gives, the number of the leaf that it is, unchanged; else None.
     """
 
     run: Callable
-    count: int
+    number: int
     depends: list[set[int]]
     same: list[int | None]
 
