@@ -471,6 +471,7 @@ CONTRACTS = {
         ess_threshold=Given("share", 0.5, optional=True),
         **TWICE,
     ),
+    "kalman": contract(run_with(tg.kalman, CHAIN), parallel=flag(False)),
     "exact": contract(run_with(tg.exact, tg.Target(switches, (), X)), **TWICE),
     "importance_sampling": contract(
         lambda **arguments: tg.importance_sampling(**arguments).log_evidence,
