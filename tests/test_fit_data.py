@@ -168,7 +168,7 @@ def test_particles_over_eight_devices_are_those_of_one(particles, axes):
     np.testing.assert_allclose(found["history"], alone["history"], rtol=1e-4)
     for name, x in alone["params"].items():
         np.testing.assert_allclose(found["params"][name], x, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["flops"], alone["flops"] / 8, rtol=0.02)
+    assert alone["flops"] / 10 < found["flops"] < 1.01 * alone["flops"] / 8
 
 
 def test_what_cannot_be_divided_over_a_mesh_is_refused(spread):
