@@ -15,6 +15,7 @@ from jax import numpy as jnp
 from .._errors import FitError
 from ._data import Batches
 from ._going_bad import last_good, what_went_bad
+from ._kept import compiled
 from ._loop import Now, loss_at, make_run, stays_finite
 from ._result import Fit, Origin
 
@@ -31,6 +32,7 @@ class Run:
 
     def __init__(
         self,
+        objective: Callable,
         loss: Callable,
         batches: Batches,
         optimizer: optax.GradientTransformationExtraArgs,
@@ -44,7 +46,8 @@ class Run:
         tail: int | None,
     ):
         self._loss, self._batches, self._key, self._static = loss, batches, key, static
-        self._loop = make_run(loss, batches, optimizer, skips=policy == "skip", tail=tail)
+        loop = make_run(loss, batches.at, optimizer.update, skips=policy == "skip", tail=tail)
+        self._loop = compiled(loop, objective)
         self._is_good = jax.jit(stays_finite)
         self._policy, self._most = policy, most
         self._values = jnp.zeros((most,))
@@ -75,7 +78,9 @@ class Run:
 
         self._again = lambda n: run(n)[0]
         after, self._values = run(count)
-        latest = np.asarray(self._values[:count])
+        latest = np.asarray(self._values)[
+            :count
+        ].copy()  # a slice of it on the device would be a program for each count
         words = None
         if self._policy != "skip" and not (np.isfinite(latest).all() and self._is_good(self._first, after)):
             after, latest, words = self._up_to_the_bad(self._again, latest, fed)
@@ -109,7 +114,7 @@ class Run:
 
     def result(self) -> Fit:
         """What there is so far."""
-        history = jnp.asarray(np.concatenate(self._history))
+        history = jax.device_put(np.concatenate(self._history))  # `jnp.asarray` is a program for each length
         arrays, opt_state, state, skipped, average = self._now
         average = None if average is None else eqx.combine(average, self._static)
         params = eqx.combine(arrays, self._static)

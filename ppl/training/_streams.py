@@ -48,6 +48,15 @@ class _Fed(Batches):
             )
 
 
+def _fed_rows(fed: Any, i: Any) -> tuple[tuple, Any]:
+    rows, batches = fed
+    return (jax.tree.map(lambda x: x[i], batches),), rows[i]
+
+
+def _fed_batch(fed: Any, i: Any) -> tuple[tuple, Any]:
+    return (jax.tree.map(lambda x: x[i], fed),), None
+
+
 class Mapped(_Fed):
     """Arrays of which some are files in memory (`np.memmap`): rows are read as they are needed."""
 
@@ -57,7 +66,7 @@ class Mapped(_Fed):
     def _place(self, mesh: Mesh | None) -> None:
         if not self.mini:
             raise FitError("fit: `data` holds a memory-mapped array, which is read in minibatches: give `batch_size`.")
-        self._mesh = mesh
+        self._mesh, self.at = mesh, _fed_rows
         self._check_parts()
         self.most = max(1, BYTES // max(1, _bytes_of(self._data) // self.size * self.batch))
         self._thread = ThreadPoolExecutor(1, "tracegrad data")
@@ -85,10 +94,6 @@ class Mapped(_Fed):
         self._ahead = following, self._thread.submit(self._gathered, *following, room)
         return (rows, as_arrays(self._placed(batches), "data")), count
 
-    def at(self, fed: Any, i: Any) -> tuple[tuple, Any]:
-        rows, batches = fed
-        return (jax.tree.map(lambda x: x[i], batches),), rows[i]
-
 
 class Loaded(_Fed):
     """The batches that a loader or an iterator makes, in its order; those not of the size of the first are left out.
@@ -101,6 +106,7 @@ class Loaded(_Fed):
             raise FitError("fit: `data` is a loader, which makes its own batches: leave `batch_size` out.")
         self.has_data, self.examples, self.batch_size, self.mini = True, None, None, False
         self.names, self._mesh, self._source, self._left_out = set(), mesh, data, False
+        self.at = _fed_batch
         self._batches = self._passes()
         first = next(self._batches, None)
         if first is None:
@@ -152,9 +158,6 @@ class Loaded(_Fed):
             return None, 0
         filled = now + [now[-1]] * (room - len(now))
         return as_arrays(self._placed(jax.tree.map(lambda *xs: np.stack(xs), *filled)), "data"), len(now)
-
-    def at(self, fed: Any, i: Any) -> tuple[tuple, Any]:
-        return (jax.tree.map(lambda x: x[i], fed),), None
 
 
 def _kind_of(batch: Any) -> tuple[Any, list, Any]:
