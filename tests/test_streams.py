@@ -202,3 +202,9 @@ def test_an_error_in_a_loader_is_its_own():
 def test_what_a_loader_does_not_know_is_not_given():
     with pytest.raises(tg.FitError, match="missing a required argument: 'scale'"):
         run(Loader(5), lambda key, w, batch, scale: jnp.sum(w**2))
+
+
+@pytest.mark.parametrize("data", [iter([{"x": np.array(["a", "b"])}]), iter([{"x": np.array([None, None])}])])
+def test_a_batch_of_no_numbers_is_refused_by_its_name(data):
+    with pytest.raises(tg.FitError, match=r"data\['x'\] must be an array of numbers, and is an array of"):
+        run(data, lambda key, w, batch: jnp.sum(w**2), steps=4)

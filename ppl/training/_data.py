@@ -64,8 +64,8 @@ class Batches:
         else:
             self.at = functools.partial(_whole, self.size) if self.has_data else _nothing
 
-    def begin(self, step: int) -> None:
-        """Get ready for a step that is not the first."""
+    def begin(self, step: int, end: int) -> None:
+        """Get ready for the steps from one on, until another at most."""
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """The rows of steps `start` to `start + count`: passes over the data, one running into the next."""

@@ -270,7 +270,9 @@ def fit(
     most = min(most, MOST_STEPS)
     average = None if start.average is None else trained(start.average)[0]
     now = Now(arrays, start.opt_state, start.state, start.skipped, average)
-    run = Run(objective, loss, batches, optimizer, start, now, static, step_key, most=most, policy=policy, tail=tail)
+    run = Run(
+        objective, loss, batches, optimizer, start, now, static, step_key, most=most, end=end, policy=policy, tail=tail
+    )
     bar, clock = Progress(steps, show=progress), _Clock(most)
     with listening(listens=checkpoints is not None) as asked, checkpoints or contextlib.nullcontext():
         run.ended = _has_settled(run, plateau, np.asarray(start.history), maximize=maximize)

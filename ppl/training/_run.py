@@ -42,6 +42,7 @@ class Run:
         key: jax.Array,
         *,
         most: int,
+        end: int,
         policy: str,
         tail: int | None,
     ):
@@ -56,7 +57,7 @@ class Run:
         self._again: Callable[[int], Now] = lambda _: now
         self._history = [np.asarray(earlier.history)]
         self.done, self.ended = len(earlier.history), False
-        batches.begin(self.done)
+        batches.begin(self.done, end)
 
     def take(self, count: int) -> np.ndarray:
         """Take so many steps; their objectives, fewer where the run ends because something is not finite.
