@@ -53,12 +53,21 @@ def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int
 
     if not np.isfinite(value):
         what, came = f"the objective is {value}", _origin(lambda arrays: loss(arrays)[0], before.arrays)
+    elif _is_state_alone(before, after):
+        what = f"the objective's next state, state{_bad_leaf(after.state, before.state)}, is not finite"
+        came = _origin(lambda arrays: loss(arrays)[1][1], before.arrays)
     else:
         what, came = _bad_in(slope(before.arrays), before, after), _origin(slope, before.arrays)
     return (
         f"{what} at step {step}{came}. Look for a density at a value outside its support, a scale that reached zero, "
         "or a learning rate that is too high."
     )
+
+
+def _is_state_alone(before: Now, after: Now) -> bool:
+    """Whether of all that changes nothing but the objective's own state is not finite."""
+    rest = (after.arrays, after.opt_state), (before.arrays, before.opt_state)
+    return _bad_leaf(after.state, before.state) is not None and _bad_leaf(*rest) is None
 
 
 def _bad_in(slope: Any, before: Now, after: Now) -> str:

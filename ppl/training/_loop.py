@@ -70,8 +70,9 @@ def _as_finite_as(first: Any, now: Any) -> jax.Array:
 
 
 def stays_finite(before: Now, after: Now) -> jax.Array:
-    """Whether parameters and optimiser are as finite as they were; an objective's own state may hold what it likes."""
-    return _as_finite_as((before.arrays, before.opt_state), (after.arrays, after.opt_state))
+    """Whether parameters, the optimiser's state and the objective's own are as finite as they were."""
+    first, now = ((x.arrays, x.opt_state, x.state) for x in (before, after))
+    return _as_finite_as(first, now)
 
 
 def _slopes(grads):

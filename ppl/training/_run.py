@@ -113,9 +113,19 @@ class Run:
         warnings.warn(f"fit: the run stops. {words} What is returned is from before that step.", stacklevel=4)
         self.ended = True
 
-    def result(self) -> Fit:
-        """What there is so far."""
-        history = jax.device_put(np.concatenate(self._history))  # `jnp.asarray` is a program for each length
+    def _history_from(self, step: int) -> np.ndarray:
+        """The objectives from a step on; no more of them is touched."""
+        parts, begin = [np.zeros(0, self._history[0].dtype)], self.done
+        for part in reversed(self._history):
+            if begin <= step:
+                break
+            begin -= len(part)
+            parts.append(part)
+        return np.concatenate(parts[::-1])[max(0, step - begin) :]
+
+    def result(self, since: int = 0) -> Fit:
+        """What there is so far, with the objectives from a step on."""
+        history = jax.device_put(self._history_from(since))  # `jnp.asarray` is a program for each length
         arrays, opt_state, state, skipped, average = self._now
         average = None if average is None else eqx.combine(average, self._static)
         params = eqx.combine(arrays, self._static)
