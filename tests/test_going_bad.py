@@ -249,9 +249,7 @@ STATE = {"step": 0, "seen": {"log": jnp.zeros(2)}, "bound": jnp.inf}
 
 
 def test_a_state_of_the_objective_that_goes_bad_alone_is_found_by_its_path():
-    words = (
-        r"the objective's next state, state\['seen'\]\['log'\], is not finite at step 3, first in `log` .*test_going"
-    )
+    words = r"the objective's next state, state\['seen'\]\['log'\], is not finite at step 3, first in `log` .*:\d+"
     with pytest.raises(tg.FitError, match=words) as caught:
         run(remembers, 1.0, state=STATE)
     assert len(caught.value.fit.history) == 3
@@ -263,5 +261,7 @@ def test_a_state_of_the_objective_that_goes_bad_alone_is_found_by_its_path():
 def test_a_step_whose_state_goes_bad_is_skipped_with_it():
     with pytest.warns(UserWarning, match="17 of 20 steps were skipped"):  # it stays at the step that goes bad
         found = run(remembers, 1.0, state=STATE, on_nonfinite="skip")
-    same((found.params, found.state), (lambda fit: (fit.params, fit.state))(run(remembers, 1.0, state=STATE, steps=3)))
+    good = run(remembers, 1.0, state=STATE, steps=3)
+    np.testing.assert_allclose(found.params, good.params, rtol=1e-6)
+    same(found.state, good.state)
     assert np.isinf(found.state["bound"])

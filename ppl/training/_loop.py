@@ -58,8 +58,8 @@ def objective_of(objective, static, batches, *, stateful, maximize):
 
 
 def loss_at(loss: Callable, batch: tuple, key: jax.Array, step: Any, now: Now) -> Callable:
-    """The loss at a step, of the arrays alone; the batch comes with which examples it holds."""
-    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), *batch, now.state)
+    """The loss at a step, of the arrays, and of a state if another is given; the batch has which examples it holds."""
+    return lambda arrays, state=now.state: loss(arrays, jax.random.fold_in(key, step), *batch, state)
 
 
 def _as_finite_as(first: Any, now: Any) -> jax.Array:

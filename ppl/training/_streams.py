@@ -20,6 +20,7 @@ from .._errors import FitError
 from ..transforms._internal import as_array
 from ._arguments import as_arrays
 from ._data import Batches, check_leaves, check_sizes, columns
+from ._rows import Rows
 
 BYTES = 2**24
 """Of what is fed to one dispatch, at most, unless a single batch is larger. Memory of up to twice as much is used again
@@ -56,10 +57,6 @@ def _fed_rows(fed: Any, i: Any) -> tuple[tuple, Any]:
 
 def _fed_batch(fed: Any, i: Any) -> tuple[tuple, Any]:
     return (jax.tree.map(lambda x: x[i], fed),), None
-
-
-LARGE_ROW = 2**12
-"""Rows of so many bytes go one by one from the file to their place; smaller ones all at once, and then to theirs."""
 
 
 class _Ahead:
@@ -103,6 +100,7 @@ class Mapped(_Fed):
         self.most = max(1, BYTES // max(1, _bytes_of(self._data) // self.size * self.batch))
         self._thread = ThreadPoolExecutor(1, "tracegrad data")
         self._ahead: Future[_Ahead] | None = None
+        self._sources = [Rows(x) for x in jax.tree.leaves(self._data)]
 
     def _room_from(self, start: int, room: int) -> _Ahead:
         def empty(x):
@@ -118,14 +116,8 @@ class Mapped(_Fed):
             return ahead
         ahead.rows[begin:count] = self.rows(ahead.start + begin, count - begin)
         flat = ahead.rows[begin:count].ravel()
-        order = np.argsort(flat, kind="stable")
-        for x, batches in zip(jax.tree.leaves(self._data), jax.tree.leaves(ahead.batches), strict=True):
-            places = batches[begin:count].reshape(-1, *x.shape[1:])
-            if x[:1].nbytes < LARGE_ROW:
-                places[order] = x[flat[order]]
-            else:
-                for place in order:
-                    places[place] = x[flat[place]]
+        for x, batches in zip(self._sources, jax.tree.leaves(ahead.batches), strict=True):
+            x.read(flat, batches[begin:count].reshape(-1, *batches.shape[2:]))
         ahead.count = count
         return ahead
 
