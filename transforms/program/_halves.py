@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax import numpy as jnp
 
 from .. import _distribution as _d
 from .._jax import Literal, evaluate_with, is_key_aval, make_primitive, segment, trace, vmapped, without_lanes
 from .._jax import lane_shape as shape_of_lanes
-from .._pytree import KINDS, Spec
+from .._pytree import KINDS, Spec, size
 from ._plan import inline
 
 
@@ -83,18 +84,39 @@ class Kind(NamedTuple):
         return _both(self.distribution, key, self.arrays).early
 
 
-def _run(*operands, kind: Kind, lanes):
-    return vmapped(lambda key: evaluate_with(kind.early(key), [key]), lanes)(*operands)
+def _run(*keys, kind: Kind, lanes):
+    def one(key):
+        return evaluate_with(kind.early(key), [key])
+
+    of_each = [tuple(lane._replace(mapped=(lane.mapped[i],)) for lane in lanes) for i in range(len(keys))]
+    if len(set(of_each)) > 1 or _is_much(keys, kind, lanes):
+        return [y for key, own in zip(keys, of_each, strict=True) for y in vmapped(one, own)(key)]
+    found = jax.vmap(vmapped(one, of_each[0]))(jnp.stack(keys))
+    return [ys[i] for i in range(len(keys)) for ys in found]
+
+
+def _is_much(keys, kind, lanes):
+    """Whether it is better made where it is used, key by key."""
+    return len(keys) == 1 or sum(size(shape) for shape, _ in _shapes(keys, lanes, kind=kind)) > AT_ONCE
 
 
 def _shapes(avals, lanes, *, kind: Kind):
-    (key,) = without_lanes(avals, lanes)
-    return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.early(key).outvars]
+    key, *_ = without_lanes(avals, lanes)
+    return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.early(key).outvars] * len(avals)
 
+
+AT_ONCE = 1 << 17
+"""The noise of several keys is of so many numbers at most: more do not stay in a cache, and are slower than none kept.
+
+Of 16 draws in 10,000 lanes (160,000 numbers) both ways took the same time, in 100,000 lanes 1.4 times as long."""
 
 EARLY_NOISE = "early_noise"
 
 early_noise = make_primitive(
     EARLY_NOISE, run=_run, shapes=_shapes, jvp=lambda *_, **__: None, check_lane=lambda *_, **__: None
 )
-"""The early half of a draw: `early_noise(key, kind=..., lanes=...)`, one operation until it is lowered."""
+"""The early half of draws: `early_noise(*keys, kind=..., lanes=...)`, one operation until it is lowered.
+
+Its results are those of the first key, then of the second. They are made by one call of the generator, the keys in
+front: lanes that are put around it later do not come between the draws.
+"""
