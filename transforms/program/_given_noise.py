@@ -26,7 +26,7 @@ def kind_of(step: Step) -> Kind | None:
 
 def lanes_of_key(step: Step) -> tuple:
     """The lanes in which a step has a key of its own."""
-    return tuple(lane._replace(mapped=(True,)) for lane in step.lanes if lane.mapped[0])
+    return tuple(lane for lane in step.lanes if lane.mapped[0])
 
 
 def with_noise(lanes: tuple, n: int) -> tuple:

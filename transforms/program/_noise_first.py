@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .._estimator import Enumerate
 from .._jax import DropVar, Literal, fresh, is_key, is_typed_by_mesh
 from ._bulk_noise import is_known
@@ -37,7 +39,9 @@ def noise_first(jaxpr: Any, plan: Plan, operands: Sequence[Any]) -> Noise:
     for steps in groups:
         steps = [step for step in steps if id(step) in keys.found]
         if len(steps) >= LEAST:
-            noise.update(_of_one_kind(steps, keys.values(jaxpr, env, steps)))
+            parents, numbers = keys.values(jaxpr, env, steps)
+            made = early_noise(parents, kind_of(steps[0]), lanes_of_key(steps[0]), numbers)
+            noise.update(zip(map(id, steps), made, strict=True))
     return noise
 
 
@@ -52,14 +56,6 @@ def _groups(plan):
     return [steps for steps in alike.values() if len(steps) >= LEAST and kind_of(steps[0]) is not None]
 
 
-def _of_one_kind(steps, keys):
-    """The noise of equal draws, from their keys."""
-    lanes = tuple(lane._replace(mapped=lane.mapped * len(keys)) for lane in lanes_of_key(steps[0]))
-    found = early_noise(*map(again, keys), kind=kind_of(steps[0]), lanes=lanes)
-    n = len(found) // len(keys)
-    return {id(step): found[i * n : (i + 1) * n] for i, step in enumerate(steps)}
-
-
 class _Keys:
     """The keys of draws that are known before a program runs, and the operations that lead to them.
 
@@ -70,6 +66,7 @@ class _Keys:
     def __init__(self, plan: Plan):
         self.eqns: list[Any] = []
         self.found: dict[int, Any] = {}
+        self.folds: dict[Any, tuple[Any, int]] = {}
         self.inputs = [v for v in (*plan.inputs, *plan.constants) if is_known(v.aval)]
         self.names = {v: v for v in self.inputs}
         for step in plan.steps:
@@ -98,12 +95,21 @@ class _Keys:
         writes = [v if isinstance(v, DropVar) else fresh(v.aval) for v in eqn.outvars]
         invars = [v if isinstance(v, Literal) else self.names[v] for v in eqn.invars]
         self.eqns.append(eqn.replace(invars=invars, outvars=writes))
+        if eqn.primitive.name == "random_fold_in" and isinstance(invars[1], Literal) and not np.ndim(invars[1].val):
+            self.folds[writes[0]] = invars[0], int(invars[1].val)
         self._assign(eqn.outvars, dict(zip(eqn.outvars, writes, strict=True)))
 
-    def values(self, jaxpr: Any, env: dict, steps: Sequence[Step]) -> list:
-        """The keys of draws, from the values of what the program starts with."""
+    def values(self, jaxpr: Any, env: dict, steps: Sequence[Step]) -> tuple[list, tuple[int, ...]]:
+        """The keys of draws, from the values of what the program starts with.
+
+        Returns:
+            The keys, and no numbers; or, where each is folded from another key (an address is folded into the key of
+            the call that it is in), these other keys and the numbers that are folded in.
+        """
         wanted = [self.found[id(step)] for step in steps]
+        folds = [self.folds[v] for v in wanted if v in self.folds]
+        parents, numbers = zip(*folds, strict=True) if len(folds) == len(wanted) else (wanted, ())
         env = {v: again(env[v]) if is_key(env[v]) else env[v] for v in self.inputs}
-        for segment in gather(jaxpr, self.eqns, wanted):
+        for segment in gather(jaxpr, self.eqns, list(parents)):
             segment.run(env)
-        return read(env, wanted)
+        return [*map(again, read(env, parents))], numbers
