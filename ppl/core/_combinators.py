@@ -19,6 +19,7 @@ from jax import numpy as jnp
 from .._errors import AddressError, ChoiceError
 from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, steps_at_once, whole
 from ._addresses import Path, nest, paths, show
+from ._lane_keys import lane_keys, own
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 
 
@@ -35,7 +36,7 @@ def _total(x):
 
 
 def _split(key, n):
-    return None if key is None else jax.random.split(key, n)
+    return None if key is None else jax.random.split(own(key), n)
 
 
 def _check_stacked(given: Given, path: Path, n: int) -> None:
@@ -86,7 +87,8 @@ class Vmap(Combinator):
         def lane(key, given, *args):
             return inner(operation, key, given, path, args, {})
 
-        out = jax.vmap(lane, in_axes=(0, 0, *axes), axis_size=n)(_split(key, n), given, *args)
+        keys, mapped = lane_keys(key, n)
+        out = jax.vmap(lane, in_axes=(mapped, 0, *axes), axis_size=n)(keys, given, *args)
         return out._replace(logp=_total(out.logp), weight=_total(out.weight))
 
     def _axes(self, args, path):
