@@ -130,11 +130,13 @@ def _in_lanes(loop: _Loop, rounds: list[list[int]]) -> tuple[list, list]:
     for i in range(n):
         stride = _stride(loop, i)
         if stride:
-            before[i], last[i], mapped[i] = *_counted(loop, i, stride), True
+            before[i], last[i] = _counted(loop, i, stride)
+            mapped[i] = True
     for ready in rounds:
         outs = _lanes(loop, [loop.jaxpr.outvars[i] for i in ready], before, mapped)
         for i, out in zip(ready, outs, strict=True):
-            before[i], last[i], mapped[i] = *_shifted(loop, i, out), True
+            before[i], last[i] = _shifted(loop, i, out)
+            mapped[i] = True
     return last, _lanes(loop, loop.jaxpr.outvars[n:], before, mapped)
 
 

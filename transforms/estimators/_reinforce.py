@@ -54,8 +54,8 @@ class AutoReinforce(Reinforce):
 
     def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
         """As by `reinforce()`, with the level for a baseline."""
-        value, score, _, _ = super().draw(key, distribution)
-        if self.level is None:
+        value, score, *_ = super().draw(key, distribution)
+        if self.level is None or score is None:
             return Drawn(value, score)
         level = jax.lax.stop_gradient(self.level)
         return Drawn(value, score + jnp.asarray(self.level - level, score.dtype), jnp.asarray(level, score.dtype))
