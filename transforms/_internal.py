@@ -38,7 +38,6 @@ from .analysis._influences import influences as influences
 from .analysis._nonfinite import nonfinite as nonfinite
 from .analysis._steps_at_once import steps_at_once as steps_at_once
 from .estimate._leave_one_out import lanes_of as lanes_of
-from .estimators._reinforce import AutoReinforce as AutoReinforce
 from .exact._outcome_sum import outcome_sum as outcome_sum
 from .program._share import share as share
 from .program._site import check_key as check_key
