@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from . import _frames as _frames
 from . import algorithms, auto, errors, estimators, objectives, transforms
 from . import distributions as distributions
-from .algorithms import exact, forward_filter, importance, sir, smc
+from .algorithms import exact, forward_filter, importance, kalman, sir, smc
 from .auto._unconstrained import Unconstrained, to_unconstrained
 from .core._addresses import merge, select
 from .core._attitudes import validated
@@ -191,6 +191,7 @@ __all__ = [
     "exact",
     "forward_filter",
     "importance",
+    "kalman",
     "sir",
     "smc",
     # Fitting.

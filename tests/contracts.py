@@ -241,7 +241,7 @@ def categories(distribution):
 def bound(make, *untried, at=(KEY, (), (0.0,)), of=(model, guide, X), **more):
     """A contract of an objective that is made of a model, a guide and observations."""
     m, g, x = of
-    shared = {"scale": Given("scales", {"x": 2.0}, optional=True), "draws": count(2)}
+    shared = {"scale": SCALES, "draws": count(2)}
     return contract(
         lambda **arguments: make(**arguments)(*at),
         *untried,
@@ -252,6 +252,8 @@ def bound(make, *untried, at=(KEY, (), (0.0,)), of=(model, guide, X), **more):
         **more,
     )
 
+
+SCALES = Given("scales", {"x": 2.0}, optional=True)
 
 WITHOUT_SHARED = (tg.smc_bound, tg.smc_wake_phi)
 """Objectives that are no formula of one pair of a model and a guide, and take neither scales nor draws."""
@@ -469,6 +471,7 @@ CONTRACTS = {
         ess_threshold=Given("share", 0.5, optional=True),
         **TWICE,
     ),
+    "kalman": contract(run_with(tg.kalman, CHAIN), parallel=flag(False)),
     "exact": contract(run_with(tg.exact, tg.Target(switches, (), X)), **TWICE),
     "importance_sampling": contract(
         lambda **arguments: tg.importance_sampling(**arguments).log_evidence,
@@ -607,14 +610,14 @@ CONTRACTS = {
     ),
     "auto.Family.init": contract(FAMILY.init, key=key()),
     # ---- objectives ----
-    "elbo": bound(tg.elbo),
+    "elbo": bound(tg.elbo, scale_both=SCALES),
     "iwelbo": bound(tg.iwelbo, n=count(2)),
     "renyi": bound(tg.renyi, alpha=number(0.5), n=count(2)),
     "cubo": bound(tg.cubo, order=number(2.0), n=count(2)),
     "tvo": bound(tg.tvo, betas=Given("shares", (0.0, 0.5)), n=count(2)),
     "dreg": bound(tg.dreg, alpha=number(0.0), n=count(2)),
     "dreg_wake_phi": bound(tg.dreg_wake_phi, n=count(2)),
-    "sticking_the_landing": bound(tg.sticking_the_landing, n=count(1)),
+    "sticking_the_landing": bound(tg.sticking_the_landing, n=count(1), scale_both=SCALES),
     "forward_kl": bound(tg.forward_kl, n=count(2)),
     "symmetric_kl": bound(tg.symmetric_kl, n=count(2)),
     "f_divergence": bound(

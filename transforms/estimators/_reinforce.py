@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
-from jax import numpy as jnp
 from jaxtyping import Array, Key
 
 from .._arguments import real
@@ -39,36 +36,7 @@ class Reinforce(Direct):
         return Drawn(value, log_density(elementwise(distribution), value, inside=True), self.baseline)
 
 
-class AutoReinforce(Reinforce):
-    """See `reinforce`, baseline "auto".
-
-    The score has a term more, zero in value: its derivative in the level is what the score is multiplied by, summed
-    over elements, steps and lanes. So the derivative of the objective in the level says how far the level is from the
-    mean of what credit leaves; who descends along it learns the mean, and moves nothing else.
-
-    Attributes:
-        level: the mean so far, a float scalar; None where nobody learns it, and there is no baseline.
-    """
-
-    level: Any = None
-
-    def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
-        """As by `reinforce()`, with the level for a baseline."""
-        value, score, _, _ = super().draw(key, distribution)
-        if self.level is None:
-            return Drawn(value, score)
-        level = jax.lax.stop_gradient(self.level)
-        return Drawn(value, score + jnp.asarray(self.level - level, score.dtype), jnp.asarray(level, score.dtype))
-
-    def at(self, level: jax.Array) -> AutoReinforce:
-        """The same with a level."""
-        return eqx.tree_at(lambda e: e.level, self, level, is_leaf=lambda x: x is None)
-
-    def __repr__(self):
-        return "reinforce(baseline='auto')"
-
-
-def reinforce(baseline: Any | Literal["auto"] = None) -> Reinforce:
+def reinforce(baseline: Any = None) -> Reinforce:
     """Score function gradient: d/dtheta E f = E[(f - baseline) d log p(value; theta) + df].
 
     For every distribution with a log density whose support does not move with its parameters; right to every order, by
@@ -81,13 +49,11 @@ def reinforce(baseline: Any | Literal["auto"] = None) -> Reinforce:
 
     Args:
         baseline: a number or array that does not depend on the value drawn here; it is subtracted from the objective
-            and leaves the gradient unbiased. A float array broadcastable to the site's batch shape. Or "auto": `fit`
-            keeps for each such site the mean of what the score was multiplied by in earlier steps, over elements,
-            lanes and loop steps, and takes that; outside of `fit` there is none.
+            and leaves the gradient unbiased. A float array broadcastable to the site's batch shape.
 
     Raises:
         EstimatorError: the support moves with parameters that are arrays (the bounds of a uniform, say); the baseline
-            is neither a number nor "auto".
+            is no number.
 
     Source: Williams, 1992 (REINFORCE); Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator,
     2018.
@@ -99,8 +65,6 @@ def reinforce(baseline: Any | Literal["auto"] = None) -> Reinforce:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), 0.5).shape
         ()
     """
-    if isinstance(baseline, str) and baseline == "auto":
-        return AutoReinforce()
     if baseline is not None:
         baseline = real(
             "reinforce", "baseline", baseline, EstimatorError, "a number or an array", np.isfinite, scalar=False
