@@ -76,7 +76,7 @@ def maybe_key():
 
 NOTHING_TO_GIVE = """
     arm disarm enum local_expectation mvd forward_filter
-    Target.latents GenerativeFunction.mask WeightedDraws.psis Comparison.by_site
+    Target.latents GenerativeFunction.mask WeightedDraws.psis Comparison.by_site EstimatorChoice.apply
     Posterior.diagnostics Fitted.diagnostics WeightedDraws.diagnostics Draws.diagnostics
 """.split()
 """Names that take no argument."""
@@ -84,6 +84,8 @@ NOTHING_TO_GIVE = """
 MADE_BY_THE_LIBRARY = {
     "BiasReport": "what check_unbiased returns",
     "Comparison": "what compare_estimators returns",
+    "EstimatorChoice": "what tune_estimators returns",
+    "EstimatorChoice.plot": "its argument is matplotlib's",
     "Comparison.plot": "its argument is matplotlib's",
     "Calibration": "what sbc returns",
     "Calibration.plot": "it takes nothing",
@@ -469,6 +471,7 @@ CONTRACTS = {
         ess_threshold=Given("share", 0.5, optional=True),
         **TWICE,
     ),
+    "kalman": contract(run_with(tg.kalman, CHAIN), parallel=flag(False)),
     "exact": contract(run_with(tg.exact, tg.Target(switches, (), X)), **TWICE),
     "importance_sampling": contract(
         lambda **arguments: tg.importance_sampling(**arguments).log_evidence,
@@ -688,9 +691,10 @@ CONTRACTS = {
         lambda fun, n: tg.leave_one_out(fun, n)(KEY, 0.3), fun=callable_(flip), n=Given("count", 2)
     ),
     "with_estimators": contract(
-        lambda objective, estimators: tg.with_estimators(objective, estimators)(KEY, 0.3),
+        lambda objective, estimators, forks: tg.with_estimators(objective, estimators, forks=forks)(KEY, 0.3),
         objective=callable_(flip),
         estimators=Given("estimators", {"z": tg.reinforce()}),
+        forks=maybe_count(2),
     ),
     "describe_estimators": contract(
         lambda objective, key: str(tg.describe_estimators(objective, key, 0.3)) and 0.0,
@@ -809,6 +813,13 @@ CONTRACTS = {
         exact=Given("exact", None, optional=True),
         draws=count(64),
         limit=count(16),
+    ),
+    "tune_estimators": contract(
+        lambda objective, **options: tg.tune_estimators(objective, 0.3, **options).seconds,
+        "argnums",
+        objective=callable_(tg.expectation(flip)),
+        key=key(),
+        budget=positive(1e-3),
     ),
     "compare_estimators": contract(
         lambda objective, **options: len(tg.compare_estimators(objective, 0.3, **options).rows) * 1.0,

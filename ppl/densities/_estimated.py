@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from .._errors import ChoiceError, DensityError
 from ..core._addresses import Choices, Path, lookup, nest, paths, show
 from ..core._generative import GenerativeFunction
+from ..core._lane_keys import own
 from ..core._operations import Given, Outcome, Project, missing
 from ..core._overrides import chosen
 from ..transforms import RandomKeyError
@@ -43,6 +44,7 @@ class Estimated(GenerativeFunction):
 
     def visit(self, operation, key, given, path, args, kwargs):
         """Simulate where nothing is given, assess where all is, refuse where some is."""
+        key = own(key)
         for address in self.indices:
             chosen((*path, address), None)  # Estimators may be chosen for it even where this visit draws none.
         if not operation.exact and not any(part for part in given):
