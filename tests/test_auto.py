@@ -450,3 +450,16 @@ def test_parameters_that_are_not_finite_name_the_sites_whose_coordinates_they_ar
     bad = params | {name: params[name].at[1].set(jnp.nan)}
     with pytest.raises(tg.DensityError, match=rf"'{name}' among its parameters is not finite for .* of 'rows'\. Look"):
         family.guide.simulate(jax.random.key(1), bad)
+
+
+def test_describing_a_space_draws_nothing():
+    """Shapes and supports are read off the traced program: what it would draw is neither compiled nor run."""
+    drawn = []
+
+    class Counted(dist.Normal):
+        def sample(self, key, sample_shape=()):
+            return jax.pure_callback(lambda x: drawn.append(1) or x, self.loc, self.loc)
+
+    target = tg.Target(tg.gen(lambda: tg.sample("z", Counted(jnp.zeros(()), 1.0))))
+    assert tg.to_unconstrained(target).size == 1
+    assert drawn == []
