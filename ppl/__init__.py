@@ -109,6 +109,7 @@ from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
 from .trust._estimator_choice import describe_estimators, with_estimators
 from .trust._mcmc import Draws, hmc, nuts
+from .trust._tune_estimators import EstimatorChoice, tune_estimators
 
 __version__ = _version("tracegrad")
 
@@ -231,6 +232,8 @@ __all__ = [
     "BiasReport",
     "compare_estimators",
     "Comparison",
+    "tune_estimators",
+    "EstimatorChoice",
     "importance_sampling",
     "WeightedDraws",
     "nuts",

@@ -27,6 +27,7 @@ FLAT = """
     predictive_check sbc shrinkage vi
     CheckpointError load_fit signal_to_noise
     ModelGraph model_graph plot_history plot_model
+    EstimatorChoice tune_estimators
     algorithms errors estimators objectives transforms
 """.split()
 """Every name that a user may have written down as `tg.name`. None may go."""
