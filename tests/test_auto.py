@@ -463,3 +463,20 @@ def test_describing_a_space_draws_nothing():
     target = tg.Target(tg.gen(lambda: tg.sample("z", Counted(jnp.zeros(()), 1.0))))
     assert tg.to_unconstrained(target).size == 1
     assert drawn == []
+
+
+def test_laplace_stops_where_rounding_hides_any_gain():
+    """A slope of 1e-5 is out of reach where the log density is of the order of 1e7: it stops all the same."""
+    seen = []
+
+    @tg.gen
+    def steep():
+        z = tg.sample("z", dist.Normal(0.0, 1.0))
+        jax.debug.callback(lambda: seen.append(1))
+        tg.sample("y", dist.Normal(z, 1e-3).expand([300]))
+
+    y = jnp.linspace(0.3, 0.9, 300)
+    params = auto.laplace(tg.Target(steep, (), {"y": y}), starts=1).init(KEY)
+    jax.effects_barrier()
+    assert params["loc"][0] == pytest.approx(0.6, abs=1e-4)
+    assert 0 < len(seen) < 150
