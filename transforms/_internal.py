@@ -25,6 +25,7 @@ from ._distribution import log_prob as log_prob
 from ._jax import hide_frames as hide_frames
 from ._jax import trace_state as trace_state
 from ._lifting import lift as lift
+from ._partial_run import partial_run as partial_run
 from ._pytree import Spec as Spec
 from ._pytree import as_array as as_array
 from ._pytree import is_inexact as is_inexact
