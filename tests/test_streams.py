@@ -297,3 +297,29 @@ def test_a_file_larger_than_memory_is_not_held_in_it(tmp_path):
     assert done.returncode == 0, done.stderr
     size, more = map(int, done.stdout.split())
     assert more < 0.05 * size
+
+
+class Tensor:
+    """An array of another library, as loaders of torch give: it has `__array__`, and is no array."""
+
+    def __init__(self, x):
+        self._x = x
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self._x, dtype)
+
+
+class Collated:
+    """Batches as torch's loader collates those of a data set of pairs: lists of tensors."""
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        return ([Tensor(batch["x"]), Tensor(batch["y"])] for batch in Loader(5))
+
+
+def test_tensors_of_another_library_come_in_lists_and_as_columns():
+    pairs = run(Collated(), lambda key, w, batch: loss(key, w, {"x": batch[0], "y": batch[1]}), steps=10)
+    same(pairs, run(Loader(5), steps=10))
+    same(run({"x": Tensor(X), "y": Tensor(Y)}, batch_size=4, steps=10), run({"x": X, "y": Y}, batch_size=4, steps=10))
