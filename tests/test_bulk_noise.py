@@ -10,6 +10,8 @@ import tracegrad as tg
 from tracegrad import dist
 from tracegrad.transforms import expectation, sample
 from tracegrad.transforms.program import _bulk_noise as bulk_noise
+from tracegrad.transforms.program import _halves as halves
+from tracegrad.transforms.program import _noise_first as noise_first
 
 KEY = jax.random.key(3)
 T = 5
@@ -264,3 +266,120 @@ def test_a_loop_whose_steps_get_nothing_of_their_own():
 
     value, _ = jax.value_and_grad(expectation(f), argnums=1)(KEY, jnp.array(0.7))
     np.testing.assert_allclose(value, f(KEY, jnp.array(0.7)), rtol=1e-6)
+
+
+# ---- straight-line programs -----------------------------------------------------------------------------------------
+
+SITES = 2
+
+
+def chain(make, sites=SITES):
+    """A program that draws again and again, each time from where it is, and all that it drew."""
+
+    def f(key, w):
+        c, cs = jnp.array(0.3), []
+        for i in range(sites):
+            law, estimator = make(c, w)
+            c = jnp.mean(jnp.asarray(sample(jax.random.fold_in(key, i), law, estimator=estimator)).astype(float))
+            cs.append(c)
+        return jnp.arange(1.0, sites + 1.0) @ jnp.stack(cs), jnp.stack(cs)
+
+    return f
+
+
+def split_again_and_again(key, w):
+    """Keys of no address: each is split off, and carried."""
+    cs = [jnp.array(0.3)]
+    for _ in range(SITES):
+        key, now = jax.random.split(key)
+        cs.append(sample(now, dist.Normal(w * cs[-1], 0.5), estimator=tg.reparam()))
+    return jnp.arange(SITES + 1.0) @ jnp.stack(cs), jnp.stack(cs)
+
+
+def lanes_in_a_chain(key, w):
+    c, cs = jnp.zeros(4), []
+    for i in range(SITES):
+        keys = jax.random.split(jax.random.fold_in(key, i), 4)
+        c = jax.vmap(lambda k, c: sample(k, dist.Normal(w * c, 0.5), estimator=tg.reparam()))(keys, c)
+        cs.append(c)
+    return jnp.stack(cs).sum(), jnp.stack(cs)
+
+
+def called_twice(key, w):
+    """A function with draws that is traced once: its second key is itself drawn, and so not known before."""
+
+    @jax.jit
+    def two(key, c):
+        one, other = jax.random.split(key)
+        a = sample(one, dist.Normal(w * c, 0.5), estimator=tg.reparam())
+        return a + 2.0 * sample(other, dist.Normal(w * a, 0.5), estimator=tg.reparam())
+
+    one, other, flip = jax.random.split(key, 3)
+    c = two(one, jnp.array(0.3))
+    heads = sample(flip, dist.Bernoulli(0.5), estimator=tg.mvd())  # without a score nothing is credited, nor renamed
+    end = two(jax.random.fold_in(other, heads.astype(int)), jnp.array(0.2))
+    return c + end, jnp.stack([c, end])
+
+
+STRAIGHT = {name: chain(make) for name, make in (DRAWS | BY_REJECTION).items()}
+STRAIGHT |= {"normal, mvd": chain(lambda c, w: (dist.Normal(w * c, 0.5), tg.mvd()))}
+STRAIGHT |= {f.__name__: f for f in (split_again_and_again, lanes_in_a_chain, called_twice)}
+
+
+def estimate_of(f):
+    """Value, draws and derivative; nothing of it is kept from call to call."""
+    return jax.jit(jax.value_and_grad(expectation(f, has_aux=True), argnums=1, has_aux=True))
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_draws_are_those_of_the_program_when_their_noise_comes_first(name, monkeypatch):
+    f, w = STRAIGHT[name], jnp.array(0.7)
+    plain = estimate_of(f)(KEY, w)
+    monkeypatch.setattr(noise_first, "LEAST", 2)
+    found = jax.make_jaxpr(estimate_of(f))(KEY, w)
+    assert ("early_noise" in {p for p, _ in primitives(found.jaxpr)}) == (name not in BY_REJECTION)
+    first = estimate_of(f)(KEY, w)
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(first[0][1], jax.jit(f)(KEY, w)[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("sites", "together"), [(9, 0), (10, 10), (12, 12)])
+def test_many_equal_draws_are_one_call_of_the_generator(sites, together):
+    """And so few that it would not be worth it are not; the lanes around do not matter."""
+    g = jax.grad(expectation(lambda key, w: chain(DRAWS["normal"], sites)(key, w)[0]), argnums=1)
+    found = jax.make_jaxpr(jax.vmap(lambda key: g(key, 0.7)))(jax.random.split(KEY, 5))
+    early = [eqn for eqn in found.jaxpr.eqns if eqn.primitive.name == "early_noise"]
+    assert [len(eqn.invars) for eqn in early] == [together] * bool(together)
+    hlo = jax.jit(jax.vmap(lambda key: g(key, 0.7))).lower(jax.random.split(KEY, 5)).as_text()
+    assert hlo.count("erf_inv") <= (sites if not together else 3)
+
+
+@pytest.mark.parametrize("at_once", [0, 1 << 17])
+def test_noise_that_is_too_much_to_keep_is_made_where_it_is_used(at_once, monkeypatch):
+    """By keys, one by one, if it is more than stays in a cache: the same numbers."""
+    monkeypatch.setattr(halves, "AT_ONCE", at_once)
+    monkeypatch.setattr(noise_first, "LEAST", 2)
+    f = chain(DRAWS["normal"])
+    g = jax.jit(lambda key: jax.value_and_grad(expectation(f, has_aux=True), argnums=1, has_aux=True)(key, 0.7))
+    np.testing.assert_allclose(g(KEY)[0][1], f(KEY, 0.7)[1], rtol=1e-6)
+    text = g.lower(KEY).as_text()
+    assert ("tensor<2x2xui32>" in text) == (at_once > 0)
+
+
+def test_the_mean_is_exact_though_the_noise_comes_first(monkeypatch):
+    """E[(x1 + 2 x2)^2] of a chain by hand: draws are told apart by their keys still."""
+    from exactly import exact_key
+
+    monkeypatch.setattr(noise_first, "LEAST", 2)
+
+    def by_hand(w):
+        ways = jnp.stack([sum((t + 1) * w ** (t - s) for t in range(s, SITES)) for s in range(SITES)])
+        mean = sum((t + 1) * 0.3 * w ** (t + 1) for t in range(SITES))
+        return mean**2 + jnp.sum(0.25 * ways**2)
+
+    with jax.enable_x64(True):
+        g = expectation(lambda key, w: chain(DRAWS["normal"])(key, w)[0] ** 2)
+        found = jax.value_and_grad(tg.exact_expectation(g, nodes=2), argnums=1)(exact_key(), jnp.array(0.7))
+        np.testing.assert_allclose(found, jax.value_and_grad(by_hand)(jnp.array(0.7)), rtol=1e-10)

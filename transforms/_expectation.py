@@ -21,6 +21,7 @@ from .estimate._estimate import Estimating, estimate
 from .estimate._stated import check_stated
 from .forks._replay import Options, Replaying
 from .program._interpreter import run
+from .program._noise_first import noise_first
 from .program._plan import plan_of
 from .program._site import check_key
 from .program._trace_call import trace_call
@@ -35,7 +36,8 @@ class Program(NamedTuple):
 
     def values(self, *operands) -> list:
         """Run it for values."""
-        return run(plan_of(self.jaxpr), operands, Replaying(self.options))[0]
+        plan = plan_of(self.jaxpr)
+        return run(plan, operands, Replaying(self.options, noise_first(self.jaxpr, plan, operands)))[0]
 
     def estimates(self, *operands) -> list:
         """Run it for values with the derivatives of their expectations."""
@@ -43,7 +45,8 @@ class Program(NamedTuple):
         witness = [x for x in operands if is_inexact(x)]
         credit = credit_plan(self.jaxpr, self.options.objectives) if self.options.credit else None
         plan = plan_of(self.jaxpr) if credit is None else credit
-        mode = Estimating(self.options, operands[self.key], witness, credit=credit)
+        noise = noise_first(self.jaxpr, plan, operands)
+        mode = Estimating(self.options, operands[self.key], witness, credit=credit, noise=noise)
         return estimate(plan, dict(zip(plan.inputs, operands, strict=True)), 0, mode)
 
 

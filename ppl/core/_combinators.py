@@ -17,8 +17,9 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, whole
+from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, steps_at_once, whole
 from ._addresses import Path, nest, paths, show
+from ._lane_keys import lane_keys, own
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 
 
@@ -35,7 +36,7 @@ def _total(x):
 
 
 def _split(key, n):
-    return None if key is None else jax.random.split(key, n)
+    return None if key is None else jax.random.split(own(key), n)
 
 
 def _check_stacked(given: Given, path: Path, n: int) -> None:
@@ -86,7 +87,8 @@ class Vmap(Combinator):
         def lane(key, given, *args):
             return inner(operation, key, given, path, args, {})
 
-        out = jax.vmap(lane, in_axes=(0, 0, *axes), axis_size=n)(_split(key, n), given, *args)
+        keys, mapped = lane_keys(key, n)
+        out = jax.vmap(lane, in_axes=(mapped, 0, *axes), axis_size=n)(keys, given, *args)
         return out._replace(logp=_total(out.logp), weight=_total(out.weight))
 
     def _axes(self, args, path):
@@ -152,7 +154,9 @@ class Scan(Combinator):
 
         steps = (_split(key, n), given, xs)
         init = _settle(body, init, steps, path)
-        carry, out = lax.scan(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
+        # Without a key all choices are given, and the state before a step may be known without the step before.
+        loop = lax.scan if key is not None else steps_at_once
+        carry, out = loop(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
         return out._replace(retval=(carry, out.retval), logp=_total(out.logp), weight=_total(out.weight))
 
     def _length(self, xs, path):

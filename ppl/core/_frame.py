@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError, DensityError
@@ -21,6 +20,7 @@ from ..transforms._internal import real, site_scope, trace_state
 from ._addresses import WILDCARDS, Choices, Path, show
 from ._generative import Call, GenerativeFunction
 from ._given_values import conform
+from ._lane_keys import folded, own
 from ._operations import At, Given, Operation
 from ._overrides import chosen
 from ._refused_distributions import check_parameters
@@ -56,7 +56,7 @@ class Frame:
         estimator = chosen(path, estimator)
         if isinstance(estimator, Relaxing):
             what, estimator = estimator.relaxed(show(path), what), None
-        at = At(path, what, estimator, lambda: self._key(address), self.operation.attitude)
+        at = At(path, what, estimator, lambda: own(self._key(address)), self.operation.attitude)
         if isinstance(given.previous, Mapping):
             raise ChoiceError(f"The choice at {show(path)} was nested in the previous trace, and is one value now.")
         visit = self.operation.site(at, given)
@@ -83,7 +83,7 @@ class Frame:
         for sites in attitude.conditions:
             sites.add(path)
         with site_scope(path):
-            visit = At(path, distribution, None, lambda: self._key(address), attitude).take(value)
+            visit = At(path, distribution, None, lambda: own(self._key(address)), attitude).take(value)
         self._term(address, path, _total(visit.logp), "a condition")
         return visit.goes_on_with
 
@@ -186,7 +186,7 @@ class Frame:
                 f"The density at {show((*self.path, address))} is estimated, so this operation needs a key: "
                 "`assess(choices, ..., key=key)`."
             )
-        return jax.random.fold_in(self.key, self._number(address))
+        return folded(self.key, self._number(address))
 
 
 def _is_distribution(what):

@@ -24,6 +24,7 @@ from ..forks._replay import Options, average
 from ..forks._sum import Forked, add_forks
 from ..program._bulk_noise import scan_after_noise
 from ..program._interpreter import Mode, walk
+from ..program._noise_first import Noise
 from ..program._plan import Plan, plan_of, read
 from ..program._site import rebind
 from ..program._site_terms import direct, enumerated, fork, magic_box
@@ -51,6 +52,7 @@ class Estimating(Mode):
         credit: CreditPlan | None = None,
         scores: Scores | None = None,
         running: tuple[Running, ...] = (),
+        noise: Noise | None = None,
     ):
         self.options = options
         self.key = key
@@ -58,11 +60,13 @@ class Estimating(Mode):
         self.credit = credit
         self.scores = Scores() if scores is None else scores
         self.running = running
+        self.noise = noise or {}
         self.forked: list[Forked] = []
 
     def inside(self, credit: CreditPlan | None = None, scores: Scores | None = None) -> Estimating:
         """The mode for a program inside this one, with scores of its own."""
-        return Estimating(self.options, self.key, self.witness, credit=credit, scores=scores, running=self.running)
+        kept = {"running": self.running, "noise": self.noise}
+        return Estimating(self.options, self.key, self.witness, credit=credit, scores=scores, **kept)
 
     def among(self, loop, going):
         """Draws of lanes that are done contribute nothing."""
@@ -87,7 +91,7 @@ class Estimating(Mode):
     def before_fork(self, plan, env, index):
         """Remember where a group of forks begins: replays start there."""
         if index in groups_of(plan):
-            self.forked.append(Forked(index, {v: env[v] for v in plan.reads_from(index)}))
+            self.forked.append(Forked(index, {v: env[v] for v in plan.reads_from(index)}, self.noise))
 
     def scan(self, loop, step, init, xs):
         """With the noise of all steps drawn before the first."""
@@ -99,13 +103,13 @@ class Estimating(Mode):
         if isinstance(kind, Direct):
             return self._direct(step, operands)
         if isinstance(kind, Fork):
-            values, _, coefficients = fork(site, operands, lanes)
+            values, _, coefficients = fork(site, operands, lanes, self.noise.get(id(step), ()))
             return values, Ledger(coefficients=coefficients.reshape(-1))
         return rebind(operands, site, lanes), Ledger()  # spent: what it contributes has its derivative already
 
     def _direct(self, step, operands):
         """Draw, and add the score to the others; of lanes in a loop only those that go on count."""
-        values, score, baseline, extra = direct(step.site, operands, step.lanes)
+        values, score, baseline, extra = direct(step.site, operands, step.lanes, self.noise.get(id(step), ()))
         for lanes in self.running:
             score, extra = lanes.keep(score, step.eqn), lanes.keep(extra, step.eqn)
         control = None if baseline is None else jnp.sum(baseline * (1.0 - magic_box(score)))

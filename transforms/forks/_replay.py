@@ -15,6 +15,7 @@ from .._pytree import is_inexact
 from ..program._alternative import Alternative
 from ..program._bulk_noise import scan_after_noise
 from ..program._interpreter import Mode
+from ..program._noise_first import Noise
 from ..program._rewriting import plain
 from ..program._share import share
 from ..program._site_terms import enumerated, fork, fork_shape, replace_lanes, replace_one
@@ -49,10 +50,14 @@ def average(outs: list, probabilities: jax.Array, objectives: int) -> list:
 
 
 class Replaying(Mode):
-    """Values alone, no derivative: draws are noise, and the alternative (if any) is put in place."""
+    """Values alone, no derivative: draws are noise, and the alternative (if any) is put in place.
 
-    def __init__(self, options: Options):
+    `noise` is what was drawn before the program.
+    """
+
+    def __init__(self, options: Options, noise: Noise | None = None):
         self.options = options
+        self.noise = noise or {}
 
     def scan(self, loop, step, init, xs):
         """With the noise of all steps drawn before the first."""
@@ -61,9 +66,10 @@ class Replaying(Mode):
     def draw(self, step, operands, alternative):
         """Draw; at a forking site put the alternative in place if it is one of this site's."""
         site, lanes = step.site, step.lanes
+        made = self.noise.get(id(step), ())
         if alternative is None or not isinstance(site.prototype(), Fork):
-            return plain(site, operands, lanes), None
-        values, alternatives, _ = fork(site, operands, lanes)
+            return plain(site, operands, lanes, made), None
+        values, alternatives, _ = fork(site, operands, lanes, made)
         return alternative.put(values, alternatives, fork_shape(site, operands, lanes), lane_shape(lanes)), None
 
     def enumerate(self, step, operands, resume):

@@ -20,6 +20,7 @@ from .._jax import is_key
 from .._pytree import stop_gradient
 from .._samples_in import sites_in
 from ..program._interpreter import walk
+from ..program._noise_first import Noise
 from ..program._plan import Plan
 from ..program._site import again, auxiliary
 from ..program._width import width
@@ -39,10 +40,11 @@ NAMED = 4
 
 
 class Forked(NamedTuple):
-    """Where forks are run again from: a step of a plan, and the values that the steps from it on take from before."""
+    """Where forks are run again from: a step of a plan, what the steps from it on take from before, and their noise."""
 
     at: int
     env: dict
+    noise: Noise
 
 
 class _Runs(NamedTuple):
@@ -62,7 +64,7 @@ class _Runs(NamedTuple):
 def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Array) -> list:
     """Add to each objective what each alternative changes, times its coefficient."""
     options, total = mode.options, coefficients.shape[0]
-    forked = [Forked(f.at, {v: stop_gradient(x) for v, x in f.env.items()}) for f in mode.forked]
+    forked = [f._replace(env={v: stop_gradient(x) for v, x in f.env.items()}) for f in mode.forked]
     if options.forks is not None and options.forks < total:
         some_numbers = some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
         weighted = coefficients[some_numbers] * (total / options.forks)
@@ -109,7 +111,8 @@ def _replayed(start):
 
 def _replay(plan, options, start, alternative):
     """The objectives with an alternative in place."""
-    return walk(plan, _replayed(start), Replaying(options), start.at, alternative)[0][: options.objectives]
+    mode = Replaying(options, start.noise)
+    return walk(plan, _replayed(start), mode, start.at, alternative)[0][: options.objectives]
 
 
 def _alone(plan, options, runs):

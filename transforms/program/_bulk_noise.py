@@ -14,9 +14,10 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from .._jax import DropVar, Literal, fresh, is_key_aval, is_typed_by_mesh, segment, trace, with_params, without_lanes
+from .._jax import Literal, is_key_aval, is_typed_by_mesh, trace
 from .._pytree import size
-from ._halves import EARLY_NOISE, Kind, early_noise, halves
+from ._given_noise import kind_of, lanes_of_key, run_with, segment_of, variables
+from ._halves import EARLY_NOISE, early_noise
 from ._plan import Assign, Const, Plan, Segment, Step, plan_of, read
 from ._site import again
 
@@ -41,7 +42,7 @@ def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
     # The halves of a draw were traced once, for arrays whose types know no mesh.
     if any(is_typed_by_mesh(v.aval) for v in plan.inputs):
         return loop.scan(step, init, xs)
-    halved = _Halved(traced.jaxpr, plan, {v for v in (*shared, *steps) if _is_known(v.aval)}, loop.length)
+    halved = _Halved(traced.jaxpr, plan, {v for v in (*shared, *steps) if is_known(v.aval)}, loop.length)
     if not halved.given:
         return loop.scan(step, init, xs)
     operands = dict(zip(shared, traced.consts, strict=True))
@@ -57,8 +58,8 @@ def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
     return loop.scan(late, init, (leaves, jax.vmap(early)(*leaves)))
 
 
-def _is_known(aval):
-    """Whether an operand of a loop may say what is drawn: a key, or a number of a step."""
+def is_known(aval: Any) -> bool:
+    """Whether what a program starts from may say what is drawn: a key, or a number (of a step)."""
     if not is_key_aval(aval):
         return jnp.issubdtype(aval.dtype, jnp.integer)
     return not any(name in str(aval.dtype) for name in BATCHED_OTHERWISE)
@@ -102,19 +103,19 @@ class _Halved:
         """What is computed of keys alone; what is noise of an inner loop is not computed once more."""
         rest: list = []
         for eqn in step.jaxpr.eqns:
-            reads = _variables(eqn.invars)
+            reads = variables(eqn.invars)
             alone = known.issuperset(reads) and not eqn.effects
             (known.update if alone else known.difference_update)(eqn.outvars)
             if alone and eqn.primitive.name == EARLY_NOISE and self._is_little(eqn.outvars):
-                self._give(_segment(self.jaxpr, [eqn]))
+                self._give(segment_of(self.jaxpr, [eqn]))
                 self.after.append(self.before[-1])
                 continue
             if alone:
-                self.before.append(_segment(self.jaxpr, [eqn]))
+                self.before.append(segment_of(self.jaxpr, [eqn]))
             rest.append(eqn)
         if len(rest) < len(step.jaxpr.eqns):
             made = {v for eqn in rest for v in eqn.outvars}
-            step = _segment(self.jaxpr, rest, [v for v in step.writes if v in made])
+            step = segment_of(self.jaxpr, rest, [v for v in step.writes if v in made])
         self.after.append(step)
 
     def _assign(self, step, known):
@@ -126,13 +127,13 @@ class _Halved:
 
     def _can_be_early(self, step, known):
         """Whether a step is noise, whole so far, whose key is known, with an early half that is not too large."""
-        if step.name != "sample" or step.site.estimator is not None or step.site.early or step.reads[0] not in known:
+        if step.name != "sample" or step.site.estimator is not None or step.reads[0] not in known:
             return False
-        key, *arrays = without_lanes([v.aval for v in step.eqn.invars], step.lanes)
-        found = halves(step.site.distribution, key, arrays)
-        if found is None:
+        kind = kind_of(step)
+        if kind is None:
             return False
-        return self._is_little(found.early.outvars, [lane.size for lane in step.lanes if lane.mapped[0]])
+        lanes = lanes_of_key(step)
+        return self._is_little(kind.early(step.reads[0].aval).outvars, [lane.size for lane in lanes])
 
     def _is_little(self, variables, lanes=()):
         """Whether the values of all steps, in lanes, are not too many to keep."""
@@ -144,12 +145,12 @@ class _Halved:
         kept = []
         for step in reversed(self.before):
             if id(step) in self.given:
-                live.update(_variables(step.reads[:1]))
+                live.update(variables(step.reads[:1]))
             elif live.isdisjoint(step.writes):
                 continue
             else:
                 live.difference_update(step.writes)
-                live.update(_variables(step.reads))
+                live.update(variables(step.reads))
             kept.append(step)
         self.before = kept[::-1]
 
@@ -166,46 +167,12 @@ class _Halved:
     def late(self, env: dict, noise: list) -> list:
         """The outputs of a step, at its noise."""
         env.update(self.plan.constants)
-        found = dict(zip(self.given, noise, strict=True))
-        for step in self.after:
-            early = found.get(id(step))
-            if isinstance(step, Step):
-                draw, own = _finished(self.jaxpr, step, early) if early else (_segment(self.jaxpr, [step.eqn]), {})
-                env.update(own)
-                draw.run(env)
-            elif early:
-                env.update(zip(step.writes, early, strict=True))
-            else:
-                step.run(env)
+        run_with(self.jaxpr, self.after, env, dict(zip(self.given, noise, strict=True)))
         return read(env, self.plan.outputs)
-
-
-def _variables(atoms):
-    return [v for v in atoms if not isinstance(v, Literal | Const)]
-
-
-def _segment(jaxpr, eqns, writes=None):
-    """A segment of equations that writes all that they do, or only some of it."""
-    made = [v for eqn in eqns for v in eqn.outvars if not isinstance(v, DropVar)]
-    inside = set(made)
-    reads = [v for v in dict.fromkeys(v for eqn in eqns for v in _variables(eqn.invars)) if v not in inside]
-    writes = made if writes is None else writes
-    return Segment(segment(jaxpr, eqns, reads, writes), reads, writes)
 
 
 def _early_half(step, env):
     if isinstance(step, Segment):
         step.run(env)
         return read(env, step.writes)
-    _, *arrays = without_lanes([v.aval for v in step.eqn.invars], step.lanes)
-    kind = Kind(step.site.distribution, tuple(arrays))
-    lanes = tuple(lane._replace(mapped=(True,)) for lane in step.lanes if lane.mapped[0])
-    return early_noise(again(env[step.reads[0]]), kind=kind, lanes=lanes)
-
-
-def _finished(jaxpr, step, noise):
-    """The equation of a draw, with its early half for operands too."""
-    early = [fresh(jax.typeof(x)) for x in noise]
-    lanes = tuple(lane._replace(mapped=(*lane.mapped, *[lane.mapped[0]] * len(noise))) for lane in step.lanes)
-    eqn = with_params(step.eqn, site=step.site._replace(early=len(noise)), lanes=lanes)
-    return _segment(jaxpr, [eqn.replace(invars=[*eqn.invars, *early])]), dict(zip(early, noise, strict=True))
+    return early_noise([again(env[step.reads[0]])], kind_of(step), lanes_of_key(step))[0]

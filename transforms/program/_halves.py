@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax import numpy as jnp
 
 from .. import _distribution as _d
 from .._jax import Literal, evaluate_with, is_key_aval, make_primitive, segment, trace, vmapped, without_lanes
 from .._jax import lane_shape as shape_of_lanes
-from .._pytree import KINDS, Spec
+from .._pytree import KINDS, Spec, size
 from ._plan import inline
 
 
@@ -83,18 +84,48 @@ class Kind(NamedTuple):
         return _both(self.distribution, key, self.arrays).early
 
 
-def _run(*operands, kind: Kind, lanes):
-    return vmapped(lambda key: evaluate_with(kind.early(key), [key]), lanes)(*operands)
+def _run(*keys, kind: Kind, numbers, lanes):
+    def of(number):
+        return lambda key: evaluate_with(kind.early(key), [key if number is None else jax.random.fold_in(key, number)])
+
+    of_each = [tuple(lane._replace(mapped=(lane.mapped[i],)) for lane in lanes) for i in range(len(keys))]
+    if len(set(of_each)) > 1 or _is_much(keys, kind, lanes):
+        parts = zip(keys, numbers or [None] * len(keys), of_each, strict=True)
+        return [y for key, number, own in parts for y in vmapped(of(number), own)(key)]
+    folded = jnp.array(numbers, jnp.uint32) if numbers else None
+    found = jax.vmap(lambda key, number: vmapped(of(number), of_each[0])(key))(jnp.stack(keys), folded)
+    return [ys[i] for i in range(len(keys)) for ys in found]
 
 
-def _shapes(avals, lanes, *, kind: Kind):
-    (key,) = without_lanes(avals, lanes)
-    return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.early(key).outvars]
+def _is_much(keys, kind, lanes):
+    """Whether it is better made where it is used, key by key."""
+    return len(keys) == 1 or sum(size(shape) for shape, _ in _shapes(keys, lanes, kind=kind)) > AT_ONCE
 
+
+def _shapes(avals, lanes, *, kind: Kind, **_):
+    key, *_ = without_lanes(avals, lanes)
+    return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.early(key).outvars] * len(avals)
+
+
+AT_ONCE = 1 << 17
+"""The noise of several keys is of so many numbers at most: more do not stay in a cache, and are slower than none kept.
+
+Of 16 draws in 10,000 lanes (160,000 numbers) both ways took the same time, in 100,000 lanes 1.4 times as long."""
 
 EARLY_NOISE = "early_noise"
 
-early_noise = make_primitive(
+_bind = make_primitive(
     EARLY_NOISE, run=_run, shapes=_shapes, jvp=lambda *_, **__: None, check_lane=lambda *_, **__: None
 )
-"""The early half of a draw: `early_noise(key, kind=..., lanes=...)`, one operation until it is lowered."""
+
+
+def early_noise(keys: Sequence[Any], kind: Kind, lanes: tuple, numbers: tuple[int, ...] = ()) -> list[list]:
+    """The early half of a draw with each key, in lanes, as one operation until it is lowered.
+
+    Where there are `numbers`, one is folded into each key first. One call of the generator makes them all, with the
+    keys in front: lanes that are put around it later do not come between the draws.
+    """
+    lanes = tuple(lane._replace(mapped=(True,) * len(keys)) for lane in lanes)
+    found = _bind(*keys, kind=kind, numbers=numbers, lanes=lanes)
+    n = len(found) // len(keys)
+    return [found[i : i + n] for i in range(0, len(found), n)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from .._errors import NoRuleError
+from ._given_noise import with_noise
 from ._interpreter import Mode
 from ._plan import Step
 from ._site import Site, rebind, site_scope
@@ -50,9 +51,9 @@ class Rewriting(Mode):
         return self
 
 
-def plain(site: Site, operands: list, lanes: Any) -> list:
-    """A draw that is noise: without its estimator, whose arrays go, and its label."""
+def plain(site: Site, operands: list, lanes: Any, made: Sequence[Any] = ()) -> list:
+    """A draw that is noise: without its estimator, whose arrays go, and its label; its early half may be `made`."""
     n = 1 + site.distribution.count
-    lanes = tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes)
+    lanes = with_noise(tuple(lane._replace(mapped=lane.mapped[:n]) for lane in lanes), len(made))
     with site_scope(site.label):
-        return rebind(operands[:n], site._replace(label=(), estimator=None, early=0), lanes)
+        return rebind([*operands[:n], *made], site._replace(label=(), estimator=None, early=len(made)), lanes)

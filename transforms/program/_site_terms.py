@@ -17,6 +17,8 @@ from .._distribution import held
 from .._errors import EstimatorError
 from .._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
 from .._pytree import KINDS, size, stop_gradient
+from ._given_noise import given_noise, with_noise
+from ._halves import Kind
 from ._site import Site, auxiliary, noise, site_scope
 
 
@@ -96,10 +98,21 @@ def _spread(values, operands):
     return vary(values, varying_axes(operands))
 
 
-def direct(site: Site, operands, lanes):
+def _after_noise(run, site: Site, operands, lanes, made):
+    """What is run in a lane of a site, its operands and its lanes, noise that is `made` for its key among them."""
+    if not made:
+        return run, operands, lanes
+    avals = tuple((a.shape, a.dtype) for a in without_lanes(operands, lanes))
+    n = site.distribution.count
+    arrays = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals[1 : n + 1])
+    return given_noise(run, Kind(site.distribution, arrays), avals), [*operands, *made], with_noise(lanes, len(made))
+
+
+def direct(site: Site, operands, lanes, made=()):
     """Values, scores, baselines and controls (None where there are none) of a direct site, with its lanes in front."""
     with site_scope(site.label):
-        values, *rest = vmapped(_direct(_anonymous(site)), lanes)(*operands)
+        run, reads, within = _after_noise(_direct(_anonymous(site)), site, operands, lanes, made)
+        values, *rest = vmapped(run, within)(*reads)
     return (_spread(values, operands), *rest)
 
 
@@ -117,10 +130,11 @@ def score_shape(site: Site, avals, lanes) -> tuple[int, ...] | None:
     return None if shape is None else (*lane_shape(lanes), *shape)
 
 
-def fork(site: Site, operands, lanes):
+def fork(site: Site, operands, lanes, made=()):
     """Values, alternatives and zero-valued coefficients of a forking site; lanes come after the alternatives' axis."""
     with site_scope(site.label):
-        values, *rest = vmapped(_fork(_anonymous(site)), lanes, out_axes=(0, 1, 1))(*operands)
+        run, reads, within = _after_noise(_fork(_anonymous(site)), site, operands, lanes, made)
+        values, *rest = vmapped(run, within, out_axes=(0, 1, 1))(*reads)
     return (_spread(values, operands), *rest)
 
 
