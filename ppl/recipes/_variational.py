@@ -194,7 +194,8 @@ class _Kind:
 
     def at(self, params: Any, key: Key[Array, ""]) -> Proposal:
         """The proposal at these parameters."""
-        return Proposal(self.family, params, WeightedDraws(*self._weigh(params, key), self.family.space.target))
+        choices, log_weights = self._weigh(params, key)
+        return Proposal(self.family, params, WeightedDraws(choices, log_weights, self.family.space.target))
 
     def rounds(self, found: list[Proposal], key: Key[Array, ""]) -> list[Proposal]:
         """Proposals and more, each with the moments of the weighted draws of the last, until the weights are even."""
