@@ -505,6 +505,7 @@ CONTRACTS = {
         draws=maybe_count(1),
         learning_rate=Given("positive", 0.1, optional=True),
         initial=Given("initial", {"z": 0.5}, optional=True),
+        restarts=count(1),
         correct=flag(False),
         progress=flag(False),
     ),

@@ -1,6 +1,7 @@
 """The recipe for a variational posterior on conjugate models, its stopping rule, and objectives evaluated."""
 
 import functools
+import re
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from tracegrad.auto._normal import Distributed
 from tracegrad.auto._starts import starting_point
 from tracegrad.recipes._settling import PATIENCE, WINDOW, at_rest, descent_of, rule_of, settling_adam
 from tracegrad.recipes._variational import picked
+from tracegrad.recipes._vi import _agreement
 
 KEY = jax.random.key(0)
 
@@ -321,6 +323,38 @@ def test_what_starts_by_itself_takes_no_initial_values():
         tg.vi(TARGET, tg.auto.mean_field(TARGET), key=KEY, initial={"w": 0.0}, progress=False)
     with pytest.raises(tg.ChoiceError, match="nuts: give `init`, .* and not both"):
         tg.nuts(MODES, key=KEY, init={"a": jnp.zeros((4, 2)), "s": jnp.ones(4)}, initial="prior", progress=False)
+
+
+# ---- several starts --------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def lopsided():
+    """Two normals apart, of which the one at -4 has a third of the mass of the other."""
+    a = tg.sample("a", dist.Normal(0.0, 5.0))
+    logits = jnp.stack([dist.Normal(-4.0, 0.3).log_prob(a), dist.Normal(4.0, 0.3).log_prob(a) + jnp.log(3.0)])
+    tg.factor("modes", jax.nn.logsumexp(logits))
+
+
+def test_of_several_starts_the_best_is_kept_and_the_report_says_how_many_agree():
+    """A fit climbs the hill that it starts on; their bounds differ by log 3."""
+    target = tg.Target(lopsided)
+    posterior = tg.vi(target, "mean_field", key=KEY, steps=200, restarts=6, correct=False, progress=False)
+    assert posterior.latents(KEY, 500)["a"].mean() == pytest.approx(4.0, abs=0.1)
+    agreed = int(re.search(r"the best of 6 side by side, number \d\. (\d) of 6 end within", posterior.report)[1])
+    assert 1 <= agreed < 6
+    assert float(posterior.history[-1]) == pytest.approx(np.log(3.0) + stats.norm(0.0, 5.0).logpdf(4.0), abs=0.1)
+
+
+def test_restarts_that_cannot_be():
+    with pytest.raises(tg.DensityError, match="vi: restarts must be a positive int"):
+        tg.vi(TARGET, key=KEY, restarts=0)
+    with pytest.raises(tg.ChoiceError, match="searches from four starts by itself"):
+        tg.vi(TARGET, "laplace", key=KEY, restarts=2)
+    with pytest.raises(tg.FitError, match="the ELBO of each of 3 starts is no longer finite"):
+        _agreement(np.full(3, np.nan), 0, np.zeros(5))
+    words = _agreement(np.array([np.nan, 1.0, -5.0]), 1, np.zeros(5))
+    assert "number 1. 1 of 3 end within 0.1 of its ELBO. 1 were no longer finite." in words
 
 
 # ---- the stopping rule ----------------------------------------------------------------------------------------------
