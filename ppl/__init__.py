@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from . import _frames as _frames
 from . import algorithms, auto, errors, estimators, objectives, transforms
 from . import distributions as distributions
-from .algorithms import exact, forward_filter, importance, sir, smc
+from .algorithms import exact, forward_filter, importance, kalman, sir, smc
 from .auto._unconstrained import Unconstrained, to_unconstrained
 from .core._addresses import merge, select
 from .core._attitudes import validated
@@ -109,6 +109,7 @@ from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._compare_estimators import Comparison, compare_estimators
 from .trust._estimator_choice import describe_estimators, with_estimators
 from .trust._mcmc import Draws, hmc, nuts
+from .trust._tune_estimators import EstimatorChoice, tune_estimators
 
 __version__ = _version("tracegrad")
 
@@ -190,6 +191,7 @@ __all__ = [
     "exact",
     "forward_filter",
     "importance",
+    "kalman",
     "sir",
     "smc",
     # Fitting.
@@ -230,6 +232,8 @@ __all__ = [
     "BiasReport",
     "compare_estimators",
     "Comparison",
+    "tune_estimators",
+    "EstimatorChoice",
     "importance_sampling",
     "WeightedDraws",
     "nuts",

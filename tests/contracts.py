@@ -76,7 +76,7 @@ def maybe_key():
 
 NOTHING_TO_GIVE = """
     arm disarm enum local_expectation mvd forward_filter
-    Target.latents GenerativeFunction.mask WeightedDraws.psis Comparison.by_site
+    Target.latents GenerativeFunction.mask WeightedDraws.psis Comparison.by_site EstimatorChoice.apply
     Posterior.diagnostics Fitted.diagnostics WeightedDraws.diagnostics Draws.diagnostics
 """.split()
 """Names that take no argument."""
@@ -84,6 +84,8 @@ NOTHING_TO_GIVE = """
 MADE_BY_THE_LIBRARY = {
     "BiasReport": "what check_unbiased returns",
     "Comparison": "what compare_estimators returns",
+    "EstimatorChoice": "what tune_estimators returns",
+    "EstimatorChoice.plot": "its argument is matplotlib's",
     "Comparison.plot": "its argument is matplotlib's",
     "Calibration": "what sbc returns",
     "Calibration.plot": "it takes nothing",
@@ -239,7 +241,7 @@ def categories(distribution):
 def bound(make, *untried, at=(KEY, (), (0.0,)), of=(model, guide, X), **more):
     """A contract of an objective that is made of a model, a guide and observations."""
     m, g, x = of
-    shared = {"scale": Given("scales", {"x": 2.0}, optional=True), "draws": count(2)}
+    shared = {"scale": SCALES, "draws": count(2)}
     return contract(
         lambda **arguments: make(**arguments)(*at),
         *untried,
@@ -250,6 +252,8 @@ def bound(make, *untried, at=(KEY, (), (0.0,)), of=(model, guide, X), **more):
         **more,
     )
 
+
+SCALES = Given("scales", {"x": 2.0}, optional=True)
 
 WITHOUT_SHARED = (tg.smc_bound, tg.smc_wake_phi)
 """Objectives that are no formula of one pair of a model and a guide, and take neither scales nor draws."""
@@ -467,6 +471,7 @@ CONTRACTS = {
         ess_threshold=Given("share", 0.5, optional=True),
         **TWICE,
     ),
+    "kalman": contract(run_with(tg.kalman, CHAIN), parallel=flag(False)),
     "exact": contract(run_with(tg.exact, tg.Target(switches, (), X)), **TWICE),
     "importance_sampling": contract(
         lambda **arguments: tg.importance_sampling(**arguments).log_evidence,
@@ -605,14 +610,14 @@ CONTRACTS = {
     ),
     "auto.Family.init": contract(FAMILY.init, key=key()),
     # ---- objectives ----
-    "elbo": bound(tg.elbo),
+    "elbo": bound(tg.elbo, scale_both=SCALES),
     "iwelbo": bound(tg.iwelbo, n=count(2)),
     "renyi": bound(tg.renyi, alpha=number(0.5), n=count(2)),
     "cubo": bound(tg.cubo, order=number(2.0), n=count(2)),
     "tvo": bound(tg.tvo, betas=Given("shares", (0.0, 0.5)), n=count(2)),
     "dreg": bound(tg.dreg, alpha=number(0.0), n=count(2)),
     "dreg_wake_phi": bound(tg.dreg_wake_phi, n=count(2)),
-    "sticking_the_landing": bound(tg.sticking_the_landing, n=count(1)),
+    "sticking_the_landing": bound(tg.sticking_the_landing, n=count(1), scale_both=SCALES),
     "forward_kl": bound(tg.forward_kl, n=count(2)),
     "symmetric_kl": bound(tg.symmetric_kl, n=count(2)),
     "f_divergence": bound(
@@ -686,9 +691,10 @@ CONTRACTS = {
         lambda fun, n: tg.leave_one_out(fun, n)(KEY, 0.3), fun=callable_(flip), n=Given("count", 2)
     ),
     "with_estimators": contract(
-        lambda objective, estimators: tg.with_estimators(objective, estimators)(KEY, 0.3),
+        lambda objective, estimators, forks: tg.with_estimators(objective, estimators, forks=forks)(KEY, 0.3),
         objective=callable_(flip),
         estimators=Given("estimators", {"z": tg.reinforce()}),
+        forks=maybe_count(2),
     ),
     "describe_estimators": contract(
         lambda objective, key: str(tg.describe_estimators(objective, key, 0.3)) and 0.0,
@@ -807,6 +813,13 @@ CONTRACTS = {
         exact=Given("exact", None, optional=True),
         draws=count(64),
         limit=count(16),
+    ),
+    "tune_estimators": contract(
+        lambda objective, **options: tg.tune_estimators(objective, 0.3, **options).seconds,
+        "argnums",
+        objective=callable_(tg.expectation(flip)),
+        key=key(),
+        budget=positive(1e-3),
     ),
     "compare_estimators": contract(
         lambda objective, **options: len(tg.compare_estimators(objective, 0.3, **options).rows) * 1.0,

@@ -402,6 +402,66 @@ def test_a_folder_that_can_no_longer_be_written_ends_the_run_with_its_name(tmp_p
         run(checkpoint=folder, checkpoint_every=6, callback=gone, every=7)
 
 
+# ---- its history, in blocks -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blocks(tmp_path, monkeypatch):
+    """A folder with a run whose blocks are of ten steps."""
+    monkeypatch.setattr("tracegrad.training._history.BLOCK", 10)
+    run(steps=36, checkpoint=tmp_path / "run", checkpoint_every=6, keep=2)
+    return tmp_path / "run"
+
+
+def test_a_history_is_kept_in_blocks_and_is_whole_when_it_is_read(blocks, whole):
+    names = [f"history-{n:012d}.fit" for n in (0, 10, 20)] + [f"step-{n:012d}.fit" for n in (30, 36)]
+    assert sorted(path.name for path in blocks.iterdir()) == names
+    again = tg.load_fit(blocks / "step-000000000036.fit", like=whole)
+    np.testing.assert_array_equal(again.history, whole.history[:36])
+    assert same(run(checkpoint=blocks, checkpoint_every=6, resume=True), whole)
+    assert len(list(blocks.glob("history-*"))) == 4
+    half = run(steps=20)
+    rest = {"checkpoint": blocks.with_name("rest"), "checkpoint_every": 6}
+    run(steps=20, params=half, callback=lambda _: True, every=8, **rest)
+    assert len(list(rest["checkpoint"].glob("history-*"))) == 2
+    assert same(run(steps=20, params=half, resume=True, **rest), whole)
+
+
+def test_a_file_does_not_grow_with_the_steps_of_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracegrad.training._history.BLOCK", 10)
+    run(steps=400, checkpoint=tmp_path, checkpoint_every=5, keep=100)
+    sizes = [path.stat().st_size for path in sorted(tmp_path.glob("step-*"))]
+    assert len(sizes) == 80
+    assert max(sizes[4:]) - min(sizes[4:]) < 4 * 10 + 10  # the objectives of a block, and some digits
+
+
+def swap(one, two):
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+
+
+BROKEN_BLOCKS = {
+    "gone": (lambda a, b: a.unlink(), "needs the files of its history beside it. .* cannot be read: No such file"),
+    "cut": (lambda a, b: a.write_bytes(a.read_bytes()[:-2]), "history-000000000000.fit is damaged: it ends within"),
+    "altered": (lambda a, b: a.write_bytes(flip(a.read_bytes(), random.Random(0))), "history-000000000000.fit is"),
+    "swapped": (swap, "is not of the history beside it, which is of another run"),
+    "twice": (lambda a, b: b.write_bytes(a.read_bytes()), "is not of the history beside it"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_BLOCKS)
+def test_a_block_that_is_damaged_leaves_the_files_aside_that_need_it(name, blocks, whole):
+    do, match = BROKEN_BLOCKS[name]
+    do(blocks / "history-000000000000.fit", blocks / "history-000000000010.fit")
+    with pytest.raises(tg.CheckpointError, match=match):
+        tg.load_fit(blocks / "step-000000000036.fit", like=whole)
+    with pytest.warns(UserWarning, match=f"a checkpoint is left aside. .*{match}") as said:
+        assert same(run(checkpoint=blocks, checkpoint_every=6, resume=True), whole)
+    assert len(said) == 2
+    assert same(tg.load_fit(blocks / "step-000000000040.fit", like=whole), whole)
+
+
 # ---- ended from outside ---------------------------------------------------------------------------------------------
 
 

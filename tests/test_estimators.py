@@ -140,6 +140,21 @@ def categories(estimator):
     return tg.expectation(f)
 
 
+def flops(program, *args):
+    return jax.jit(jax.grad(program, argnums=1)).lower(KEY, *args).compile().cost_analysis()["flops"]
+
+
+def test_a_sum_over_all_values_but_one_costs_what_the_local_expectation_costs():
+    def program(estimator):
+        def objective(key, w):
+            b = sample(key, dist.Bernoulli(logits=w), estimator=estimator).astype(float)
+            return jnp.sum(jnp.sin(b * jnp.ones((64, 64)) @ jnp.ones((64, 64))))
+
+        return tg.expectation(objective)
+
+    assert flops(program(tg.sum_and_sample(1)), 0.3) == flops(program(tg.local_expectation()), 0.3)
+
+
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_unordered_sets_of_any_size_exactly(k):
     """Four values of odds 3 : 1 : 1 : 1; what is left after each draw is enumerated on sixty cells."""

@@ -72,6 +72,7 @@ READERS = {
     "smc": lambda: posterior(chain, tg.smc(3)).simulate(KEY),
     "smc, proposed": lambda: posterior(chain, tg.smc(3, beside)).simulate(KEY),
     "forward_filter": lambda: posterior(finite_chain, tg.forward_filter()).simulate(KEY),
+    "kalman": lambda: posterior(chain, tg.kalman()).simulate(KEY),
     "marginal": lambda: tg.marginal(model, "x", tg.importance(2)).assess(WRONG, key=KEY),
     "inside a program": lambda: nested.generate(KEY, {"sub": {"Y": 1.0}}),
     "to_unconstrained": lambda: tg.to_unconstrained(target),

@@ -233,3 +233,35 @@ def test_inside_an_automatic_family_the_site_of_the_model_is_named(place):
 
     with pytest.raises(tg.FitError, match=f"at step 3, first in .*the site '{site}'"):
         run(objective, family.init(KEY), optax.sgd(0.0), state=0, steps=5)
+
+
+# ---- the objective's own state --------------------------------------------------------------------------------------
+
+
+def remembers(key, w, state):
+    """Its parameters stay as they are; at the fourth step one number that it carries goes bad, and its bound stays."""
+    step, seen = state["step"], state["seen"]
+    bad = jnp.where(step == 3, -1.0, 1.0)
+    return w**2, {"step": step + 1, "seen": {"log": seen["log"] + jnp.log(bad)}, "bound": state["bound"]}
+
+
+STATE = {"step": 0, "seen": {"log": jnp.zeros(2)}, "bound": jnp.inf}
+
+
+def test_a_state_of_the_objective_that_goes_bad_alone_is_found_by_its_path():
+    words = r"the objective's next state, state\['seen'\]\['log'\], is not finite at step 3, first in `log` .*:\d+"
+    with pytest.raises(tg.FitError, match=words) as caught:
+        run(remembers, 1.0, state=STATE)
+    assert len(caught.value.fit.history) == 3
+    assert int(caught.value.fit.state["step"]) == 3
+    with pytest.warns(UserWarning, match="the objective's next state"):
+        same(run(remembers, 1.0, state=STATE, on_nonfinite="stop"), caught.value.fit)
+
+
+def test_a_step_whose_state_goes_bad_is_skipped_with_it():
+    with pytest.warns(UserWarning, match="17 of 20 steps were skipped"):  # it stays at the step that goes bad
+        found = run(remembers, 1.0, state=STATE, on_nonfinite="skip")
+    good = run(remembers, 1.0, state=STATE, steps=3)
+    np.testing.assert_allclose(found.params, good.params, rtol=1e-6)
+    same(found.state, good.state)
+    assert np.isinf(found.state["bound"])

@@ -67,7 +67,7 @@ MANY = {
         )[0],
         "a loop of 2 steps",
     ),
-    "while": (lambda k, p: lax.while_loop(lambda c: c < 2.0, lambda c: c + flip(k, p), 0.0), "a while loop"),
+    "while": (lambda k, p: lax.while_loop(lambda c: c < 2.0, lambda c: c + flip(k, p), 0.0), "a `while_loop`"),
     "lanes": (lambda k, p: lanes(jnp.broadcast_to(k, (3,)), p), "3 lanes"),
 }
 

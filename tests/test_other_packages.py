@@ -160,3 +160,22 @@ def test_a_conditional_flow_is_a_guide_in_two_lines():
     exact = -0.5 * (0.36 + 1.0) - 0.5 * (1.4**2 + 1.0) - np.log(2.0 * np.pi) + 0.5 * np.log(2.0 * np.pi * np.e)
     assert float(value) == pytest.approx(exact, abs=0.1)
     assert float(slopes.bijection.module.by) == pytest.approx(-1.2 + 2.8, abs=0.25)
+
+
+@jax.custom_vjp
+def twice(x):
+    """As a solver of equations that steps as it needs: its derivative is known in reverse mode alone."""
+    return 2.0 * x
+
+
+twice.defvjp(lambda x: (twice(x), None), lambda _, slope: (2.0 * slope,))
+
+
+def test_a_solver_without_a_forward_derivative_has_a_laplace_approximation():
+    """z ~ N(0, 1) with a datum 2 at N(2 z, 1): mean 4 / 5, precision 5."""
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.hessian(twice)(1.0)
+    solved = tg.gen(lambda: tg.sample("x", dist.Normal(twice(tg.sample("z", dist.Normal(0.0, 1.0))), 1.0)))
+    params = tg.auto.laplace(tg.Target(solved, observed={"x": 2.0}), starts=1).init(KEY)
+    assert float(params["loc"][0]) == pytest.approx(0.8, abs=1e-4)
+    assert float(params["log_scale"][0]) == pytest.approx(-0.5 * np.log(5.0), abs=1e-3)

@@ -299,6 +299,43 @@ def test_log_likelihoods_want_all_latents_and_points():
 
 
 @tg.gen
+def component(means):
+    k = tg.sample("k", dist.Categorical(jnp.array([0.3, 0.7])))
+    tg.sample("x", dist.Normal(means[k], 1.0).expand([2]).to_event(1))
+
+
+@tg.gen
+def mixture(present):
+    means = tg.sample("means", dist.Normal(jnp.array([-2.0, 2.0]), 1.0).to_event(1))
+    rows = tg.marginal(component, "x", tg.exact()).mask().vmap(in_axes=(0, None))
+    tg.sample("rows", rows(present, means))
+
+
+def test_a_mixture_summed_out_has_a_log_likelihood_for_each_row():
+    """The log of the sum over components, by scipy; nothing at a row that is masked; the parts add up to the whole."""
+    x, means = np.array([[0.1, 0.2], [-1.0, 3.0], [2.0, 2.5]], np.float32), np.array([[-2.0, 2.0], [0.0, 0.5]])
+    target = tg.Target(mixture, (PRESENT,), {"rows": {"x": jnp.asarray(x)}})
+    found = tg.log_likelihood(target, {"means": jnp.asarray(means, jnp.float32)})["rows"]["x"]
+    parts = stats.norm(means[:, None, None, :], 1.0).logpdf(x[None, :, :, None]).sum(2)
+    expected = np.logaddexp(np.log(0.3) + parts[..., 0], np.log(0.7) + parts[..., 1]) * np.asarray(PRESENT)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    prior = stats.norm([-2.0, 2.0], 1.0).logpdf(means).sum(1)
+    logp = [target.log_prob({"means": jnp.asarray(m)}) for m in means]
+    np.testing.assert_allclose(np.asarray(found).sum(1) + prior, logp, rtol=1e-5)
+    rows = tg.log_likelihood(
+        tg.Target(mixture.with_scale({"rows": 5.0}), (PRESENT,), target.observed), {"means": means}
+    )
+    np.testing.assert_allclose(rows["rows"]["x"], expected, rtol=1e-5)
+
+
+def test_several_addresses_under_one_marginal_have_no_points():
+    pair = tg.gen(lambda: (tg.sample("a", dist.Bernoulli(0.5)), tg.sample("b", dist.Normal(0.0, 1.0)))[1])
+    both = tg.gen(lambda: tg.sample("m", tg.marginal(pair, ["a", "b"], tg.exact())()) and tg.sample("w", dist.Normal()))
+    with pytest.raises(tg.DensityError, match="'m/a', 'm/b' has a joint density alone"):
+        tg.log_likelihood(tg.Target(both, (), {"m": {"a": 1, "b": 0.5}}), {"w": jnp.zeros(2)})
+
+
+@tg.gen
 def masked_rows(flags):
     return tg.sample("rows", tg.gen(lambda: tg.sample("z", dist.Normal(0.0, 1.0))).mask().vmap()(flags))
 

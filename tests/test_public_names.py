@@ -17,23 +17,24 @@ FLAT = """
     arm auto baseline_loss biased_concrete biased_straight_through check_unbiased compare_estimators cond control_loss
     cubo describe_estimators disarm dist dreg dreg_wake_phi elbo energy_distance enum exact exact_expectation
     expectation f_divergence fit forward_filter forward_kl gen hmc importance importance_sampling iwelbo
-    jensen_shannon leave_one_out local_expectation log_variance marginal merge mmd mvd nested_vi normalize nuts rebar
-    reinforce relabel relax renyi reparam rsvi sample select sir sleep smc smc_bound smc_wake_phi sticking_the_landing
-    deterministic factor frozen nan_as_missing noncentred ordered positive scale_tril simplex unit_interval unwrap
+    jensen_shannon kalman leave_one_out local_expectation log_variance marginal merge mmd mvd nested_vi normalize nuts
+    rebar reinforce relabel relax renyi reparam rsvi sample select sir sleep smc smc_bound smc_wake_phi
+    sticking_the_landing deterministic factor frozen nan_as_missing noncentred ordered positive scale_tril simplex unit_interval unwrap
     sum_and_sample switch symmetric_kl to_arviz to_unconstrained trajectory_balance tvo unordered_set validated vargrad
     vimco wake_phi wake_theta with_estimators
     Calibration Evaluation Fitted Posterior PredictiveCheck Summary evaluate log_likelihood predictive
     predictive_check sbc shrinkage vi
     CheckpointError load_fit signal_to_noise
     ModelGraph model_graph plot_history plot_model
+    EstimatorChoice tune_estimators
     algorithms errors estimators objectives transforms
 """.split()
 """Every name that a user may have written down as `tg.name`. None may go."""
 
 GROUPS = {
     "algorithms": """
-        Algorithm Estimate Retained at_index choose each effective_size exact forward_filter importance log_mean_exp sir
-        smc split
+        Algorithm Estimate Retained at_index choose each effective_size exact forward_filter importance kalman
+        log_mean_exp sir smc split
     """.split(),
     "auto": "Family delta flow full_rank laplace low_rank mean_field".split(),
     "errors": [name for name in FLAT if name.endswith(("Error", "Warning"))],

@@ -1,5 +1,7 @@
 """Data that do not lie on the devices: tables, files mapped into memory, loaders and iterators."""
 
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -10,6 +12,7 @@ import pytest
 from jax import numpy as jnp
 
 import tracegrad as tg
+from tracegrad.training._rows import Rows
 
 KEY = jax.random.key(4)
 X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
@@ -202,3 +205,95 @@ def test_an_error_in_a_loader_is_its_own():
 def test_what_a_loader_does_not_know_is_not_given():
     with pytest.raises(tg.FitError, match="missing a required argument: 'scale'"):
         run(Loader(5), lambda key, w, batch, scale: jnp.sum(w**2))
+
+
+@pytest.mark.parametrize("data", [iter([{"x": np.array(["a", "b"])}]), iter([{"x": np.array([None, None])}])])
+def test_a_batch_of_no_numbers_is_refused_by_its_name(data):
+    with pytest.raises(tg.FitError, match=r"data\['x'\] must be an array of numbers, and is an array of"):
+        run(data, lambda key, w, batch: jnp.sum(w**2), steps=4)
+
+
+# ---- rows of files, read as files -----------------------------------------------------------------------------------
+
+WIDE = np.random.default_rng(1).normal(size=(12, 1100)).astype(np.float32)  # rows of more than four kilobytes
+
+
+def views(path):
+    """Arrays on a file: from its beginning, from within, of every other row, of some columns, written to, or copied."""
+    np.save(path, WIDE)
+    mapped = np.load(path, mmap_mode="r")
+    WIDE.tofile(path.with_suffix(".raw"))
+    raw = np.memmap(path.with_suffix(".raw"), np.float32, "r+", offset=4400, shape=(11, 1100))
+    copied = np.load(path, mmap_mode="c")
+    copied[3] = 7.0
+    return {
+        "whole": (mapped, True),
+        "from within": (mapped[3:], True),
+        "every other": (mapped[1::2], True),
+        "backwards": (mapped[::-1], True),
+        "raw": (raw[2:], True),
+        "columns": (mapped[:, ::2], False),
+        "in columns": (np.memmap(path.with_suffix(".raw"), np.float32, "r", shape=(12, 1100), order="F"), False),
+        "copied on write": (copied, False),
+        "in memory": (WIDE, False),
+        "small rows": (mapped.reshape(12, 1100)[:, :4], False),
+        "cubes": (mapped.reshape(12, 11, 100), True),
+    }
+
+
+def test_rows_are_those_of_the_array_however_it_lies_on_its_file(tmp_path):
+    for name, (x, from_file) in views(tmp_path / "x.npy").items():
+        rows = np.array([len(x) - 1, 0, 2, 2, 1])
+        found, source = np.zeros((5, *x.shape[1:]), x.dtype), Rows(x)
+        assert (source._file is not None) == (from_file and sys.platform == "linux"), name
+        source.read(rows, found)
+        np.testing.assert_array_equal(found, np.asarray(x)[rows], err_msg=name)
+
+
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+def test_a_file_that_is_no_longer_at_its_path_is_read_where_it_is_mapped(how, tmp_path):
+    x, _ = views(tmp_path / "x.npy")["whole"]
+    if how == "replaced":
+        np.save(tmp_path / "y.npy", WIDE + 1.0)
+        (tmp_path / "y.npy").replace(tmp_path / "x.npy")
+    else:
+        (tmp_path / "x.npy").unlink()
+    found = np.zeros((2, 1100), np.float32)
+    Rows(x).read(np.array([3, 1]), found)
+    np.testing.assert_array_equal(found, WIDE[[3, 1]])
+
+
+LARGER = """
+import resource, sys
+import jax, numpy as np, optax, tracegrad as tg
+from jax import numpy as jnp
+from tracegrad.training import _streams
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def loss(key, w, batch):
+    return jnp.mean((batch["x"].astype(float) @ w - 1.0) ** 2)
+
+def run(x):
+    options = {"key": jax.random.key(0), "steps": 150, "batch_size": 50, "progress": False}
+    return tg.fit(loss, jnp.zeros(100_000), optax.sgd(1e-6), data={"x": x}, **options)
+
+x = np.memmap(sys.argv[1], np.uint8, "r", shape=(20_000, 100_000))
+run(x[:200])
+before = peak()
+run(x)
+print(x.nbytes, peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere mapped pages count as memory")
+def test_a_file_larger_than_memory_is_not_held_in_it(tmp_path):
+    """Two gigabytes of holes, of which 750 megabytes are read: the process never has more than some batches of it."""
+    with (tmp_path / "x").open("wb") as file:
+        file.truncate(20_000 * 100_000)
+    done = subprocess.run([sys.executable, "-c", LARGER, tmp_path / "x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    size, more = map(int, done.stdout.split())
+    assert more < 0.05 * size

@@ -401,3 +401,31 @@ def test_a_summary_keeps_the_doubt_of_the_report():
     assert found.summary().doubts == ()
     doubted = eqx.tree_at(lambda x: x.weights_k_hat, found, 0.9, is_leaf=lambda x: x is None)
     assert "k-hat was 0.90" in doubted.summary().doubts[0]
+
+
+ONE = tg.gen(lambda: tg.sample("x", dist.Normal(tg.sample("z", dist.Normal(0.0, 1.0)), 1.0)))
+NARROW = tg.gen(lambda sd: tg.sample("z", dist.Normal(1.0, sd)))
+
+
+def test_bounds_on_one_evidence_are_compared_in_words(recwarn):
+    """Of a narrow guide two draws put CUBO below the bound that is tight; a wide one with many keeps the order."""
+    exact = stats.norm(0.0, np.sqrt(2.0)).logpdf(2.0)
+    many = {"iwelbo": tg.iwelbo(ONE, NARROW, {"x": 2.0}, n=50), "cubo": tg.cubo(ONE, NARROW, {"x": 2.0}, n=200)}
+    found = tg.evaluate(many, (), 1.0, key=KEY, draws=200)
+    assert list(found) == ["iwelbo", "cubo"]
+    assert not recwarn.list
+    assert float(found["iwelbo"].mean) < exact < float(found["cubo"].mean)
+    few = {"tight": many["iwelbo"], "high": tg.renyi(ONE, NARROW, {"x": 2.0}, alpha=-1.0, n=2)}
+    with pytest.warns(UserWarning, match="'high' bounds the evidence from above, 'tight' from below, and.*`log_z`"):
+        tg.evaluate(few, (), 0.2, key=KEY, draws=200)
+    with pytest.raises(tg.ObjectiveError, match="is empty"):
+        tg.evaluate({}, key=KEY)
+
+
+def test_bounds_that_are_weighed_are_not_compared(recwarn):
+    """A scale of three brings the upper bound below, one of none the lower bound above: of other evidences."""
+    plain = tg.renyi(ONE, NARROW, {"x": 2.0})
+    tg.evaluate({"low": plain, "high": tg.cubo(ONE, NARROW, {"x": 2.0}, scale={"x": 9.0})}, (), 0.7, key=KEY, draws=50)
+    raised = tg.elbo(ONE, NARROW, {"x": 2.0}, scale_both={"z": 0.0})
+    tg.evaluate({"low": raised, "high": tg.cubo(ONE, NARROW, {"x": 2.0})}, (), 0.7, key=KEY, draws=50)
+    assert not recwarn.list

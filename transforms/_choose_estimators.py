@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
-from ._arguments import objective_function
+from ._arguments import objective_function, whole
 from ._errors import EstimatorError, name_of
 from ._estimator import Estimator
 from ._jax import Lane, param, trace, without_lanes
@@ -23,8 +23,11 @@ Choose = Callable[[Any, Any], Estimator | None]
 """From a label and the default or present estimator to another one, or None to keep it."""
 
 
-def _choosing(choose: Choose, *, keep_refused: bool) -> Rewriting:
-    """The mode that binds every sample again, with the estimator chosen for it; an `expectation` inside stays one."""
+def _choosing(choose: Choose, options: dict, *, keep_refused: bool) -> Rewriting:
+    """The mode that binds every sample again, with the estimator chosen for it; an `expectation` inside stays one.
+
+    `options` are those of expectations inside that are to be others.
+    """
 
     def site_chosen(site, operands, lanes):
         estimator = None if site.estimator is None else choose(site.label, site.prototype())
@@ -43,7 +46,7 @@ def _choosing(choose: Choose, *, keep_refused: bool) -> Rewriting:
         plan = plan_of(program.jaxpr, nested=True)
         traced = trace(lambda *xs: run(plan, xs, mode)[0], *without_lanes(operands, lanes))
         n = len(traced.consts)
-        program = program._replace(jaxpr=traced.jaxpr, key=program.key + n)
+        program = program._replace(jaxpr=traced.jaxpr, key=program.key + n, options=program.options._replace(**options))
         lanes = tuple(Lane(lane.size, (*(False for _ in traced.consts), *lane.mapped)) for lane in lanes)
         bound = functools.partial(step.eqn.primitive.bind, program=program, lanes=lanes)
         return bound(*traced.consts, *operands)
@@ -70,13 +73,16 @@ def _refusal(site: Site, estimator: Estimator, avals) -> str | None:
     return reasons[0]
 
 
-def choose_estimators(fun: Callable, choose: Choose, *, keep_refused: bool = False) -> Callable:
+def choose_estimators(
+    fun: Callable, choose: Choose, *, keep_refused: bool = False, forks: int | None | Literal["kept"] = "kept"
+) -> Callable:
     """The same function with the estimators of its samples chosen anew, inside `expectation` and outside.
 
     Args:
         fun: any JAX function that samples: a program, an `expectation`, or a loss that calls one.
         choose: from a site's label and its present estimator to another one, or None to keep it.
         keep_refused: a site that refuses the estimator chosen for it keeps its own; otherwise that is an error.
+        forks: the `forks` of the expectations inside: so many alternatives, drawn at random, or all (None).
 
     Returns:
         A function of the same arguments.
@@ -94,7 +100,7 @@ def choose_estimators(fun: Callable, choose: Choose, *, keep_refused: bool = Fal
     """
     objective_function("choose_estimators", fun)
 
-    mode = _choosing(choose, keep_refused=keep_refused)
+    mode = _choosing(choose, _forks(forks), keep_refused=keep_refused)
 
     @functools.wraps(fun)
     def chosen(*args, **kwargs):
@@ -103,3 +109,12 @@ def choose_estimators(fun: Callable, choose: Choose, *, keep_refused: bool = Fal
         return jax.tree.unflatten(jax.tree.structure(traced.out), outs)
 
     return chosen
+
+
+def _forks(forks) -> dict:
+    """The options that a choice of `forks` changes."""
+    if isinstance(forks, str) and forks == "kept":
+        return {}
+    if forks is None:
+        return {"forks": None}
+    return {"forks": whole("choose_estimators", "forks", forks, EstimatorError, least=1)}

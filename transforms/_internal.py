@@ -30,9 +30,13 @@ from ._pytree import as_array as as_array
 from ._pytree import is_inexact as is_inexact
 from ._pytree import partition as partition
 from ._pytree import stop_gradient as stop_gradient
+from .analysis._addends import Addends as Addends
+from .analysis._addends import addends as addends
+from .analysis._affine import affine as affine
 from .analysis._has_surrogate import states_gradient as states_gradient
 from .analysis._influences import influences as influences
 from .analysis._nonfinite import nonfinite as nonfinite
+from .analysis._steps_at_once import steps_at_once as steps_at_once
 from .estimate._leave_one_out import lanes_of as lanes_of
 from .exact._outcome_sum import outcome_sum as outcome_sum
 from .program._share import share as share

@@ -19,6 +19,7 @@ from ._base import (
 from ._exact import exact
 from ._forward_filter import forward_filter
 from ._importance import importance
+from ._kalman import kalman
 from ._sir import sir
 from ._smc import smc
 
@@ -27,6 +28,7 @@ __all__ = [
     "exact",
     "forward_filter",
     "importance",
+    "kalman",
     "sir",
     "smc",
     # To write one.

@@ -1,10 +1,12 @@
-"""What `smc` and `forward_filter` ask of a target: that its program is a `scan`, taken apart into its steps."""
+"""What `smc`, `forward_filter` and `kalman` ask of a target: that its program is a `scan`, taken apart into steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
 from .._errors import DensityError
@@ -83,3 +85,23 @@ def first(stacked: Any) -> Any:
 def later(stacked: Any) -> Any:
     """What the steps after the first are given."""
     return jax.tree.map(lambda x: x[1:], stacked)
+
+
+def handed_on(after: Callable, length: int, carry: list, fixed: list[bool], inputs: list) -> list:
+    """What the carry is before each step, in leaves: by a loop, but once where `fixed`.
+
+    Args:
+        after: a function of the leaves of the carry and of a step's inputs to the leaves of the next carry.
+        length: the number of steps.
+        carry: the leaves of the initial carry.
+        fixed: which of them are taken to stay as they are.
+        inputs: the leaves of the inputs, stacked.
+    """
+    if all(fixed):
+        return carry
+
+    def body(carry, x):
+        return [y if f else z for y, z, f in zip(carry, after(carry, x), fixed, strict=True)], carry
+
+    _, before = lax.scan(body, carry, inputs, length)
+    return [y if f else x for x, y, f in zip(before, carry, fixed, strict=True)]

@@ -47,7 +47,8 @@ class AtNumbers(Operation):
         numbers = jnp.zeros(elements, int) if given.previous is None else given.previous
         value = values[numbers]
         logp = log_density(at.distribution, value, inside=True)
-        live = jnp.asarray(at.attitude.live, float)
+        # An array of numpy's where nothing is masked: known to be one wherever it gets to.
+        live = np.ones(()) if at.attitude.live is True else jnp.asarray(at.attitude.live, float)
         return Visit(value, logp, record=(jnp.zeros((*elements, values.shape[0])), live))
 
 
@@ -75,7 +76,9 @@ class Joint(NamedTuple):
     def counted(self, out: Outcome, numbers: Choices) -> jax.Array:
         """The log density of a visit at these numbers; a site that is not live counts at one of its values only."""
         idle = [
-            jnp.all((lookup(numbers, p) == 0) | _along(live, lookup(numbers, p))) for p, (_, live) in paths(out.records)
+            jnp.all((lookup(numbers, p) == 0) | _along(live, lookup(numbers, p)))
+            for p, (_, live) in paths(out.records)
+            if not isinstance(live, np.ndarray)
         ]
         return jnp.where(jnp.all(jnp.stack(idle)), out.logp, -jnp.inf) if idle else out.logp
 

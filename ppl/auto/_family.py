@@ -69,6 +69,11 @@ class Family(Plain):
         """A family of the same parameters with heavier tails, of which importance weights are taken; here itself."""
         return self
 
+    @property
+    def scratch(self) -> Any:
+        """The shapes of what a draw needs while it is made, so that no more are made at a time than fit; here none."""
+        return ()
+
     def matched(self, params: Mapping, points: Float[Array, "n d"], weights: Float[Array, " n"]) -> Mapping | None:
         """Parameters with the moments of weighted points, starting from others; None where a family has none such."""
         return None

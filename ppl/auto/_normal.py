@@ -69,6 +69,13 @@ MATCHED = 500
 """Coordinates up to which a covariance is matched to some thousands of draws."""
 
 
+def heavy(loc: Any, lower: Any) -> dist.Distribution:
+    """A normal and, a quarter of the time, a Student t about it."""
+    shares = dist.Categorical(probs=jnp.array([1.0 - TAILS, TAILS], loc.dtype))
+    parts = [dist.MultivariateNormal(loc, scale_tril=lower), dist.MultivariateStudentT(DEGREES, loc, lower)]
+    return dist.MixtureGeneral(shares, parts)
+
+
 class Widened(Distributed):
     """A normal family and, a quarter of the time, a Student t about it, whose tails are heavy enough for weights.
 
@@ -83,10 +90,11 @@ class Widened(Distributed):
 
     def distribution(self, params):
         """The mixture."""
-        loc, lower = params["loc"], cholesky_factor(params)
-        shares = dist.Categorical(probs=jnp.array([1.0 - TAILS, TAILS], loc.dtype))
-        parts = [dist.MultivariateNormal(loc, scale_tril=lower), dist.MultivariateStudentT(DEGREES, loc, lower)]
-        return dist.MixtureGeneral(shares, parts)
+        return heavy(params["loc"], cholesky_factor(params))
+
+    def matched(self, params, points, weights):
+        """As of the normal."""
+        return self.normal.matched(params, points, weights)
 
 
 class Normal(Distributed):

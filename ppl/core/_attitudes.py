@@ -7,10 +7,12 @@ from typing import Any
 import equinox as eqx
 
 from ._arguments import generative
+from ._by_address import ByAddress
 from ._docstrings import shows_wrapped
 from ._generative import Around, GenerativeFunction
 from ._guide_supports import Supports
 from ._interface import P
+from ._scales import OfTerms
 from ._trace import R
 
 
@@ -23,6 +25,18 @@ class Attentive(Around[P, R]):
     def visit(self, operation, key, given, path, args, kwargs):
         """Visit by the operation of another attitude."""
         return self.function.visit(operation.but(**dict(self.attitude)), key, given, path, args, kwargs)
+
+
+@shows_wrapped
+class Weighed(Around[P, R]):
+    """A guide whose log density is weighed by address, what it draws too: its part of the terms of a bound."""
+
+    scale: ByAddress
+
+    def visit(self, operation, key, given, path, args, kwargs):
+        """Visit with the scale in force; the model, which has all of the addresses, says which are unknown."""
+        scales = (*operation.attitude.scales, OfTerms("scale_both", self.scale, path))
+        return self.function.visit(operation.but(scales=scales), key, given, path, args, kwargs)
 
 
 def compared(guide: GenerativeFunction, model: GenerativeFunction) -> tuple[GenerativeFunction, GenerativeFunction]:

@@ -26,6 +26,9 @@ class ByAddress(eqx.Module):
 class InForce:
     """What is chosen from a path on, and where it has been asked for."""
 
+    weighs_draws = False
+    """Whether, as a scale, it weighs what a simulation draws."""
+
     def __init__(self, what: str, choice: ByAddress, path: Path):
         self.what = what
         self.choice = choice

@@ -17,7 +17,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, whole
+from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, steps_at_once, whole
 from ._addresses import Path, nest, paths, show
 from ._lane_keys import lane_keys, own
 from ._operations import Given, Operation, Outcome, Regenerate, Update
@@ -154,7 +154,9 @@ class Scan(Combinator):
 
         steps = (_split(key, n), given, xs)
         init = _settle(body, init, steps, path)
-        carry, out = lax.scan(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
+        # Without a key all choices are given, and the state before a step may be known without the step before.
+        loop = lax.scan if key is not None else steps_at_once
+        carry, out = loop(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
         return out._replace(retval=(carry, out.retval), logp=_total(out.logp), weight=_total(out.weight))
 
     def _length(self, xs, path):

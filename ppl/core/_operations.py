@@ -164,6 +164,10 @@ class Operation:
         """The term of a `factor`, a part of the density that belongs to no choice; or of a choice given for good."""
         return logp
 
+    def asks_for(self, path: Path) -> bool:
+        """Whether the log density at a path is to be on record, of a program with one density for all it samples."""
+        return False
+
     def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
         """A log density and what it adds to the weight, both with the scale in force at a path.
 
@@ -216,10 +220,12 @@ class Simulate(Operation):
         raise _unnormalised(path, what)
 
     def scaled(self, path: Path, logp: Any, weight: Any, *, drawn: bool) -> tuple[Any, Any]:
-        """Refused where there is a scale, as factors are."""
-        if scale_at(self.attitude.scales, path) is not None:
+        """Refused where there is a scale, as factors are, but for one that weighs the terms of a bound."""
+        scales = self.attitude.scales
+        if scale_at(tuple(x for x in scales if not x.weighs_draws), path) is not None:
             raise _unnormalised(path, "a scale")
-        return logp, weight
+        terms = scale_at(tuple(x for x in scales if x.weighs_draws), path)
+        return logp if terms is None or logp is None else scaled(logp, terms), weight
 
     def taken(self, path: Path, given: Given) -> Any:
         """Nothing."""

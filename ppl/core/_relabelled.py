@@ -53,6 +53,7 @@ class Retold(InForce):
 
     def __init__(self, active: InForce, homes: Homes):
         self.active, self.homes, self.depth = active, homes, active.depth
+        self.weighs_draws = active.weighs_draws
 
     def at(self, path):
         """What is chosen at the new address of a path."""

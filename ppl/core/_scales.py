@@ -25,6 +25,12 @@ def scales_of(scale: Any) -> ByAddress:
     return ByAddress({pattern: jnp.asarray(x, float) for pattern, x in scale.items()})
 
 
+class OfTerms(InForce):
+    """Scales of the terms of a bound, which weigh what the guide draws as they do what the model is given."""
+
+    weighs_draws = True
+
+
 def _is_scale(x):
     return (x >= 0) & (x < jnp.inf)
 

@@ -58,12 +58,26 @@ class Estimated(GenerativeFunction):
         if not lacking:
             choices = nest({p: _as(value, lookup(at.shapes, p), (*path, *p)) for p, value in taken.items()})
             unasked = isinstance(operation, Project) and not any(self._weighed(operation, choices, path, drawn=False))
+            known = self._known(operation, choices, path, args, kwargs)
+            if known is not None:
+                out = self._outcome(operation, choices, known, at.replaced(taken), path, drawn=False)
+                return out._replace(records=nest({at.paths[0]: jnp.where(operation.attitude.live, known, 0.0)}))
             logp = jnp.zeros(()) if unasked else self.weigh(key, choices, path, args, kwargs)
             return self._outcome(operation, choices, logp, at.replaced(taken), path, drawn=False)
         if len(lacking) < len(taken):
             raise self._partial(path, [p for p in taken if p not in lacking], lacking)
         choices, logp = self.draw(_needed(key, path), path, args, kwargs)
         return self._outcome(operation, choices, logp, at.replaced(taken), path, drawn=True)
+
+    def _known(self, operation, choices, path, args, kwargs):
+        """The log density that is asked for at the one address there is, if it is exact: no key is needed then."""
+        below = [p for p, _ in paths(choices)]
+        if len(below) != 1 or not operation.asks_for((*path, *below[0])):
+            return None
+        try:
+            return self.weigh(None, choices, path, args, kwargs)
+        except RandomKeyError:
+            return None
 
     def _outcome(self, operation, choices, logp, discarded, path, *, drawn) -> Outcome:
         counts = self._weighed(operation, choices, path, drawn=drawn)

@@ -171,8 +171,8 @@ def marginal(function: GenerativeFunction, keep: Any, algorithm: Algorithm) -> M
     Args:
         function: a generative function.
         keep: the addresses that stay: a name or pattern, a list or tuple of them, or a `select(...)`.
-        algorithm: `importance(n)`, `exact()`, `forward_filter()`, `smc(n)`, `sir(n, ...)` or one of your own, a
-            subclass of `tracegrad.algorithms.Algorithm`.
+        algorithm: `importance(n)`, `exact()`, `forward_filter()`, `kalman()`, `smc(n)`, `sir(n, ...)` or one of your
+            own, a subclass of `tracegrad.algorithms.Algorithm`.
 
     Returns:
         A generative function of the same arguments, over the kept addresses only.
@@ -211,8 +211,8 @@ def normalize(target: Target, algorithm: Algorithm) -> Normalized:
 
     Args:
         target: a `Target`.
-        algorithm: `sir(n, ...)`, `importance(n)`, `smc(n)`, `exact()`, `forward_filter()` or one of your own, a
-            subclass of `tracegrad.algorithms.Algorithm`.
+        algorithm: `sir(n, ...)`, `importance(n)`, `smc(n)`, `exact()`, `forward_filter()`, `kalman()` or one of your
+            own, a subclass of `tracegrad.algorithms.Algorithm`.
 
     Returns:
         A generative function over the latent addresses.

@@ -21,14 +21,24 @@ from ..core._arguments import listed, particles
 from ..core._generative import GenerativeFunction
 from ..transforms._internal import finite_real, real
 from ._objective import Objective, Shared, objective
-from ._pair import Pair
+from ._pair import terms
 
 
 @objective
 def elbo(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, **shared: Unpack[Shared]
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    scale_both: Mapping | None = None,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The evidence lower bound, E_q[log p(z, observed) - log q(z)] <= log p(observed).
+
+    Args:
+        scale_both: weights of its terms by address, each of the model's density and the guide's alike: `{'data': N /
+            B}` for a batch in which every datum has latents of its own (`scale` weighs the model alone, which is right
+            where 'data' holds observations and nothing else); `{'z': beta}` for a beta-VAE.
 
     Returns:
         An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised. The arguments are
@@ -47,7 +57,8 @@ def elbo(
         >>> jax.grad(objective, argnums=2)(jax.random.key(0), (), (0.0,))[0].shape
         ()
     """
-    return Pair.log_weight
+    scale = terms(scale_both)
+    return lambda pair, key: pair.with_terms_scaled(scale).log_weight(key)
 
 
 @objective

@@ -30,6 +30,12 @@ from ._pair import Pair
 Objective = Callable[..., Float[Array, ""]]
 """A function `(key, model_args=(), guide_args=())` of one typed key, to be differentiated as it is."""
 
+LOWER, UPPER = "lower", "upper"
+"""On which side of log p(observed) the expectation of a bound lies."""
+
+LOWER_BOUNDS = {"elbo", "iwelbo", "tvo", "vimco", "vargrad", "dreg", "sticking_the_landing"}
+"""Objectives whose expectation is below log p(observed) at any number of draws; `renyi` is, or is `cubo`."""
+
 Constructor = TypeVar("Constructor", bound=Callable)
 
 
@@ -61,10 +67,25 @@ def objective(constructor: Constructor) -> Constructor:
         observed, draws = posterior(what, model, guide, observed), count(what, "draws", draws)
         model = model if scale is None else model.with_scale(scale)
         formula = constructor(model, guide, observed, **options)
-        return averaged(estimated(formula, functools.partial(Pair.of, model, guide, observed)), draws)
+        made = averaged(estimated(formula, functools.partial(Pair.of, model, guide, observed)), draws)
+        weighed = scale is not None or options.get("scale_both") is not None
+        made.side = None if weighed else _side(what, **options)  # type: ignore[attr-defined]
+        return made
 
     make.__doc__ = _with_shared_arguments(constructor.__doc__ or "")
     return make  # type: ignore[return-value]
+
+
+def _side(what: str, *, alpha: float = 0.0, **options: Any) -> str | None:
+    """On which side of log p(observed) an objective lies; None where it is none of its bounds."""
+    if what == "cubo" or what == "renyi" and alpha < 0.0:
+        return UPPER
+    return LOWER if what in LOWER_BOUNDS or what == "renyi" else None
+
+
+def side_of(objective: Any) -> str | None:
+    """On which side of log p(observed) an objective of the library lies; None of any other."""
+    return getattr(objective, "side", None)
 
 
 def _each_a_tuple(model_args: Any, guide_args: Any) -> tuple[tuple, tuple]:

@@ -12,13 +12,20 @@ from jaxtyping import Array, Float, Key
 
 from ..algorithms._proposal import Proposal, explained, nothing, proposal_of
 from ..core._addresses import Choices
-from ..core._attitudes import compared
-from ..core._generative import GenerativeFunction
+from ..core._attitudes import Weighed, compared
+from ..core._by_address import ByAddress
+from ..core._generative import Chosen, GenerativeFunction
 from ..core._overrides import isolated
+from ..core._scales import scales_of
 from ..core._target import Target
 from ..core._trace import Trace
 from ..transforms import held
 from ..transforms._internal import stop_gradient
+
+
+def terms(scale_both: Mapping | None) -> ByAddress | None:
+    """Weights of the terms of a bound by address, checked."""
+    return None if scale_both is None else scales_of(scale_both)
 
 
 class Pair(NamedTuple):
@@ -37,6 +44,13 @@ class Pair(NamedTuple):
     def compared(self) -> Pair:
         """The same, in which the model warns of values that the guide draws from a larger support than its own."""
         guide, model = compared(self.guide.function, self.model.function)
+        return Pair(Target(model, self.model.args, self.model.observed), Proposal(guide, self.guide.args))
+
+    def with_terms_scaled(self, scale: ByAddress | None) -> Pair:
+        """The same, the terms log p - log q weighed by address; None leaves them as they are."""
+        if scale is None:
+            return self
+        guide, model = Weighed(self.guide.function, scale), Chosen(self.model.function, "scales", scale)
         return Pair(Target(model, self.model.args, self.model.observed), Proposal(guide, self.guide.args))
 
     def with_model_held(self) -> Pair:

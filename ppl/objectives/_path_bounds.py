@@ -19,7 +19,7 @@ from ..core._generative import GenerativeFunction
 from ..transforms import EstimatorError, ObjectiveError, check_pathwise, held, with_surrogate
 from ..transforms._internal import finite_real, stop_gradient
 from ._objective import Objective, Shared, objective
-from ._pair import Pair
+from ._pair import Pair, terms
 
 
 class Paths(NamedTuple):
@@ -46,7 +46,13 @@ def paths(what: str, pair: Pair, key: Key[Array, ""], n: int) -> Paths:
 
 @objective
 def sticking_the_landing(
-    model: GenerativeFunction, guide: GenerativeFunction, observed: Mapping, *, n: int = 1, **shared: Unpack[Shared]
+    model: GenerativeFunction,
+    guide: GenerativeFunction,
+    observed: Mapping,
+    *,
+    n: int = 1,
+    scale_both: Mapping | None = None,
+    **shared: Unpack[Shared],
 ) -> Objective:
     """The evidence lower bound with the path derivative alone: log q at held parameters.
 
@@ -57,6 +63,7 @@ def sticking_the_landing(
 
     Args:
         n: the number of particles: 1.
+        scale_both: weights of the terms log p - log q by address, as of `elbo`.
 
     Returns:
         An objective `(key, model_args=(), guide_args=()) -> scalar`, in nats, to be maximised.
@@ -84,8 +91,10 @@ def sticking_the_landing(
             "weighted bound the score that it drops has no zero expectation. Write `dreg(model, guide, observed, n=n)`."
         )
 
+    scale = terms(scale_both)
+
     def bound(pair, key):
-        one = at_index(paths("sticking_the_landing", pair, key, 1), 0)
+        one = at_index(paths("sticking_the_landing", pair.with_terms_scaled(scale), key, 1), 0)
         return with_surrogate(one.log_weights, one.log_weights + one.logp)
 
     return bound

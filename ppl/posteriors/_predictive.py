@@ -138,8 +138,9 @@ def log_likelihood(
     """The log density of what is observed, point by point, at every draw of the latents.
 
     A point is one element of an observed site whose elements are independent given what came before, events made by
-    `to_event` included; a vector with a joint density (`MultivariateNormal`) is one point. Where a `mask` is false it
-    is 0. A `factor` belongs to no address and is not among them.
+    `to_event` included; a vector with a joint density (`MultivariateNormal`) is one point, and so is what is observed
+    at the one address of a `marginal` with an exact density, a row of a mixture say: marginalise a row and `vmap` that.
+    Where a `mask` is false it is 0. A `factor` belongs to no address and is not among them.
 
     Args:
         target: a `Target`, with the data to judge by, those of the fit or others.
@@ -153,7 +154,8 @@ def log_likelihood(
     Raises:
         AddressError: a latent without draws; draws at an address that the program does not have.
         ChoiceError: draws of another shape than the program's, of different leading axes, or NaN.
-        DensityError: what is observed has only a joint density (it is under `marginal` or `normalize`).
+        DensityError: what is observed has only a joint density, of several addresses under one `marginal`, or an
+            estimate of one, whose logarithm would be too low (`importance`).
 
     Source: Vehtari, Gelman and Gabry, Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation, 2017.
 
@@ -176,8 +178,9 @@ def log_likelihood(
     jointly = [show(p) for p, _ in paths(target.observed) if lookup(found, p) is None]
     if jointly:
         raise DensityError(
-            f"log_likelihood: what is observed at {', '.join(jointly)} has a joint density alone, an estimate "
-            "(`marginal`, `normalize`), and none for each point."
+            f"log_likelihood: what is observed at {', '.join(jointly)} has a joint density alone, of several addresses "
+            "or an estimate (`marginal`, `normalize`), and none for each point. Marginalise one row over one address, "
+            "by `exact()`, and `vmap` that."
         )
     return found
 

@@ -57,6 +57,10 @@ class Pointwise(Assess):
         logp = log_density(elementwise(at.distribution), visit.goes_on_with)
         return visit._replace(record=jnp.where(at.attitude.live, logp, jnp.zeros_like(logp)))
 
+    def asks_for(self, path: Path) -> bool:
+        """Where it is observed."""
+        return lookup(self.observed, path) is not None
+
 
 def predicted(target: Target, key: Any, given: Mapping) -> Outcome:
     """One visit of a target's program by `Predict`."""

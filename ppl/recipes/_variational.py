@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..algorithms._base import at_index, log_mean_exp
 from ..auto._family import Family
+from ..auto._nested import nested
 from ..core._addresses import Choices
 from ..core._arguments import count
 from ..core._generative import GenerativeFunction
@@ -22,7 +23,7 @@ from ..posteriors._fitted import WEIGHED, Fitted
 from ..posteriors._importance_sampling import WeightedDraws
 from ..posteriors._posterior import asked, key_of_summary
 from ..posteriors._summary import Summary, summarised
-from ..posteriors._visits import lanes, with_deterministics
+from ..posteriors._visits import as_many_as_fit, lanes, with_deterministics
 
 FEWEST = 1000
 """Proposals at least, of which draws are picked: the weights of few are noise."""
@@ -116,7 +117,8 @@ class Variational(Fitted):
             n: the number of draws.
             chunk_size: run at most about this many at a time; None finds out how many times the data fit 64 MiB.
         """
-        return Fitted(self.target, self.proposal, self.proposal_args).weighted(key, n, chunk_size=chunk_size)
+        n = count("Variational.weighted", "n", n)
+        return _weighted(self.proposal, self.proposal_args, key, n, chunk_size)
 
     @property
     def k_hat(self) -> float:
@@ -178,25 +180,48 @@ def judged(family: Family, params: Any, key: Key[Array, ""], *, correct: bool) -
     return Judgement(k_hat, evidence, many, by), words
 
 
+def _weighted(guide, args, key, n, chunk_size=None) -> WeightedDraws:
+    """Weighted draws, so many at a time as fit."""
+    target = guide.family.space.target
+    chunk_size = as_many_as_fit((target.observed, guide.family.scratch), n) if chunk_size is None else chunk_size
+    return Fitted(target, guide, args).weighted(key, n, chunk_size=chunk_size)
+
+
 def _proposal(family, params, key) -> Proposal:
-    weighted = Fitted(family.space.target, family.guide, (params,)).weighted(key, WEIGHED)
-    return Proposal(family, params, weighted)
+    return Proposal(family, params, _weighted(family.guide, (params,), key, WEIGHED))
 
 
 def _proposals(plain, key) -> list[Proposal]:
-    """The family; the one with wider tails; and while weights are uneven, that with the moments of weighted draws."""
+    """The family; the one with wider tails; and while weights are uneven, those with the moments of weighted draws.
+
+    Where all that does not make them even, most latents are drawn given the few others.
+    """
     family, wider = plain.family, plain.family.widened
-    found = [plain]
-    if wider is not family:
-        found.append(_proposal(wider, plain.params, key))
+    found = [plain] if wider is family else [plain, _proposal(wider, plain.params, key)]
+    found += _rounds(found[-1], key, _best(found).ess)
+    inside = nested(family, plain.params)
+    if inside is not None and not _even(_best(found).ess):
+        first = _proposal(*inside, jax.random.fold_in(key, ROUNDS))
+        found += [first, *_rounds(first, jax.random.fold_in(key, ROUNDS), first.ess)]
+    return found
+
+
+def _even(ess) -> bool:
+    return ess > EVEN * WEIGHED
+
+
+def _rounds(first, key, ess) -> list[Proposal]:
+    """Proposals of one kind, each with the moments of the weighted draws of that before, until weights are even."""
+    found = [first]
     for i in range(ROUNDS):
-        if _best(found).ess > EVEN * WEIGHED:
+        if _even(ess):
             break
-        params = _matched(family, found[-1])
+        params = _matched(first.family, found[-1])
         if params is None or not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(params)):
             break
-        found.append(_proposal(wider, params, jax.random.fold_in(key, i)))
-    return found
+        found.append(_proposal(first.family, params, jax.random.fold_in(key, i)))
+        ess = _best(found).ess
+    return found[1:]
 
 
 def _matched(family, by: Proposal):

@@ -1,5 +1,6 @@
 """The folder in which a run keeps what it has: the latest files, and which of them a run goes on from.
 
+Of the history a file has what is since the last full block (`_history.py`); blocks are never taken away.
 Files are written by a thread while the run goes on: what it writes are arrays that do not change. At most one is being
 written; who asks for the next waits for it.
 """
@@ -7,17 +8,21 @@ written; who asks for the next waits for it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from .._errors import CheckpointError, FitError
-from ._result import Fit, restored
+from ._history import Blocks
+from ._result import Fit, restored, write_fit
 
 EVERY = 1000
 """Steps from one file to the next, unless it is said."""
@@ -34,12 +39,13 @@ class Checkpoints:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
-                for part in folder.glob(".step-*.part"):  # what a run that was killed had half written
+                for part in folder.glob(".*-*.fit.*.part"):  # what a run that was killed had half written
                     part.unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(f"fit: `checkpoint`, {folder}, cannot be made a folder: {error.strerror}.") from error
         self._thread = ThreadPoolExecutor(1, "tracegrad checkpoints")
         self._writing: Future | None = None
+        self._blocks = Blocks(folder)
 
     def files(self) -> list[Path]:
         """Those that are there, the newest first."""
@@ -67,14 +73,16 @@ class Checkpoints:
             return found
         return None
 
-    def save(self, fit: Fit) -> None:
-        """Begin to write a file, once the one before is there."""
+    def save(self, step: int, since: Callable[[int], Fit]) -> None:
+        """Begin to write the file of a step, once the one before is there; `since(n)` has the objectives from n on."""
         self.wait()
         if jax.process_index() == 0:
-            self._writing = self._thread.submit(self._write, fit)
+            self._writing = self._thread.submit(self._write, step, since(self._blocks.steps))
 
-    def _write(self, fit: Fit) -> None:
-        fit.save(self.folder / f"step-{len(fit.history):012d}.fit")
+    def _write(self, step: int, fit: Fit) -> None:
+        latest = self._blocks.take(np.asarray(fit.history))
+        fit = dataclasses.replace(fit, history=jax.device_put(latest))
+        write_fit(self.folder / f"step-{step:012d}.fit", fit, self._blocks)
         with contextlib.suppress(OSError):  # what cannot be taken away stays; what cannot be written is an error
             for path in self.files()[self.keep :]:
                 path.unlink(missing_ok=True)

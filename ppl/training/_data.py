@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from .._errors import FitError
 from ..transforms._internal import as_array
 from ._arguments import as_arrays, count_of, named_leaves
-from ._mesh import in_pieces, on_auto_axes, taker
+from ._mesh import in_pieces, on_auto_axes, rows_of, sharding_of_batch
 
 
 class Batches:
@@ -26,9 +27,12 @@ class Batches:
         examples, batch_size: the same two as a run is recognised by them; None where there is none.
         names: what of the batch an objective may ask for by name.
         most: how many steps a dispatch may have, for what is fed to it.
+        at: the batch of the i-th step of a dispatch, `at(fed, i)`: as arguments of the objective, and which examples it
+            holds. It holds no data, so that what is compiled of it may outlive them.
     """
 
     most: int | None = None
+    at: Callable[[Any, Any], tuple[tuple, Any]]
 
     def __init__(self, data: Any, batch_size: Any, key: jax.Array, mesh: Mesh | None = None):
         if data is None and batch_size is not None:
@@ -54,10 +58,14 @@ class Batches:
         """Put the data where they are to be."""
         if self.has_data:
             self._data = in_pieces(self._data, mesh, self.batch_size)
-        self._takes = jax.tree.map(lambda x: taker(x, self.batch, mesh), self._data) if self.mini else None
+        if self.mini:
+            where = [sharding_of_batch(x, self.batch, mesh) for x in jax.tree.leaves(self._data)]
+            self.at = functools.partial(_minibatch, where)
+        else:
+            self.at = functools.partial(_whole, self.size) if self.has_data else _nothing
 
-    def begin(self, step: int) -> None:
-        """Get ready for a step that is not the first."""
+    def begin(self, step: int, end: int) -> None:
+        """Get ready for the steps from one on, until another at most."""
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """The rows of steps `start` to `start + count`: passes over the data, one running into the next."""
@@ -77,14 +85,21 @@ class Batches:
         """What the compiled loop needs for a dispatch, and for how many steps there is enough."""
         return (self._rows_in(start, count, room) if self.mini else None, self._data), count
 
-    def at(self, fed: Any, i: Any) -> tuple[tuple, Any]:
-        """The batch of the i-th step of a dispatch, as arguments of the objective, and which examples it holds."""
-        rows, data = fed
-        if not self.has_data:
-            return (), None
-        if rows is None:
-            return (data,), jnp.arange(self.size)
-        return (jax.tree.map(lambda take, x: take(x, rows[i]), self._takes, data),), rows[i]
+
+def _minibatch(where: list, fed: Any, i: Any) -> tuple[tuple, Any]:
+    """The rows of a step, array by array where they are to be."""
+    rows, data = fed
+    leaves, structure = jax.tree.flatten(data)
+    taken = [rows_of(x, rows[i], sharding) for x, sharding in zip(leaves, where, strict=True)]
+    return (jax.tree.unflatten(structure, taken),), rows[i]
+
+
+def _whole(size: int, fed: Any, i: Any) -> tuple[tuple, Any]:
+    return (fed[1],), jnp.arange(size)
+
+
+def _nothing(fed: Any, i: Any) -> tuple[tuple, Any]:
+    return (), None
 
 
 def columns(data: Any) -> Any:

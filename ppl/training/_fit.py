@@ -215,9 +215,10 @@ def fit(
         window: the steps of a window, 50 unless it is said; at least 2.
         average_from: the step from which on the parameters are averaged (Polyak and Ruppert); the mean of what the
             steps from there on gave is `Fit.average`. None averages nothing.
-        on_nonfinite: what becomes of a step whose objective, parameters or optimiser's state are not finite: `"raise"`
-            a `FitError` with what there was before it (`error.fit`); `"stop"` there, and return that, with a warning;
-            or `"skip"` the step, leaving everything as it was. How many were skipped the `Fit` says, and a warning.
+        on_nonfinite: what becomes of a step whose objective, parameters, optimiser's state or own state are not finite
+            (where they were before): `"raise"` a `FitError` with what there was before it (`error.fit`); `"stop"`
+            there, and return that, with a warning; or `"skip"` the step, leaving everything as it was. How many were
+            skipped the `Fit` says, and a warning.
         checkpoint: a folder in which the run is kept: files that a run killed at any moment goes on from, to the same
             bits. With it, SIGINT (Ctrl-C) and SIGTERM end the run after the dispatch that is on its way, and what there
             is is kept and returned, with a warning; a second signal does what it always does.
@@ -270,7 +271,9 @@ def fit(
     most = min(most, MOST_STEPS)
     average = None if start.average is None else trained(start.average)[0]
     now = Now(arrays, start.opt_state, start.state, start.skipped, average)
-    run = Run(loss, batches, optimizer, start, now, static, step_key, most=most, policy=policy, tail=tail)
+    run = Run(
+        objective, loss, batches, optimizer, start, now, static, step_key, most=most, end=end, policy=policy, tail=tail
+    )
     bar, clock = Progress(steps, show=progress), _Clock(most)
     with listening(listens=checkpoints is not None) as asked, checkpoints or contextlib.nullcontext():
         run.ended = _has_settled(run, plateau, np.asarray(start.history), maximize=maximize)
@@ -287,7 +290,7 @@ def fit(
                 signal = asked.by()
                 run.ended |= signal is not None
                 if run.done == save_at or run.ended:
-                    checkpoints.save(run.result())
+                    checkpoints.save(run.done, run.result)
                 if signal is not None:
                     _say_ended(signal, run.done, checkpoints)
     if run.ended:

@@ -28,10 +28,10 @@ def last_good(again: Callable[[int], Now], is_good: Callable[[Now], Any], count:
     return good, again(good)
 
 
-def _origin(fun, arrays) -> str:
+def _origin(fun, given) -> str:
     """Where a number that is not finite comes from, as the error says it; the data of a step are known here."""
     try:
-        came = nonfinite(fun, arrays)
+        came = nonfinite(fun, given)
     except ChoiceError as error:
         return f". {error}".removesuffix(".")
     return "" if came is None else f", first in {came}"
@@ -41,7 +41,7 @@ def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int
     """In words what was not finite at a step, and where it comes from.
 
     Args:
-        loss: the loss of that step, of the arrays alone, with the objective and the next state.
+        loss: the loss of that step, of the arrays (and of a state, if it is given), with the objective and the next state.
         before: what was there before the step, which is good.
         after: what was there after it.
         value: the objective at that step.
@@ -53,12 +53,21 @@ def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int
 
     if not np.isfinite(value):
         what, came = f"the objective is {value}", _origin(lambda arrays: loss(arrays)[0], before.arrays)
+    elif _is_state_alone(before, after):
+        what = f"the objective's next state, state{_bad_leaf(after.state, before.state)}, is not finite"
+        came = _origin(lambda given: loss(*given)[1][1], (before.arrays, before.state))
     else:
         what, came = _bad_in(slope(before.arrays), before, after), _origin(slope, before.arrays)
     return (
         f"{what} at step {step}{came}. Look for a density at a value outside its support, a scale that reached zero, "
         "or a learning rate that is too high."
     )
+
+
+def _is_state_alone(before: Now, after: Now) -> bool:
+    """Whether of all that changes nothing but the objective's own state is not finite."""
+    rest = (after.arrays, after.opt_state), (before.arrays, before.opt_state)
+    return _bad_leaf(after.state, before.state) is not None and _bad_leaf(*rest) is None
 
 
 def _bad_in(slope: Any, before: Now, after: Now) -> str:

@@ -19,7 +19,7 @@ from jax import numpy as jnp
 from .._errors import FitError
 from ..transforms._internal import is_inexact, lenient, stop_gradient
 from ._arguments import check_next_state, check_value, names_taken
-from ._data import Batches
+from ._kept import weakly
 from ._parameters import unwrap
 
 
@@ -34,14 +34,18 @@ class Now(NamedTuple):
 
 
 def objective_of(objective, static, batches, *, stateful, maximize):
-    """The loss, and with it the objective and the next state, of the arrays among the parameters."""
+    """The loss, and with it the objective and the next state, of the arrays among the parameters.
+
+    It holds neither the objective nor the data, so that what is compiled of it may outlive both.
+    """
     given = ("key", "params", "batch") if batches.has_data else ("key", "params")
     takes = names_taken(objective, given, batches.names, stateful=stateful)
+    scale, behind = batches.size / batches.batch, weakly(objective)
 
     def loss(arrays, key, batch, indices, state):
-        named = {"scale": batches.size / batches.batch, "indices": indices, "state": state}
+        named = {"scale": scale, "indices": indices, "state": state}
         named = {name: named[name] for name in takes}
-        value = objective(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
+        value = behind()(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
         if stateful:
             if not isinstance(value, tuple) or len(value) != 2:
                 raise FitError("fit: with `state`, the objective must return a pair (value, next state).")
@@ -54,8 +58,8 @@ def objective_of(objective, static, batches, *, stateful, maximize):
 
 
 def loss_at(loss: Callable, batch: tuple, key: jax.Array, step: Any, now: Now) -> Callable:
-    """The loss at a step, of the arrays alone; the batch comes with which examples it holds."""
-    return lambda arrays: loss(arrays, jax.random.fold_in(key, step), *batch, now.state)
+    """The loss at a step, of the arrays, and of a state if another is given; the batch has which examples it holds."""
+    return lambda arrays, state=now.state: loss(arrays, jax.random.fold_in(key, step), *batch, state)
 
 
 def _as_finite_as(first: Any, now: Any) -> jax.Array:
@@ -66,8 +70,9 @@ def _as_finite_as(first: Any, now: Any) -> jax.Array:
 
 
 def stays_finite(before: Now, after: Now) -> jax.Array:
-    """Whether parameters and optimiser are as finite as they were; an objective's own state may hold what it likes."""
-    return _as_finite_as((before.arrays, before.opt_state), (after.arrays, after.opt_state))
+    """Whether parameters, the optimiser's state and the objective's own are as finite as they were."""
+    first, now = ((x.arrays, x.opt_state, x.state) for x in (before, after))
+    return _as_finite_as(first, now)
 
 
 def _slopes(grads):
@@ -93,23 +98,24 @@ def _averaged(now: Now, step: Any, tail: int) -> Now:
     return now._replace(average=jax.tree.map(mean, now.average, now.arrays))
 
 
-def make_run(
-    loss: Callable,
-    batches: Batches,
-    optimizer: optax.GradientTransformationExtraArgs,
-    *,
-    skips: bool,
-    tail: int | None,
-) -> Callable:
-    """The jitted loop: `count` steps from `start`, with the objective of each."""
+def make_run(loss: Callable, take: Callable, update: Callable, *, skips: bool, tail: int | None) -> Callable:
+    """The loop: `count` steps from `start`, with the objective of each.
+
+    Args:
+        loss: as `objective_of` makes it.
+        take: the batch of a step of a dispatch; see `Batches`.
+        update: that of the optimiser.
+        skips: whether steps that are not finite are left out.
+        tail: the step from which on the arrays are averaged.
+    """
 
     def step(i, carry, key, start, fed):
         now, values = carry
-        at = loss_at(loss, batches.at(fed, i), key, start + i, now)
+        at = loss_at(loss, take(fed, i), key, start + i, now)
         (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
         grads = _slopes(grads)
         with lenient():  # optax mixes types of its own
-            updates, opt_state = optimizer.update(
+            updates, opt_state = update(
                 grads, now.opt_state, now.arrays, value=value, grad=grads, value_fn=lambda arrays: at(arrays)[0]
             )
         following = Now(optax.apply_updates(now.arrays, updates), opt_state, state, now.skipped, now.average)
@@ -117,7 +123,6 @@ def make_run(
         following = following if tail is None else _averaged(following, start + i.astype(np.uint32), tail)
         return following, values.at[i].set(objective.astype(values.dtype))
 
-    @jax.jit
     def run(now, key, start, count, values, fed):
         return lax.fori_loop(0, count, lambda i, carry: step(i, carry, key, start, fed), (now, values))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -73,17 +72,19 @@ def everywhere(tree: Any, mesh: Mesh | None) -> Any:
     return jax.tree.map(put, tree)
 
 
-def taker(x: jax.Array, batch: int, mesh: Mesh | None) -> Callable:
-    """How the rows of a minibatch are taken from an array, and where they go."""
-    sharding = _sharding_of_batch(x, batch)
+def sharding_of_batch(x: jax.Array, batch: int, mesh: Mesh | None) -> NamedSharding | None:
+    """Where the rows of a minibatch from an array go; None where that is no matter."""
     if mesh is not None and x.sharding.is_fully_replicated:
-        sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    if sharding is None:
-        return lambda x, rows: x[rows]
-    return lambda x, rows: lax.with_sharding_constraint(x[rows], sharding)
+        return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    return _like_the_array(x, batch)
 
 
-def _sharding_of_batch(x: jax.Array, batch: int) -> NamedSharding | None:
+def rows_of(x: jax.Array, rows: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    """The rows of an array, where they are to be."""
+    return x[rows] if sharding is None else lax.with_sharding_constraint(x[rows], sharding)
+
+
+def _like_the_array(x: jax.Array, batch: int) -> NamedSharding | None:
     """That of the array, where a batch can be divided as it is; None where each device has all."""
     if x.sharding.is_fully_replicated:
         return None

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._errors import CheckpointError, FitError
 from ._arguments import as_arrays, check_optimizer, named_leaves, trained
 from ._file import read, told, write
+from ._history import Blocks, read_blocks
 
 WORDS = 4
 """Words of 32 bits by which a key is recognised; it is not told by them."""
@@ -143,10 +144,7 @@ class Fit(eqx.Module):
             >>> bool(tg.load_fit(path, like=run).params == run.params)
             True
         """
-        run = {} if self.origin is None else self.origin.said()
-        structure = str(jax.tree.structure(self.opt_state))
-        words = {"steps": len(self.history), **run, "opt_state": structure}
-        write(path_of("Fit.save: path", path), _as_kept(self, self.origin), words)
+        write_fit(path_of("Fit.save: path", path), self)
 
 
 def load_fit(
@@ -194,10 +192,25 @@ def load_fit(
     return restored(path_of("load_fit: path", path), like)
 
 
+def write_fit(path: Path, fit: Fit, before: Blocks | None = None) -> None:
+    """Write the file of a fit; its history goes on from blocks that are written before, if there are some."""
+    steps = len(fit.history) + (0 if before is None else before.steps)
+    words = {"steps": steps, "opt_state": str(jax.tree.structure(fit.opt_state))}
+    words |= {} if fit.origin is None else fit.origin.said()
+    words |= {} if before is None or not before.steps else {"before": before.said()}
+    write(path, _as_kept(fit, fit.origin), words)
+
+
 def restored(path: Path, like: Fit) -> Fit:
-    """The fit of a file, with an origin if it has one."""
+    """The fit of a file, with an origin if it has one, and with the history that is in blocks beside it."""
     some = Origin.of(jax.random.key(0), maximize=False, examples=None, batch_size=None)
-    return read(path, _as_kept(like, some if "key" in told(path) else None), growing=("history",))
+    run = told(path)
+    fit = read(path, _as_kept(like, some if "key" in run else None), growing=("history",))
+    if "before" not in run:
+        return fit
+    latest = np.asarray(fit.history)
+    history = np.concatenate([read_blocks(path, run["before"], latest), latest])
+    return dataclasses.replace(fit, history=jax.device_put(history))
 
 
 def _as_kept(fit: Fit, origin: Origin | None) -> Fit:

@@ -15,6 +15,7 @@ from jax import numpy as jnp
 from .._errors import FitError
 from ._data import Batches
 from ._going_bad import last_good, what_went_bad
+from ._kept import compiled
 from ._loop import Now, loss_at, make_run, stays_finite
 from ._result import Fit, Origin
 
@@ -31,6 +32,7 @@ class Run:
 
     def __init__(
         self,
+        objective: Callable,
         loss: Callable,
         batches: Batches,
         optimizer: optax.GradientTransformationExtraArgs,
@@ -40,11 +42,13 @@ class Run:
         key: jax.Array,
         *,
         most: int,
+        end: int,
         policy: str,
         tail: int | None,
     ):
         self._loss, self._batches, self._key, self._static = loss, batches, key, static
-        self._loop = make_run(loss, batches, optimizer, skips=policy == "skip", tail=tail)
+        loop = make_run(loss, batches.at, optimizer.update, skips=policy == "skip", tail=tail)
+        self._loop = compiled(loop, objective)
         self._is_good = jax.jit(stays_finite)
         self._policy, self._most = policy, most
         self._values = jnp.zeros((most,))
@@ -53,7 +57,7 @@ class Run:
         self._again: Callable[[int], Now] = lambda _: now
         self._history = [np.asarray(earlier.history)]
         self.done, self.ended = len(earlier.history), False
-        batches.begin(self.done)
+        batches.begin(self.done, end)
 
     def take(self, count: int) -> np.ndarray:
         """Take so many steps; their objectives, fewer where the run ends because something is not finite.
@@ -75,7 +79,9 @@ class Run:
 
         self._again = lambda n: run(n)[0]
         after, self._values = run(count)
-        latest = np.asarray(self._values[:count])
+        latest = np.asarray(self._values)[
+            :count
+        ].copy()  # a slice of it on the device would be a program for each count
         words = None
         if self._policy != "skip" and not (np.isfinite(latest).all() and self._is_good(self._first, after)):
             after, latest, words = self._up_to_the_bad(self._again, latest, fed)
@@ -107,9 +113,19 @@ class Run:
         warnings.warn(f"fit: the run stops. {words} What is returned is from before that step.", stacklevel=4)
         self.ended = True
 
-    def result(self) -> Fit:
-        """What there is so far."""
-        history = jnp.asarray(np.concatenate(self._history))
+    def _history_from(self, step: int) -> np.ndarray:
+        """The objectives from a step on; no more of them is touched."""
+        parts, begin = [np.zeros(0, self._history[0].dtype)], self.done
+        for part in reversed(self._history):
+            if begin <= step:
+                break
+            begin -= len(part)
+            parts.append(part)
+        return np.concatenate(parts[::-1])[max(0, step - begin) :]
+
+    def result(self, since: int = 0) -> Fit:
+        """What there is so far, with the objectives from a step on."""
+        history = jax.device_put(self._history_from(since))  # `jnp.asarray` is a program for each length
         arrays, opt_state, state, skipped, average = self._now
         average = None if average is None else eqx.combine(average, self._static)
         params = eqx.combine(arrays, self._static)

@@ -20,9 +20,11 @@ from .._errors import FitError
 from ..transforms._internal import as_array
 from ._arguments import as_arrays
 from ._data import Batches, check_leaves, check_sizes, columns
+from ._rows import Rows
 
-BYTES = 2**26
-"""Of what is fed to one dispatch, at most, unless a single batch is larger."""
+BYTES = 2**24
+"""Of what is fed to one dispatch, at most, unless a single batch is larger. Memory of up to twice as much is used again
+by the allocator; pages of larger arrays are new each time, which takes longer than to copy them."""
 
 
 def _bytes_of(batch: Any) -> int:
@@ -37,7 +39,7 @@ class _Fed(Batches):
     def _placed(self, stacked: Any) -> Any:
         """Where the batches go: over a mesh, each of them in pieces."""
         if self._mesh is None:
-            return stacked
+            return jax.device_put(stacked)
         sharding = NamedSharding(self._mesh, PartitionSpec(None, self._mesh.axis_names))
         return jax.tree.map(lambda x: jax.device_put(x, sharding), stacked)
 
@@ -48,46 +50,92 @@ class _Fed(Batches):
             )
 
 
+def _fed_rows(fed: Any, i: Any) -> tuple[tuple, Any]:
+    rows, batches = fed
+    return (jax.tree.map(lambda x: x[i], batches),), rows[i]
+
+
+def _fed_batch(fed: Any, i: Any) -> tuple[tuple, Any]:
+    return (jax.tree.map(lambda x: x[i], fed),), None
+
+
+class _Ahead:
+    """The steps that are read from files before they are asked for: those from `start` on, in arrays with room."""
+
+    def __init__(self, start: int, count: int, rows: np.ndarray, batches: Any):
+        self.start, self.count, self.rows, self.batches = start, count, rows, batches
+
+    def move_from(self, other: _Ahead) -> None:
+        """Take over what another one holds of the steps that this one begins with."""
+        skipped = self.start - other.start
+        count = other.count - skipped
+        if 0 <= skipped and 0 < count <= len(self.rows):
+            for mine, its in zip(self._arrays(), other._arrays(), strict=True):
+                mine[:count] = its[skipped : skipped + count]
+            self.count = count
+
+    def _arrays(self) -> list[np.ndarray]:
+        return [self.rows, *jax.tree.leaves(self.batches)]
+
+
 class Mapped(_Fed):
     """Arrays of which some are files in memory (`np.memmap`): rows are read as they are needed."""
 
+    _end = 0  # no step is known to follow
+
+    def begin(self, step: int, end: int) -> None:
+        """Note where the run ends: behind it nothing is read."""
+        self._end = end
+
     def _held(self, data: Any) -> Any:
-        return check_sizes(data)
+        check_sizes(data)
+        as_arrays(jax.tree.map(lambda x: x[:1], data), "data")
+        return data
 
     def _place(self, mesh: Mesh | None) -> None:
         if not self.mini:
             raise FitError("fit: `data` holds a memory-mapped array, which is read in minibatches: give `batch_size`.")
-        self._mesh = mesh
+        self._mesh, self.at = mesh, _fed_rows
         self._check_parts()
         self.most = max(1, BYTES // max(1, _bytes_of(self._data) // self.size * self.batch))
         self._thread = ThreadPoolExecutor(1, "tracegrad data")
-        self._ahead: tuple[tuple[int, int], Future] | None = None
+        self._ahead: Future[_Ahead] | None = None
+        self._sources = [Rows(x) for x in jax.tree.leaves(self._data)]
 
-    def _gathered(self, start: int, count: int, room: int) -> tuple[np.ndarray, Any]:
-        """The rows of some steps, and their examples; there is room for more, so that all dispatches have one shape."""
+    def _room_from(self, start: int, room: int) -> _Ahead:
+        def empty(x):
+            return np.empty((room, self.batch, *x.shape[1:]), x.dtype)
+
         rows = np.zeros((room, self.batch), np.int32)
-        rows[:count] = self.rows(start, count)
-        flat = rows[:count].ravel()
-        order = np.argsort(flat, kind="stable")  # a file is read from its beginning to its end
+        return _Ahead(start, 0, rows, jax.tree.map(empty, self._data))
 
-        def gather(x):
-            batches = np.zeros((room * self.batch, *x.shape[1:]), x.dtype)
-            batches[order] = x[flat[order]]
-            return batches.reshape(room, self.batch, *x.shape[1:])
+    def _fill(self, ahead: _Ahead, count: int) -> _Ahead:
+        """Read on until so many steps are there, from the beginning of the files to their end."""
+        begin = ahead.count
+        if count <= begin:
+            return ahead
+        ahead.rows[begin:count] = self.rows(ahead.start + begin, count - begin)
+        flat = ahead.rows[begin:count].ravel()
+        for x, batches in zip(self._sources, jax.tree.leaves(ahead.batches), strict=True):
+            x.read(flat, batches[begin:count].reshape(-1, *batches.shape[2:]))
+        ahead.count = count
+        return ahead
 
-        return rows, jax.tree.map(gather, self._data)
+    def _read(self, start: int, count: int, before: _Ahead, room: int) -> _Ahead:
+        ahead = self._room_from(start, room)
+        ahead.move_from(before)
+        return self._fill(ahead, count)
 
     def feed(self, start: int, count: int, room: int) -> tuple[Any, int]:
         ahead, self._ahead = self._ahead, None
-        ready = ahead is not None and ahead[0] == (start, count)
-        rows, batches = ahead[1].result() if ahead and ready else self._gathered(start, count, room)
-        following = (start + count, count)
-        self._ahead = following, self._thread.submit(self._gathered, *following, room)
-        return (rows, as_arrays(self._placed(batches), "data")), count
-
-    def at(self, fed: Any, i: Any) -> tuple[tuple, Any]:
-        rows, batches = fed
-        return (jax.tree.map(lambda x: x[i], batches),), rows[i]
+        now = self._room_from(start, room) if ahead is None else ahead.result()
+        now = self._fill(now, count)
+        following = start + count
+        # As many again, and as many more where dispatches grow; none where the run ends.
+        more = max(0, min(2 * count, room, self._end - following))
+        if more:
+            self._ahead = self._thread.submit(self._read, following, more, now, room)
+        return (now.rows, as_arrays(self._placed(now.batches), "data")), count
 
 
 class Loaded(_Fed):
@@ -101,11 +149,13 @@ class Loaded(_Fed):
             raise FitError("fit: `data` is a loader, which makes its own batches: leave `batch_size` out.")
         self.has_data, self.examples, self.batch_size, self.mini = True, None, None, False
         self.names, self._mesh, self._source, self._left_out = set(), mesh, data, False
+        self.at = _fed_batch
         self._batches = self._passes()
         first = next(self._batches, None)
         if first is None:
             raise FitError("fit: the loader `data` has no batch.")
         self._batches = itertools.chain([first], self._batches)
+        as_arrays(first, "data")
         self.size = self.batch = jax.tree.leaves(first)[0].shape[0]
         self._check_parts()
         self.most = max(1, BYTES // max(1, _bytes_of(first)))
@@ -135,7 +185,7 @@ class Loaded(_Fed):
             if empty or iter(self._source) is self._source:
                 return
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, end: int) -> None:
         """Leave out the batches of the steps before."""
         for _ in itertools.islice(self._batches, step):
             pass
@@ -152,9 +202,6 @@ class Loaded(_Fed):
             return None, 0
         filled = now + [now[-1]] * (room - len(now))
         return as_arrays(self._placed(jax.tree.map(lambda *xs: np.stack(xs), *filled)), "data"), len(now)
-
-    def at(self, fed: Any, i: Any) -> tuple[tuple, Any]:
-        return (jax.tree.map(lambda x: x[i], fed),), None
 
 
 def _kind_of(batch: Any) -> tuple[Any, list, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from jaxtyping import Array, Key
 
@@ -19,24 +19,29 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _path(label: Any) -> Path:
+def path_of(label: Any) -> Path:
+    """The path that the label of a site stands for."""
     return label if isinstance(label, tuple) and label else (str(label),)
 
 
-def with_estimators(objective: Callable[P, R], estimators: Mapping) -> Callable[P, R]:
+def with_estimators(
+    objective: Callable[P, R], estimators: Mapping, *, forks: int | None | Literal["kept"] = "kept"
+) -> Callable[P, R]:
     """The same objective with other gradient estimators, chosen by address.
 
     Args:
         objective: `objective(key, *args)`: an `expectation`, or any function that calls one.
         estimators: from address patterns ('z', 'steps/z', ('steps', 'z'), '*', '**/z') to estimators; the most
             specific pattern wins. Here a choice wins over those at the sites and in the generative functions.
+        forks: where it is given, forking estimators run so many alternatives, drawn at random, or all of them (None),
+            whatever the `forks` of the expectations inside.
 
     Returns:
         An objective of the same arguments.
 
     Raises:
         AddressError: a pattern that matches no sample of the objective.
-        EstimatorError: an estimator that does not fit its site.
+        EstimatorError: an estimator that does not fit its site; `forks` below 1.
 
     Example:
         >>> import jax, tracegrad as tg
@@ -51,7 +56,7 @@ def with_estimators(objective: Callable[P, R], estimators: Mapping) -> Callable[
     @functools.wraps(objective)
     def chosen(*args, **kwargs):
         rules = InForce("with_estimators", overrides, ())
-        out = choose_estimators(objective, lambda label, present: rules.at(_path(label)))(*args, **kwargs)
+        out = choose_estimators(objective, lambda label, _: rules.at(path_of(label)), forks=forks)(*args, **kwargs)
         for pattern in overrides.patterns:
             if not any(matches(pattern, path) for path in rules.seen):
                 have = name_them(rules.seen, pattern)

@@ -29,14 +29,16 @@ def one_float(what: str, objective: Callable) -> Callable:
     return checked
 
 
-def gradient_of(objective: Callable, args: tuple):
+def gradient_of(objective: Callable, args: tuple, argnums: tuple[int, ...] | None = None):
     """A function of a key to the flat list [value, gradients ...], and the names of its entries.
 
-    The function takes the leaves of `args` too, so that they can be operands, not constants, of what is compiled.
+    Derivatives are in all floating-point arrays, or in those of the arguments of these numbers. The
+    function takes the leaves of `args` too, so that they can be operands, not constants, of what is compiled.
     """
     leaves, tree = jax.tree.flatten_with_path(args)
     leaves = [(path, jnp.asarray(x) if isinstance(x, float) else x) for path, x in leaves]
-    trained = [i for i, (_, x) in enumerate(leaves) if is_inexact(x)]
+    among = range(len(args)) if argnums is None else argnums
+    trained = [i for i, (path, x) in enumerate(leaves) if is_inexact(x) and path[0].idx in among]
     given = [x for _, x in leaves]
 
     def at(arrays, values=given):

@@ -13,6 +13,7 @@ from .._distribution import WeakDerivative
 from .._errors import EstimatorError
 from .._estimator import Fork
 from ._finite_support import count, finite, pick, refuse_infinite, take
+from ._local_expectation import LocalExpectation
 
 
 def _weights(p: jax.Array) -> jax.Array:
@@ -39,6 +40,8 @@ class SumAndSample(Fork):
     def fork(self, key: Key[Array, ""], distribution: Any, value: Any) -> WeakDerivative:
         """The k likeliest values with their probabilities, and one of the others, independent of the drawn value."""
         found = finite(distribution)
+        if self.k == found.p.shape[0] - 1:  # The only other one is sure: all are summed, and none is run twice.
+            return LocalExpectation().fork(key, distribution, value)
         order = jnp.argsort(-found.fixed, axis=0)
         rest = order[self.k :]
         weights = _weights(jnp.take_along_axis(found.fixed, rest, axis=0))
@@ -59,7 +62,8 @@ def sum_and_sample(k: int = 1) -> SumAndSample:
 
     A value of probability zero is drawn as often as the mean of the others, for its derivative need not be zero.
     The draw r is independent of the site's own, whose objective is therefore a baseline. For distributions of finite
-    support, anywhere: loops, branches, plates; k + 1 further runs for each element. First order only.
+    support, anywhere: loops, branches, plates; k + 1 further runs for each element. Where only one value is left to
+    draw, as of a coin, all are summed: that is `local_expectation()`, and k runs. First order only.
 
     Args:
         k: how many values are summed; fewer than the support has.

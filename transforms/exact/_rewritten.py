@@ -13,6 +13,7 @@ from .._samples_in import samples_in
 from ..program._interpreter import Mode, run
 from ..program._plan import plan_of
 from ..program._trace_call import TracedCall
+from ..program.control import control_of
 
 RAW = {"random_bits", "random_gamma", "random_unwrap", "threefry2x32"}
 """The JAX primitives by which a program makes random numbers of its own."""
@@ -35,13 +36,21 @@ def _refuse_unknown(jaxpr, what):
                 f"{what}: the program makes random numbers of its own (JAX primitive '{name}'), which "
                 "cannot be enumerated. Draw through `sample` in a program, through `noise` in an estimator."
             )
-        if name == "while" and samples_in(eqn):
+        endless = _endless(eqn)
+        if endless is not None and samples_in(eqn):
             raise EstimatorError(
-                f"{what}: a draw is inside a `while_loop`, whose number of draws is not known. Use "
+                f"{what}: a draw is inside {endless}, whose number of draws is not known. Use "
                 "`lax.scan` or `lax.fori_loop` with a fixed number of steps, or test by statistics."
             )
         for inner in inner_jaxprs(eqn):
             _refuse_unknown(inner, what)
+
+
+def _endless(eqn):
+    """The construct in words, if it repeats a program who knows how often."""
+    control = control_of(eqn)
+    turn = None if control is None else control.turn(eqn, eqn.invars)
+    return None if turn is None or turn.times is not None else turn.what
 
 
 def known(x: Any) -> np.ndarray:

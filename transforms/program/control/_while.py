@@ -26,7 +26,7 @@ class While(Control):
     def turn(self, eqn, states):
         """The body; the condition is not a part of it."""
         _, shared, carry = self.split(eqn, list(states))
-        return Turn(param(eqn, "body_jaxpr"), shared, carry, [], None, "a while loop")
+        return Turn(param(eqn, "body_jaxpr"), shared, carry, [], None, "a `while_loop`")
 
     def run(self, step, operands, mode, alternative):
         """The same loop; scores are carried, since nothing can be stacked."""
