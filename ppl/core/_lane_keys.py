@@ -19,7 +19,7 @@ class LaneKey(NamedTuple):
     """The key of a visit in a lane of a plate: the key of all lanes, and the number of this one."""
 
     plate: Any
-    lane: jax.Array
+    lane: Any
 
 
 def lane_keys(key: Any, n: int) -> tuple[LaneKey | None, Any]:

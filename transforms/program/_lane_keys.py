@@ -6,6 +6,7 @@ import jax
 from jax import numpy as jnp
 
 from .._jax import lane_shape, make_primitive, vmapped
+from ._site import again
 
 WITH_RELATED_KEYS = "threefry2x32"
 """The generator whose streams are independent for keys of which one is the other with a few bits changed (Salmon et
@@ -36,4 +37,4 @@ def key_in_lane(key: jax.Array, number: jax.Array) -> jax.Array:
 
     It is one operation, so that nobody takes it for the reading of a key's words.
     """
-    return _bind(key, number)[0]
+    return again(_bind(key, number)[0])
