@@ -58,6 +58,7 @@ def keys_of(choices):
     return np.concatenate([np.reshape(x, (-1, x.shape[-1])) for x in jax.tree.leaves(choices)])
 
 
+@pytest.mark.slow
 def test_all_keys_of_a_program_are_distinct():
     assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
     keys = keys_of(jax.jit(everything.simulate)(KEY).choices)

@@ -115,6 +115,7 @@ def check_recovered(name, family):
         assert fit.log_evidence == pytest.approx(reference["log_evidence"], abs=0.01)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("name", "family"), RECOVERED)
 def test_moments_are_recovered(name, family):
     check_recovered(name, family)

@@ -146,6 +146,7 @@ def test_a_loader_is_gone_through_pass_after_pass():
     assert loader.begun in (3, 4)  # what comes next is read ahead
 
 
+@pytest.mark.slow
 def test_a_loader_without_an_end_is_read_as_far_as_it_is_needed(whole):
     def endless():
         while True:

@@ -44,6 +44,7 @@ def fitted(family):
     return tg.vi(TARGET, family, key=KEY, steps=600, progress=False)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("family", ["full_rank", "laplace"])
 def test_a_normal_posterior_is_found(family):
     """To three digits: the path derivative has no noise at the posterior."""
@@ -82,6 +83,7 @@ def corrected():
     return tg.vi(target, "mean_field", key=KEY, steps=600, progress=False)
 
 
+@pytest.mark.slow
 def test_weights_correct_what_a_family_misses():
     """Independent normals are too narrow and uncorrelated: by weight draws are neither, and the report says so."""
     posterior = corrected()
@@ -216,6 +218,7 @@ def test_discrete_latents_are_summed_over():
     assert "no continuous latent" in alone.report
 
 
+@pytest.mark.slow
 def test_a_family_that_is_made_already_is_fitted_as_it_is():
     given = tg.vi(TARGET, tg.auto.low_rank(TARGET, 1), key=KEY, steps=20, progress=False)
     assert "the family's own" in given.report
@@ -235,6 +238,7 @@ class Mixture(Distributed):
         return dist.MixtureSameFamily(dist.Categorical(logits=jnp.zeros(2)), parts)
 
 
+@pytest.mark.slow
 def test_a_family_without_path_derivatives_is_fitted_by_the_elbo():
     target = tg.Target(tg.gen(lambda: tg.sample("z", dist.Normal(2.0, 1.0))))
     posterior = tg.vi(target, Mixture(tg.to_unconstrained(target), None), key=KEY, steps=300, progress=False)
@@ -242,6 +246,7 @@ def test_a_family_without_path_derivatives_is_fitted_by_the_elbo():
     assert posterior.sample(KEY, 2000)["z"].mean() == pytest.approx(2.0, abs=0.3)
 
 
+@pytest.mark.slow
 def test_vi_is_traced_where_it_must_be():
     """Side by side over data sets: all steps are run, nothing is reported, and the answers are the exact ones."""
 
@@ -282,6 +287,7 @@ def two_modes():
 MODES = tg.Target(two_modes)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("initial", "mode"), [({"a": 3.0}, (3.0, 3.0)), ({"a": jnp.array([3.0, -3.0])}, (3.0, -3.0))])
 def test_a_search_starts_where_it_is_told(initial, mode):
     """A search climbs the hill it starts on. One number stands for all entries."""
