@@ -24,7 +24,7 @@ help:
 	@echo 'make lowest      the same few with the oldest versions that pyproject.toml allows, in an environment of its own'
 	@echo 'make lint        ruff: rules and format'
 	@echo 'make types       mypy'
-	@echo 'make docs        the documentation, in site/, warnings as errors'
+	@echo 'make docs        the documentation, in site/, warnings as errors, and a check of what was built'
 	@echo 'make notebooks   run every notebook'
 	@echo 'make benchmarks  the timings of tests/benchmarks'
 	@echo 'make dist        wheel and sdist in dist/, installed and imported in an empty environment'
@@ -74,7 +74,8 @@ types: $(VENV)/.has-dev build/tree
 	$(BIN)/mypy
 
 docs: $(VENV)/.has-docs build/tree
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python tests/site_checks.py site
 
 notebooks: $(VENV)/.has-notebooks
 	@for notebook in $(wildcard notebooks/*.ipynb); do \
