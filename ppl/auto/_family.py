@@ -37,7 +37,7 @@ POINT = "unconstrained"
 class Family(Plain):
     """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("s", tg.dist.Exponential(1.0))))
         >>> family = tg.auto.mean_field(target)

@@ -182,7 +182,7 @@ def mean_field(target: Target, *, around: Mapping | None = None, scale: float | 
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -218,7 +218,7 @@ def full_rank(target: Target, *, around: Mapping | None = None, scale: float | N
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Gamma(2.0, 1.0))))
         >>> family = tg.auto.full_rank(target)
@@ -246,7 +246,7 @@ def low_rank(target: Target, rank: int, *, around: Mapping | None = None, scale:
 
     Source: Ong, Nott and Smith, Gaussian Variational Approximation with a Factor Covariance Structure, 2018.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0).expand([10]))))
         >>> tg.auto.low_rank(target, 2).init(jax.random.key(0))["factor"].shape

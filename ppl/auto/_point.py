@@ -58,7 +58,7 @@ def delta(target: Target) -> Delta:
 
     Source: Gelman et al., Bayesian Data Analysis, 3rd edition, section 13.1.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Gamma(2.0, 1.0))))
         >>> family = tg.auto.delta(target)
@@ -222,7 +222,7 @@ def laplace(target: Target, *, starts: int = 4, steps: int = 500, initial: Initi
 
     Source: Tierney and Kadane, Accurate Approximations for Posterior Moments and Marginal Densities, 1986.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> family = tg.auto.laplace(tg.Target(model, observed={"x": 2.0}))

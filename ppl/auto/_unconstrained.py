@@ -33,7 +33,7 @@ OF_NO_POINT = ("logits", "centring_logits")
 class Unconstrained(Plain):
     """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,).
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> space = tg.to_unconstrained(tg.Target(tg.gen(lambda: tg.sample("s", tg.dist.Exponential(1.0)))))
         >>> space.size, float(space.constrain(jnp.array([0.0]))["s"]), float(space.log_prob(jnp.array([0.0])))
@@ -237,7 +237,7 @@ def to_unconstrained(target: Target) -> Unconstrained:
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017, section 2.3.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def model():

@@ -223,7 +223,7 @@ def vi(
     for Variational Inference, 2020; Hesterberg, Weighted Average Importance Sampling and Defensive Mixture
     Distributions, 1995.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():

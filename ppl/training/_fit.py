@@ -237,7 +237,7 @@ def fit(
             step, the operation and the sample site that it comes from, and the last good `Fit`.
         CheckpointError: files in the folder that cannot be written, or are of another run.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))
