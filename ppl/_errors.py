@@ -10,7 +10,7 @@ from .transforms import TracegradError
 class AddressError(TracegradError, ValueError):
     """An address that is duplicate, missing, unknown, or used outside a generative function.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
         >>> coin.assess({"head": 1}, 0.5)
@@ -23,7 +23,7 @@ class AddressError(TracegradError, ValueError):
 class ChoiceError(TracegradError, ValueError):
     """A given choice of the wrong shape, type or support.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> wait = tg.gen(lambda: tg.sample("t", tg.dist.Exponential(1.0)))
         >>> wait.assess({"t": -1.0})
@@ -36,7 +36,7 @@ class ChoiceError(TracegradError, ValueError):
 class DistributionError(TracegradError, ValueError):
     """A distribution that cannot be made, or cannot be drawn from.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> wide = tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0j)))
         >>> wide.simulate(jax.random.key(0))
@@ -49,7 +49,7 @@ class DistributionError(TracegradError, ValueError):
 class DensityError(TracegradError, ValueError):
     """A density that an algorithm cannot give, or that was asked for in part.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> @tg.gen
         ... def noisy():
@@ -64,7 +64,7 @@ class DensityError(TracegradError, ValueError):
 class FitError(TracegradError, ValueError):
     """Arguments that `fit` cannot train with, or a run that stopped being finite.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, optax, tracegrad as tg
         >>> tg.fit(lambda key, w: jnp.log(w), -1.0, optax.sgd(0.1), key=jax.random.key(0), steps=1)
         Traceback (most recent call last):
@@ -84,7 +84,7 @@ class FitError(TracegradError, ValueError):
 class CheckpointError(FitError):
     """A file that is no kept fit, that is damaged, or that is of another run.
 
-    Example:
+    Examples:
         >>> import pathlib, tempfile, optax, tracegrad as tg
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
         >>> _ = path.write_text("milk, bread")
@@ -105,7 +105,7 @@ class CheckpointError(FitError):
 class SupportWarning(UserWarning):
     """A model is weighed at draws from a support that is larger than its own.
 
-    Example:
+    Examples:
         >>> import jax, warnings, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("s", tg.dist.Exponential(1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("s", tg.dist.Normal(m, 1.0)))

@@ -144,3 +144,6 @@ def check(family, estimator):
 
 bernoulli = counts(lambda p: dist.Bernoulli(probs=p), 0.3, most=2)
 categorical = counts(lambda *logits: dist.Categorical(logits=jnp.stack(logits, -1)), 0.5, -0.4, 0.2, most=3)
+gamma = density(dist.Gamma, 2.5, 1.5, low=0, high=25)
+normal = density(dist.Normal, 0.5, 0.8, low=-8, high=9)
+odds = counts(lambda w: dist.Bernoulli(logits=w), -0.7, most=2)

@@ -6,12 +6,14 @@ import sys
 
 import jax
 import numpy as np
+import optax
 
 import tracegrad as tg
 from tracegrad import dist
 from tracegrad.transforms import sample
 
 KEY, W = jax.random.key(0), 0.3
+KEYS, WS = jax.random.split(KEY, 3), np.linspace(0.1, 0.5, 3, dtype=np.float32)
 
 
 @tg.gen
@@ -35,6 +37,11 @@ def loss(key, w):
     return tg.elbo(model, Guide.normal, {"x": 1.0})(key, (w,), (None, w))
 
 
+def fitted(steps, start=W):
+    """Some steps of a fit, in a process that may be another one."""
+    return tg.fit(loss, start, optax.adam(0.1), key=KEY, steps=steps, maximize=True, progress=False)
+
+
 def contents():
     """Things to pickle."""
     return {
@@ -48,8 +55,13 @@ def contents():
         "gradient of an expectation": coin,
         "batch of an expectation": coin,
         "objective": loss,
+        "lanes of a function": model,
+        "lanes of a bound": tg.elbo(model, Guide.normal, {"x": 1.0}),
+        "fit": fitted(2),
     }
 
+
+BY_VALUE = ("lanes of a bound",)  # has no name by which another process finds it: for cloudpickle alone
 
 USES = {
     "function": lambda f: [f.simulate(KEY, W).retval, jax.grad(lambda w: f.assess({"z": 1.0, "x": 0.0}, w)[0])(W)],
@@ -62,6 +74,9 @@ USES = {
     "gradient of an expectation": lambda f: jax.value_and_grad(f, argnums=1)(KEY, W),
     "batch of an expectation": lambda f: jax.jit(jax.vmap(f, (0, None)))(jax.random.split(KEY, 8), W),
     "objective": lambda f: jax.value_and_grad(f, argnums=1)(KEY, W),
+    "lanes of a function": lambda f: jax.vmap(jax.grad(lambda w, key: f.simulate(key, w).logp))(WS, KEYS),
+    "lanes of a bound": lambda f: jax.vmap(jax.grad(lambda w, key: f(key, (w,), (None, w))))(WS, KEYS),
+    "fit": lambda fit: [fit.params, fit.history, *jax.tree.leaves(fitted(2, fit))[:2]],
 }
 
 

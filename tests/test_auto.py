@@ -450,3 +450,33 @@ def test_parameters_that_are_not_finite_name_the_sites_whose_coordinates_they_ar
     bad = params | {name: params[name].at[1].set(jnp.nan)}
     with pytest.raises(tg.DensityError, match=rf"'{name}' among its parameters is not finite for .* of 'rows'\. Look"):
         family.guide.simulate(jax.random.key(1), bad)
+
+
+def test_describing_a_space_draws_nothing():
+    """Shapes and supports are read off the traced program: what it would draw is neither compiled nor run."""
+    drawn = []
+
+    class Counted(dist.Normal):
+        def sample(self, key, sample_shape=()):
+            return jax.pure_callback(lambda x: drawn.append(1) or x, self.loc, self.loc)
+
+    target = tg.Target(tg.gen(lambda: tg.sample("z", Counted(jnp.zeros(()), 1.0))))
+    assert tg.to_unconstrained(target).size == 1
+    assert drawn == []
+
+
+def test_laplace_stops_where_rounding_hides_any_gain():
+    """A slope of 1e-5 is out of reach where the log density is of the order of 1e7: it stops all the same."""
+    seen = []
+
+    @tg.gen
+    def steep():
+        z = tg.sample("z", dist.Normal(0.0, 1.0))
+        jax.debug.callback(lambda: seen.append(1))
+        tg.sample("y", dist.Normal(z, 1e-3).expand([300]))
+
+    y = jnp.linspace(0.3, 0.9, 300)
+    params = auto.laplace(tg.Target(steep, (), {"y": y}), starts=1).init(KEY)
+    jax.effects_barrier()
+    assert params["loc"][0] == pytest.approx(0.6, abs=1e-4)
+    assert 0 < len(seen) < 150

@@ -287,6 +287,24 @@ def test_a_run_keeps_its_latest_files_and_goes_on_from_the_newest(tmp_path, whol
     assert steps_in(folder) == [36, 40, 50]
 
 
+def test_what_a_callback_ended_goes_on_and_what_patience_ended_has_ended(tmp_path, whole):
+    """The callback of the call that goes on is asked again, at its own steps; it may end the run again."""
+    seen = []
+
+    def ask(so_far):
+        seen.append(len(so_far.history))
+        return len(seen) < 3
+
+    for _ in range(3):
+        found = run(checkpoint=tmp_path / "asked", callback=ask, every=10, resume=True)
+    assert seen == [10, 20, 30, 40]
+    assert same(found, whole)
+    settling = {"checkpoint": tmp_path / "settled", "steps": 400, "patience": 2, "window": 20, "resume": True}
+    settled = run(**settling)
+    assert len(settled.history) < 400
+    assert same(run(**settling, callback=lambda _: pytest.fail("nothing is left to do"), every=1), settled)
+
+
 def test_a_run_that_goes_on_from_a_fit_is_kept_and_resumed_too(tmp_path, whole):
     half = run(steps=20)
     ended = run(steps=20, params=half, checkpoint=tmp_path, callback=lambda _: True, every=7)

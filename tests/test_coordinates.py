@@ -109,6 +109,7 @@ def test_bad_coordinates_are_named(coordinates, error, words):
 INTERVAL = TRANSFORMS.AffineTransform(2.0, 3.0, domain=tg.dist.constraints.unit_interval)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("distribution", "transform", "size"),
     [
@@ -185,6 +186,7 @@ def bound_by_hand(loc, log_scale, logit):
     return prior + expected(jnp.array([0.0, 1.0]), 1.0, 0.5) + entropy
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("logit", [-1.5, 0.0, 2.0])
 def test_the_gradient_goes_through_a_learned_centring(logit):
     with jax.enable_x64(True):

@@ -24,6 +24,7 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_the_compiled_step_does_the_work_of_the_one_written_by_hand():
     args, steps = vae.gradient_steps(64)
@@ -34,6 +35,7 @@ def test_the_compiled_step_does_the_work_of_the_one_written_by_hand():
     assert ours["transcendentals"] <= 1.02 * by_hand["transcendentals"]
 
 
+@pytest.mark.slow
 def test_the_step_written_by_hand_is_the_same_step():
     args, _ = vae.gradient_steps(16)
     ours, by_hand = (
@@ -63,6 +65,7 @@ CHAINS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CHAINS)
 def test_equations_per_site_do_not_grow_with_the_chain(name):
     lengths = (24, 48, 192)  # multiples of the number of groups of forking sites
@@ -132,6 +135,7 @@ def test_each_further_fork_costs_no_more_than_the_square_of_their_number():
         assert now < more < now * ((n + 1) / n) ** 2
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("sites", "factor"), [(4, 1.0), (12, 1.16)])
 def test_forks_in_groups_cost_little_more_than_a_run_for_each(sites, factor):
     """An eighth of n^2 more in place of a half of it, for the runs of the rest of the program: 1 / GROUPS of it."""

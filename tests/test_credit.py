@@ -37,6 +37,7 @@ def check_exact(name, *, credit):
     np.testing.assert_allclose(found, np.ravel(expected), rtol=0, atol=1e-9)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_mean_is_exact_to_second_order(name):
     """With and without credit, the means of value, gradient and second derivative are those of sums over outcomes."""
@@ -44,6 +45,7 @@ def test_the_mean_is_exact_to_second_order(name):
     check_exact(name, credit=False)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ["upstream_of_a_loop", "operands_in_common", "used_after_a_loop"])
 def test_a_construct_need_say_no_more_than_how_data_flows_through_it(name, monkeypatch):
     """A loop that says nothing of its steps is credited as one, by its data flow."""
@@ -179,6 +181,7 @@ def test_mvd_does_not_see_noise_that_its_flip_does_not_touch():
     assert variance(tg.expectation(program), jnp.asarray(0.3), n=200) < 1e-9
 
 
+@pytest.mark.slow
 def test_what_passes_through_a_while_loop_is_credited_apart():
     """Ten lanes go through a loop that draws for another value: each pays for itself."""
 
@@ -204,6 +207,7 @@ def test_what_passes_through_a_while_loop_is_credited_apart():
     assert_mean(lambda key: slope(key, True)[None], np.array([dp * (0.2 + 10.0 * (1.2**2 - 0.2**2))]), n=50_000)
 
 
+@pytest.mark.slow
 def test_exactness_is_against_the_truth():
     """The programs above agree with each other; this one agrees with the sum over outcomes too."""
 

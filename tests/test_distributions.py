@@ -35,6 +35,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_site_has_the_value_and_density_of_its_distribution(name):
     d = FAMILIES[name]

@@ -5,39 +5,36 @@
 
 import itertools
 
-import equinox as eqx
 import jax
 import numpy as np
 import optax
 import pytest
 from estimator_programs import (
-    Family,
     N,
     bernoulli,
     categorical,
     check,
     check_mean,
     counts,
-    density,
     exact,
     exported_estimators,
+    gamma,
     h,
     inputs,
+    normal,
     objective,
+    odds,
 )
 from exactly import exact_key
 from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.transforms import sample, weak_derivative
+from tracegrad.transforms import sample
 
 KEY = jax.random.key(0)
 
-gamma = density(dist.Gamma, 2.5, 1.5, low=0, high=25)
-normal = density(dist.Normal, 0.5, 0.8, low=-8, high=9)
 four = counts(lambda *logits: dist.Categorical(logits=jnp.stack(logits, -1)), 0.5, -0.4, 0.2, 0.0, most=4)
-odds = counts(lambda w: dist.Bernoulli(logits=w), -0.7, most=2)
 
 
 def wave(z):
@@ -155,6 +152,7 @@ def test_a_sum_over_all_values_but_one_costs_what_the_local_expectation_costs():
     assert flops(program(tg.sum_and_sample(1)), 0.3) == flops(program(tg.local_expectation()), 0.3)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_unordered_sets_of_any_size_exactly(k):
     """Four values of odds 3 : 1 : 1 : 1; what is left after each draw is enumerated on sixty cells."""
@@ -168,6 +166,7 @@ def test_unordered_sets_of_any_size_exactly(k):
         )
 
 
+@pytest.mark.slow
 def test_a_larger_set_has_less_variance():
     w = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
     found = [variances(categories(e), w) for e in (tg.reinforce(), *map(tg.unordered_set, (2, 3)))]
@@ -185,6 +184,7 @@ def test_values_without_probability_leave_a_set_finite(k, p):
     np.testing.assert_allclose(found, np.array(p) * (VALUES - np.array(p) @ VALUES), atol=1e-6)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", ["arm", "disarm"])
 def test_one_site_has_one_alternative_however_many_elements(how):
     """All elements are mirrored together: at even odds the cost of the drawn values meets that of the complement."""
@@ -259,6 +259,7 @@ def test_mirrored_draws_have_exact_expectations_at_any_odds(how, w):
         assert under(getattr(tg, how)()) == pytest.approx(float(jax.grad(by_hand)(w)), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_disarm_has_less_variance_than_arm_and_both_less_than_reinforce():
     w = jnp.array([0.8, -0.4, 0.2])
 
@@ -270,6 +271,7 @@ def test_disarm_has_less_variance_than_arm_and_both_less_than_reinforce():
     assert under(tg.disarm()) < under(tg.arm()) < under(tg.reinforce())
 
 
+@pytest.mark.slow
 def test_the_score_part_of_rsvi_vanishes_with_augmentation():
     def under(estimator):
         f = tg.expectation(lambda k, a: sample(k, dist.Gamma(a, 1.0), estimator=estimator) ** 2)
@@ -284,205 +286,6 @@ def test_rsvi_draws_what_the_site_draws():
     np.testing.assert_allclose(value, sample(KEY, dist.Gamma(0.7, 2.0)), rtol=1e-6)
 
 
-# ---- measure-valued derivatives: every family -----------------------------------------------------------------------
-
-
-def uniform_nodes(low, high):
-    u = jnp.asarray((np.arange(400) + 0.5) / 400, dtype=float)
-    return low + (high - low) * u, jnp.full(400, 1 / 400)
-
-
-FAMILIES = {
-    "poisson": counts(dist.Poisson, 2.0),
-    "exponential": density(dist.Exponential, 1.5, low=0, high=20),
-    "normal": normal,
-    "gamma": gamma,
-    "weibull": density(dist.Weibull, 1.3, 1.8, low=0, high=12),
-    "bernoulli-probs": bernoulli,
-    "bernoulli-logits": odds,
-    "categorical-logits": categorical,
-    "categorical-probs": counts(
-        lambda *p: dist.Categorical(probs=jnp.stack(p, -1) / sum(p)[..., None]), 0.3, 0.5, 0.2, most=3
-    ),
-    "binomial-probs": counts(lambda p: dist.Binomial(5, probs=p), 0.3, most=6),
-    "binomial-logits": counts(lambda w: dist.Binomial(5, logits=w), 0.3, most=6),
-    "geometric-probs": counts(lambda p: dist.Geometric(probs=p), 0.5),
-    "geometric-logits": counts(lambda w: dist.Geometric(logits=w), 0.3),
-    "negative-binomial-probs": counts(dist.NegativeBinomialProbs, 2.0, 0.4),
-    "negative-binomial-logits": counts(dist.NegativeBinomialLogits, 2.0, -0.4),
-    "negative-binomial-2": counts(dist.NegativeBinomial2, 1.5, 2.0),
-    "gamma-poisson": counts(dist.GammaPoisson, 1.5, 2.0),
-    "uniform": Family(dist.Uniform, (-0.5, 1.5), uniform_nodes),
-    "laplace": density(dist.Laplace, 0.4, 0.7, low=-14.6, high=15.4, n=3000),
-    "chi2": density(dist.Chi2, 5.0, low=0, high=60, n=6000),
-    "expanded": counts(lambda p: dist.Bernoulli(p).expand(jnp.shape(p)), 0.3, most=2),
-}
-
-
-SLOW = ("negative-binomial-logits", "negative-binomial-2", "gamma-poisson", "chi2")  # the others have their rows
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in FAMILIES])
-def test_weak_derivative_of_every_family(name):
-    """Two elements of an event, with parameters of their own: E[sum_ie (l(v with v_e = v_ie) - l(v)) d c_ie]."""
-    family = FAMILIES[name]
-    row = jnp.asarray(family.params, dtype=float)
-    theta = jnp.stack([row, 0.9 * row], axis=1)
-    key = jax.random.key(list(FAMILIES).index(name))
-    v = jax.jit(jax.vmap(lambda k: sample(k, family.make(*theta).to_event(1))))(jax.random.split(key, N))
-
-    def one(key, v):
-        def terms(theta):
-            alternatives, coefficients = weak_derivative(family.make(*theta), key, v)
-            assert alternatives.shape == coefficients.shape == (len(coefficients), 2)
-            x = v.astype(float)
-            changed = SCALES @ x + SCALES[None] * (alternatives.astype(float) - x[None])
-            return jnp.sum(jax.lax.stop_gradient(h(changed) - h(SCALES @ x)) * coefficients)
-
-        return jax.grad(terms)(theta)
-
-    keys = jax.random.split(jax.random.fold_in(key, 1), N)
-    draws = np.asarray(jax.jit(jax.vmap(one))(keys, v), np.float64)
-    truth = np.asarray(jax.grad(lambda t: _mean_h(family, t))(theta))
-    error = draws.std(0) / np.sqrt(N) + 1e-6
-    assert np.abs((draws.mean(0) - truth) / error).max() < 4.5, (draws.mean(0), truth, error)
-    assert error.max() < 0.05
-
-
-SCALES = np.array([1.0, -0.5], np.float32)
-
-
-def _mean_h(family, theta):
-    """E h(s . x) from the moments and the characteristic functions of the elements."""
-    mean, variance, wave = 0.0, 0.0, jax.lax.complex(1.0, 0.0)
-    for scale, row in zip(SCALES.tolist(), theta.T, strict=True):
-        x, p = family.quadrature(row)
-        center = p @ x
-        mean, variance = mean + scale * center, variance + scale**2 * (p @ (x - center) ** 2)
-        wave = wave * jax.lax.complex(p @ jnp.cos(scale * x), p @ jnp.sin(scale * x))
-    return 0.2 * (mean**2 + variance) + wave.imag
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_mvd_of_every_family_in_line_and_in_a_plate_in_a_branch_in_a_loop(name):
-    check(FAMILIES[name], tg.mvd())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "family",
-    [
-        density(dist.Beta, 2.0, 3.0, low=0, high=1),
-        density(dist.StudentT, 9.0, 0.3, 0.8, low=-40, high=40, n=40000),
-        density(lambda a, b: dist.LogNormal(a, b), 0.1, 0.4, low=0, high=30, n=6000),
-    ],
-    ids=["beta", "student-t", "log-normal"],
-)
-def test_implicit_paths(family):
-    check(family, tg.reparam())
-
-
-def test_implicit_paths_of_the_dirichlet():
-    """E z_i z_j and E z_i^2 of a Dirichlet in closed form."""
-    a = jnp.array([1.5, 2.5, 0.8])
-
-    def moment(a):
-        return a[0] * a[1] / (a.sum() * (a.sum() + 1)) + 2 * a[2] * (a[2] + 1) / (a.sum() * (a.sum() + 1))
-
-    def f(key, a):
-        z = sample(key, dist.Dirichlet(a), estimator=tg.reparam())
-        return z[0] * z[1] + 2 * z[2] ** 2
-
-    grads = jax.jit(jax.vmap(lambda k: jax.grad(tg.expectation(f), argnums=1)(k, a)))(inputs(KEY)[0])
-    error = np.asarray(grads).std(0) / np.sqrt(N)
-    assert np.abs((np.asarray(grads).mean(0) - jax.grad(moment)(a)) / error).max() < 4.5
-
-
-# ---- one-hot draws --------------------------------------------------------------------------------------------------
-
-
-class OneHot(eqx.Module):
-    """A category as a one-hot vector of floats: a family of one's own, with a batch and an event."""
-
-    logits: jax.Array
-
-    @property
-    def batch_shape(self):
-        return self.logits.shape[:-1]
-
-    def sample(self, key):
-        k = self.logits.shape[-1]
-        return jax.nn.one_hot(jax.random.categorical(key, self.logits), k, dtype=self.logits.dtype)
-
-    def log_prob(self, value):
-        return jnp.sum(value * jax.nn.log_softmax(self.logits), axis=-1)
-
-    def enumerate_support(self):
-        return jnp.eye(self.logits.shape[-1], dtype=self.logits.dtype)
-
-
-ONE_HOT = {
-    "multinomial, probs": lambda p: dist.Multinomial(1, p),
-    "multinomial, logits": lambda p: dist.Multinomial(1, logits=jnp.log(p)).to_event(1),
-    "of one's own": lambda p: OneHot(jnp.log(p)),
-}
-SCORED = ["reinforce", "local_expectation", "enum", "unordered_set", "sum_and_sample"]
-HOT = [(name, how) for name in ONE_HOT for how in ([*SCORED, "mvd"] if name.startswith("multi") else SCORED)]
-
-
-QUICK = {("multinomial, probs", "local_expectation"), ("multinomial, logits", "mvd"), ("of one's own", "enum")}
-
-
-@pytest.mark.parametrize(
-    ("name", "how"), [pytest.param(*row, marks=[] if row in QUICK else [pytest.mark.slow]) for row in HOT]
-)
-def test_one_hot_draws_exactly(name, how):
-    """Two one-hot vectors of three categories as the elements of one site, against the sum over both."""
-    weights = np.array([[1.0, -2.0, 3.5], [0.5, 2.5, -1.0]])
-
-    def cost_of(x):
-        return (jnp.sum(jnp.asarray(weights) * x) - 0.7) ** 2 + x[0, 0] * x[1, 2]
-
-    def f(key, p):
-        p = p / jnp.sum(p, axis=-1, keepdims=True)
-        return cost_of(sample(key, ONE_HOT[name](p), estimator=getattr(tg, how)()).astype(float))
-
-    def exact_mean(p):
-        p = p / jnp.sum(p, axis=-1, keepdims=True)
-        pairs = [(i, j) for i in range(3) for j in range(3)]
-        return sum(p[0, i] * p[1, j] * cost_of(jnp.stack([jnp.eye(3)[i], jnp.eye(3)[j]])) for i, j in pairs)
-
-    with jax.enable_x64(True):
-        p = jnp.array([[0.25, 0.5, 0.25], [0.5, 0.25, 0.25]])
-        # What a draw leaves is in thirds and halves, which takes finer cells.
-        mean = tg.exact_expectation(tg.expectation(f), cells=12 if how == "unordered_set" else 4)
-        np.testing.assert_allclose(jax.jacfwd(mean, argnums=1)(KEY, p), jax.grad(exact_mean)(p), rtol=1e-9, atol=1e-9)
-
-
-def test_vectors_of_several_trials_have_a_weak_derivative_and_no_list():
-    """E of a function of Mult(3, p), by all 27 sequences of trials."""
-
-    def value_of(x):
-        return jnp.sin(x @ jnp.array([1.0, 0.3, -0.4])) + x[..., 0] * x[..., 1]
-
-    def exact_mean(w):
-        trials = jnp.array(list(itertools.product(range(3), repeat=3)))
-        p = jnp.prod(jax.nn.softmax(w)[trials], axis=1)
-        return p @ value_of(jax.nn.one_hot(trials, 3).sum(1))
-
-    def f(key, w):
-        return value_of(sample(key, dist.Multinomial(3, logits=w), estimator=tg.mvd()).astype(float))
-
-    w = jnp.array([0.2, -0.3, 0.5])
-    draws = jax.jit(jax.vmap(lambda k: jax.grad(tg.expectation(f), argnums=1)(k, w)))(jax.random.split(KEY, 50_000))
-    error = np.asarray(draws).std(0) / np.sqrt(len(draws))
-    assert error.max() < 0.01
-    assert np.abs((np.asarray(draws).mean(0) - jax.grad(exact_mean)(w)) / error).max() < 4.5
-    with pytest.raises(tg.EstimatorError, match="MultinomialLogits has no finite support"):
-        sample(KEY, dist.Multinomial(3, logits=w), estimator=tg.enum())
-
-
 # ---- second derivatives: right, or refused --------------------------------------------------------------------------
 
 
@@ -494,6 +297,7 @@ def test_forks_refuse_second_derivatives(how):
         jax.hessian(f, argnums=1)(KEY, jnp.array([0.3, 0.6]))
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_relax_are_right():
     def f(key, p):
         return cost(sample(key, dist.Bernoulli(p), estimator=tg.relax(lambda z: wave(0.3 * z))).astype(float))
@@ -519,6 +323,7 @@ def test_second_derivatives_of_rsvi_are_right():
 # ---- control variates and baselines ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_control_variate_that_is_trained_lowers_the_variance():
     def loss(key, w, scale):
         how = tg.rebar(cost, scale=scale, temperature=0.8)

@@ -423,6 +423,7 @@ def test_every_exported_objective_of_several_samples_has_a_row():
     assert ELSEWHERE < exported_objectives()
 
 
+@pytest.mark.slow
 @pytest.mark.table
 @pytest.mark.parametrize(("rows", "family"), [(SCORES, EVEN), (PATHS, NARROW)], ids=["scores", "paths"])
 @pytest.mark.parametrize("name", CONSTRUCTS)

@@ -35,6 +35,7 @@ CONTINUOUS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_third_moments_of_continuous_families(name):
     """A polynomial of degree three is integrated exactly; the log-normal by the speed of the quadrature."""

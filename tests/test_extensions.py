@@ -339,6 +339,7 @@ def inverse(function, address, *args):
     return mean_of(program)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("algorithm", [Doubled(), Doubled(chunk_size=1)], ids=["at once", "in chunks"])
 def test_an_algorithm_of_ones_own_keeps_both_laws(algorithm):
     kept, latent = tg.marginal(pair, "x", algorithm), tg.normalize(TARGET, algorithm)

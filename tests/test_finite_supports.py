@@ -110,6 +110,7 @@ def test_a_product_of_probabilities_of_zero_has_both_derivatives():
     assert float(jax.grad(jax.grad(f, argnums=1), argnums=1)(KEY, 0.0)) == 2.0
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("end", [0.0, 1.0])
 @pytest.mark.parametrize("make", [dist.Bernoulli, AT_ENDS["categorical"][0]], ids=["bernoulli", "categorical"])
 def test_the_check_at_an_end_passes_the_right_and_fails_the_wrong(make, end):

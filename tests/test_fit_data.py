@@ -126,6 +126,7 @@ def test_a_batch_of_spread_data_is_computed_in_pieces(spread, axes, batch):
     np.testing.assert_allclose(found["params"], spread[f"one device, {batch}"]["params"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])
 def test_a_batch_that_cannot_be_divided_is_said_to_be_computed_whole(spread, axes):
     found = spread[f"{axes}, 6"]

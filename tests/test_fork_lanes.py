@@ -182,6 +182,7 @@ def flops(one, estimator, lanes, sites):
     return run.lower(jax.random.key(0), jnp.linspace(-0.4, 0.7, lanes)).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("one", "sites"), [(heavy, 2), (heavy, 6), (heavy_loop, 6)])
 def test_the_cost_of_lanes_that_meet_at_the_end_is_linear_in_their_number(one, sites):
     four, sixteen = (flops(one, tg.mvd(), lanes, sites) for lanes in (4, 16))
@@ -189,6 +190,7 @@ def test_the_cost_of_lanes_that_meet_at_the_end_is_linear_in_their_number(one, s
     assert sixteen < 4.6 * four
 
 
+@pytest.mark.slow
 def test_the_base_is_run_once_however_many_alternatives_each_lane_has():
     """Six sites, in groups of 1, 1, 2 and 2: their runs of the rest. The base is the run of the estimate itself."""
     once = 2 * 64 * 64

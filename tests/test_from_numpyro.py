@@ -58,6 +58,7 @@ def agree(name, one, other):
 QUICK = ["local_level", "logistic", "regression", "vae", "varying_intercepts"]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in PAIRS])
 def test_ours_says_what_numpyros_said(name):
     """What NumPyro's said is kept in a file, which `python tests/numpyro_pairs.py` writes."""

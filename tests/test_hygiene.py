@@ -91,6 +91,7 @@ def test_the_check_for_leaks_finds_one():
         jax.jit(lambda x: kept.append(x) or x)(1.0)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", ["eager", "jit"])
 def test_no_key_is_used_twice(how):
     with jax.debug_key_reuse(True):
@@ -106,6 +107,7 @@ def test_the_check_for_reuse_finds_one():
 # ---- threads --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eight_threads_tracing_at_once_agree_with_serial():
     """Each thread traces programs of its own, so that visits, frames and overrides of all of them interleave.
 

@@ -177,6 +177,7 @@ def improper():
     tg.sample("y", tg.dist.Normal(mu, 2.0).expand([4]).to_event(1))
 
 
+@pytest.mark.slow
 def test_an_improper_prior_counts_for_nothing():
     """The posterior is that of the likelihood alone, N(mean, 2 / sqrt(4))."""
     y = jnp.array([1.0, 2.0, 4.0, 5.0])

@@ -289,6 +289,9 @@ def test_other_things_that_are_refused():
         density(chain_of().with_scale({"y": 2.0}))
     with pytest.raises(tg.DensityError, match="forward `scan`"):
         tg.marginal(unit, "u", tg.kalman()).assess({"u": 0.0})
+    for algorithm in (tg.kalman(), tg.forward_filter()):
+        with pytest.raises(tg.DensityError, match="has no steps"):
+            tg.marginal(chain_of().scan(length=0), "y", algorithm).assess({"y": jnp.zeros(0)}, 0.0)
     with pytest.raises(tg.DensityError, match="parallel"):
         tg.kalman(parallel=1)
     with pytest.raises(tg.RandomKeyError):

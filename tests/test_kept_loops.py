@@ -229,6 +229,19 @@ def test_functions_made_alike_see_the_same_and_others_do_not():
     assert sight(lambda: {1, 2}) != sight(lambda: {1, 3})
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "complex64", "bool", "datetime64[s]", "U3"])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_arrays_of_every_type_and_shape_are_told_by_what_they_hold(dtype, shape):
+    x = np.zeros(shape, jnp.dtype(dtype) if dtype == "bfloat16" else dtype)
+    assert sight(lambda: x) is not None
+    before = sight(x)
+    assert before == sight(x.copy())
+    assert before != sight(x.reshape(*shape, 1))
+    if x.size:
+        x.reshape(-1)[0] = 1
+        assert before != sight(x)
+
+
 UNTOLD = {
     "generator": (i for i in range(3)),
     "iterator": itertools.count(),

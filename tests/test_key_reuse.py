@@ -140,6 +140,7 @@ def test_a_guide_and_a_model_that_draw_at_one_address_with_one_key():
 AGAIN = [tg.mvd, tg.local_expectation, tg.arm, tg.disarm, tg.sum_and_sample, tg.unordered_set]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", AGAIN, ids=lambda e: e.__name__)
 @pytest.mark.parametrize("options", [{}, {"forks": 2}], ids=["all", "some"])
 def test_a_key_that_serves_a_value_and_its_replay_is_cloned(estimator, options):

@@ -58,6 +58,7 @@ def keys_of(choices):
     return np.concatenate([np.reshape(x, (-1, x.shape[-1])) for x in jax.tree.leaves(choices)])
 
 
+@pytest.mark.slow
 def test_all_keys_of_a_program_are_distinct():
     assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
     keys = keys_of(jax.jit(everything.simulate)(KEY).choices)
@@ -132,3 +133,60 @@ def test_forks_see_the_noise_of_the_run_that_they_leave():
 
     grads = jax.vmap(jax.grad(tg.expectation(objective), argnums=1), in_axes=(0, None))(jax.random.split(KEY, 100), 0.3)
     assert jnp.allclose(grads, 3.0, atol=1e-4)
+
+
+# ---- lanes ----------------------------------------------------------------------------------------------------------
+
+normal = tg.gen(lambda: tg.sample("x", dist.Normal(0.0, 1.0)))
+
+
+def test_what_a_lane_draws_does_not_depend_on_how_many_there_are():
+    many, few = (jax.jit(normal.repeat(n).simulate)(KEY).retval for n in (5, 3))
+    assert jnp.array_equal(many[:3], few)
+    for n in (0, 1):
+        assert jnp.array_equal(normal.repeat(n).simulate(KEY).retval, many[:n])
+
+
+def test_lanes_draw_apart_with_any_generator():
+    for implementation in ("threefry2x32", "rbg", "unsafe_rbg"):
+        drawn = normal.repeat(5).simulate(jax.random.key(0, impl=implementation)).retval
+        assert len(np.unique(drawn)) == 5
+
+
+def test_lanes_draw_the_same_wherever_the_program_runs():
+    grid = normal.repeat(3).repeat(2)
+    drawn = grid.simulate(KEY).retval
+
+    def objective(key, w):
+        x = grid.simulate(key).retval
+        return w * jnp.sum(x), x
+
+    g = tg.expectation(objective, has_aux=True)
+    (_, inside), _ = jax.jit(jax.value_and_grad(g, argnums=1, has_aux=True))(KEY, 1.0)
+    for found in (inside, jax.jit(grid.simulate)(KEY).retval, jax.vmap(grid.simulate)(KEY[None]).retval[0]):
+        np.testing.assert_allclose(found, drawn, rtol=1e-6)
+
+
+def test_a_lane_costs_the_generator_one_draw():
+    """No key is split off or folded lane by lane."""
+    eqns = jax.make_jaxpr(lambda key: normal.repeat(100).simulate(key).retval)(KEY).jaxpr.eqns
+    made = [eqn for eqn in eqns if eqn.primitive.name in ("random_split", "random_fold_in")]
+    assert [v.aval.shape for eqn in made for v in eqn.outvars] == [()]
+
+
+def test_lanes_are_independent_standard_normal_draws():
+    """Of 2^16: moments, and products of neighbours and of lanes whose numbers differ in one bit."""
+    x = jax.jit(normal.repeat(1 << 16).simulate)(KEY).retval.astype(float)
+    moments = [x, x**2 - 1.0, x**3, (x**4 - 3.0), *(x * x[jnp.arange(1 << 16) ^ (1 << b)] for b in range(16))]
+    for m in (*moments, x[1:] * x[:-1]):
+        assert abs(jnp.mean(m)) < 5.0 * jnp.std(m) / 2**7.5  # a product with one bit changed is there twice
+
+
+def test_the_mean_over_lanes_is_exact():
+    """The key of a lane is no raw randomness: E[(sum of coins)^2] over all outcomes."""
+    coin = tg.gen(lambda p: tg.sample("b", dist.Bernoulli(p), estimator=tg.mvd()))
+    f = tg.expectation(lambda key, p: coin.vmap().simulate(key, p).retval.astype(float).sum() ** 2)
+    p = jnp.array([0.3, 0.6])
+    found = jax.value_and_grad(tg.exact_expectation(f), argnums=1)(KEY, p)
+    expected = jax.value_and_grad(lambda p: p.sum() ** 2 + (p * (1.0 - p)).sum())(p)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)

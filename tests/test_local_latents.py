@@ -36,6 +36,7 @@ def elbo(w, rows, ys, scale=1.0):
     return top + scale * jnp.sum(prior + seen + jnp.log(t) + 0.5)
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_minibatch_has_the_exact_mean_and_gradient(page):
     mean = jax.value_and_grad(tg.exact_expectation(page["bound"]), argnums=(1, 2))
     found = mean(exact_key(), W, ROWS[:2], YS[:2], 1.5)
@@ -43,6 +44,7 @@ def test_the_bound_of_a_minibatch_has_the_exact_mean_and_gradient(page):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
 
 
+@pytest.mark.slow
 def test_the_mean_over_minibatches_is_the_bound_of_all_data(page):
     """Each datum with its own row: a table that is read in another order, or no scale on the guide, is another mean."""
     exact = jax.grad(tg.exact_expectation(page["bound"]), argnums=(1, 2))
@@ -55,6 +57,7 @@ def test_the_mean_over_minibatches_is_the_bound_of_all_data(page):
     np.testing.assert_allclose(np.mean(found), gain, rtol=1e-4)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("amortised", [False, True], ids=["table", "amortised"])
 def test_fits_by_minibatches_find_the_exact_posterior(page, amortised):
     """The maximum of the bound is where guide and posterior are one: sd of mu, slope and sd of z are exact there."""

@@ -57,6 +57,7 @@ def test_the_score_is_the_slope(name):
                 np.testing.assert_allclose(jax.grad(f)(jnp.asarray(x)), slope, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_densities_are_those_of_the_family():
     for make, values, points in CASES.values():
         for value in values:

@@ -55,6 +55,7 @@ def z_of(draws, exact):
     return (batches.mean() - exact) / (batches.std(ddof=1) / np.sqrt(20.0))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ["nuts", "hmc"])
 def test_draws_are_those_of_the_exact_posterior(name):
     """First and second moments: |z| < 4.5 on 19 degrees of freedom; a bias of half a deviation has z > 10."""
@@ -74,6 +75,7 @@ def test_draws_are_those_of_the_exact_posterior(name):
     assert abs(z_of(p, mean + 0.5 * np.sqrt(mean * (1 - mean) / (a + b + 1)))) > 10.0
 
 
+@pytest.mark.slow
 def test_a_fit_is_checked_in_three_lines():
     family = tg.auto.laplace(TARGET)
     fit = tg.importance_sampling(TARGET, family.guide, family.init(KEY), key=KEY, n=2000)
@@ -96,6 +98,7 @@ def test_statistics_and_arviz():
     assert set(draws.statistics) == set(data["sample_stats"].data_vars)
 
 
+@pytest.mark.slow
 def test_chains_start_where_they_are_told():
     init = {"p": jnp.array([0.999, 0.001]), "sub": {"z": jnp.full((2, 2), 5.0)}}
     tiny = {"draws": 1, "warmup": 1, "chains": 2, "target_acceptance": 0.9}
@@ -109,6 +112,7 @@ def test_chains_start_where_they_are_told():
 # ---- importance sampling --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_from_the_prior_give_the_evidence_and_the_posterior():
     found = tg.importance_sampling(TARGET, key=KEY, n=6000, chunk_size=3000)
     assert isinstance(found, tg.WeightedDraws)

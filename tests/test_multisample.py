@@ -77,6 +77,7 @@ def same(found, expected, tolerance=1e-7):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, expected)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_dreg_has_the_gradient_of_the_bound_of_two_particles(x64, alpha):
     estimate = tg.exact_expectation(tg.dreg(model, guide, {"x": X}, n=2, alpha=alpha), nodes=NODES)
@@ -157,6 +158,7 @@ def bound_of_two(rate, p):
     return q @ (jnp.logaddexp(w[:, None], w[None]) - jnp.log(2.0)) @ q
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("mean", ["geometric", "arithmetic"])
 def test_vimco_has_the_gradient_of_the_bound(x64, mean):
     estimate = tg.exact_expectation(tg.vimco(switches, switches_guide, {"x": X}, n=2, mean=mean))
@@ -165,6 +167,7 @@ def test_vimco_has_the_gradient_of_the_bound(x64, mean):
     same(found, jax.grad(bound_of_two, argnums=(0, 1))(RATE, P), 1e-10)
 
 
+@pytest.mark.slow
 def test_the_two_means_of_vimco_differ_sample_by_sample():
     grads = [
         jax.grad(tg.vimco(switches, switches_guide, {"x": X}, n=3, mean=mean), argnums=2)(
@@ -175,6 +178,7 @@ def test_the_two_means_of_vimco_differ_sample_by_sample():
     assert not np.allclose(*[g[0] for g in grads])
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_vimco_are_right(x64):
     estimate = tg.exact_expectation(tg.vimco(switches, switches_guide, {"x": X}, n=2))
     found = jax.hessian(lambda p: estimate(KEY, (RATE,), (p,)))(P)
@@ -186,6 +190,7 @@ def elbo_of(rate, p):
     return q @ w
 
 
+@pytest.mark.slow
 def test_leave_one_out_and_vargrad_have_the_gradient_of_the_elbo(x64):
     single = tg.elbo(switches, switches_guide, {"x": X})
     for objective in (tg.leave_one_out(single, 2), tg.vargrad(switches, switches_guide, {"x": X}, n=2)):
@@ -197,6 +202,7 @@ def test_leave_one_out_and_vargrad_have_the_gradient_of_the_elbo(x64):
     same(hessian, jax.hessian(elbo_of, argnums=1)(RATE, P), 1e-9)
 
 
+@pytest.mark.slow
 def test_vargrad_is_leave_one_out_less_the_mean_score_sample_by_sample(x64):
     def draw(key):
         return switches_guide.simulate(key, P).choices["z"]
@@ -213,6 +219,7 @@ def _log_weight(z):
     return np.asarray(w)[2 * z[:, 0] + z[:, 1]]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "objective",
     [

@@ -309,6 +309,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_without_a_mutant_the_check_passes(name):
     check(name)

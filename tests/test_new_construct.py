@@ -74,6 +74,7 @@ def mean(theta):
     return sum(c * (x**3 + theta * x) for x, c in enumerate(chances))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("credit", [True, False])
 @pytest.mark.parametrize("estimator", [tg.reinforce(), tg.mvd(), tg.local_expectation(), tg.sum_and_sample(1)], ids=str)
 def test_estimators_are_unbiased_inside(estimator, credit):

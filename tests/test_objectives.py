@@ -278,6 +278,7 @@ def filter_outcomes(xs, proposal):
     return jnp.exp((logr1 + loga + logr2).sum(1)), log_z, (past, z2), softmax(w2, axis=1)
 
 
+@pytest.mark.table
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("proposal", [None, step_guide])
 def test_smc_bound(proposal):

@@ -23,6 +23,7 @@ def fitted(loss, params, steps=300, rate=0.1):
     return tg.fit(loss, params, optax.adam(rate), key=jax.random.key(0), steps=steps, progress=False)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", STARTS)
 def test_a_start_is_where_it_starts_and_steps_stay_inside(name):
     make, start, constraint = STARTS[name]

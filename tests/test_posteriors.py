@@ -67,6 +67,7 @@ def posterior_of(kind):
 KINDS = ["family", "weights", "chains", "normalize", "own"]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_are_those_of_the_exact_posterior(kind):
     """Means and deviations within four standard errors of 2000 draws, twice that for what is correlated."""
@@ -98,6 +99,7 @@ def test_log_prob_is_in_nats_and_normalised_where_it_is_said_to_be(kind):
     assert float(posterior.log_prob(choices)) == pytest.approx(normalised.get(kind, unnormalised), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_log_prob_of_all_draws_by_vmap():
     posterior = posterior_of("family")
     draws = posterior.sample(KEY, 4)
@@ -151,6 +153,7 @@ def test_a_wrong_address_is_named():
         posterior_of("own").log_prob({})
 
 
+@pytest.mark.slow
 def test_an_exact_posterior_of_discrete_latents():
     @tg.gen
     def coins():
@@ -177,6 +180,7 @@ def test_families_print_what_they_are():
 # ---- summaries ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_family_is_a_table_of_exact_numbers():
     summary = posterior_of("family").summary(n=20_000)
     assert isinstance(summary, tg.Summary)

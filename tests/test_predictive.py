@@ -40,6 +40,7 @@ def test_the_prior_predicts_with_its_exact_moments():
     np.testing.assert_array_equal(found["retval"], found["y"])
 
 
+@pytest.mark.slow
 def test_a_posterior_predicts_with_its_exact_moments():
     """slope | y = (1, 2) ~ N(m, v), 1/v = 1/4 + 5 and m = 5 v; at x = 3 the prediction has variance 9 v + 1."""
     target = tg.Target(line, XS, {"y": jnp.array([1.0, 2.0])})
@@ -149,6 +150,7 @@ class Scaled:
         tg.deterministic("scaled", self.scale * tg.sample("z", dist.Normal(0.0, 1.0)))
 
 
+@pytest.mark.slow
 def test_deterministic_values_lie_where_their_choices_lie():
     found = tg.predictive(everything, True, key=KEY, n=5)
     for place in ("plate", "copies", "masked", "estimators", "branch"):
@@ -214,6 +216,7 @@ def test_a_factor_counts_in_every_density():
     assert float(masked) == 0.0
 
 
+@pytest.mark.slow
 def test_a_factor_tilts_a_posterior_and_its_evidence():
     """z ~ N(0, 1) with exp(w z): a normal at w; with x ~ N(z, 1) its mean is (x + w) / 2."""
     target = tg.Target(tilted, 0.5, {"x": 0.8})
@@ -264,6 +267,7 @@ DATA = {
 }
 
 
+@pytest.mark.slow
 def test_log_likelihoods_by_point_are_those_of_scipy():
     z = np.array([0.0, 0.4, -1.0], np.float32)
     target = tg.Target(observed_in_many_ways, (PRESENT,), DATA)

@@ -123,6 +123,7 @@ def test_value_and_grad_of_arrays_only():
     assert jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, rtol=1e-3, atol=1e-5), grads, want_grads))
 
 
+@pytest.mark.slow
 def test_batched_loss_is_the_mean_over_examples():
     params = make_params()
     keys = jax.random.split(KEY, len(IMAGES))
@@ -168,6 +169,7 @@ better = discrete.with_estimators({"b": tg.mvd()})
 ours = discrete.with_estimators({"*": tg.reinforce(baseline=3.0), "k": tg.local_expectation()})
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("program", [discrete, better, ours], ids=["as written", "better", "ours"])
 def test_the_same_program_with_other_estimators_has_the_same_gradient(program):
     objective = tg.expectation(lambda key, w: program.simulate(key, w).retval ** 2)

@@ -19,7 +19,8 @@ FLAT = """
     expectation f_divergence fit forward_filter forward_kl gen hmc importance importance_sampling iwelbo
     jensen_shannon kalman leave_one_out local_expectation log_variance marginal merge mmd mvd nested_vi normalize nuts
     rebar reinforce relabel relax renyi reparam rsvi sample select sir sleep smc smc_bound smc_wake_phi
-    sticking_the_landing deterministic factor frozen nan_as_missing noncentred ordered positive scale_tril simplex unit_interval unwrap
+    sticking_the_landing deterministic factor frozen nan_as_missing noncentred ordered positive scale_tril simplex
+    unit_interval unwrap
     sum_and_sample switch symmetric_kl to_arviz to_unconstrained trajectory_balance tvo unordered_set validated vargrad
     vimco wake_phi wake_theta with_estimators
     Calibration Evaluation Fitted Posterior PredictiveCheck Summary evaluate log_likelihood predictive

@@ -115,6 +115,7 @@ def check_recovered(name, family):
         assert fit.log_evidence == pytest.approx(reference["log_evidence"], abs=0.01)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("name", "family"), RECOVERED)
 def test_moments_are_recovered(name, family):
     check_recovered(name, family)
@@ -151,3 +152,20 @@ def test_k_hat_says_where_a_family_does_not_fit():
 )
 def test_k_hat_says_where_a_fitted_family_does_not_fit(name, family):
     check_told(name, family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kilpisjarvi_mod-kilpisjarvi", "eight_schools (exact"])
+def test_leaving_one_out_says_of_a_fit_what_it_says_of_chains(name):
+    """Of all data within a tenth of the error that so few data leave, of each within a tenth of a nat."""
+    posterior = ALL[name]
+    target, key = posterior.fittable(DATA[posterior.data]), jax.random.key(0)
+    fit = tg.vi(target, key=key, progress=False)
+    chains = tg.nuts(target, key=key, draws=1000, warmup=500, progress=False)
+    one, two = (
+        az.loo(tg.to_arviz(each, key=key, n=8000, groups=["log_likelihood"]), pointwise=True) for each in (fit, chains)
+    )
+    assert abs(one.elpd_loo - two.elpd_loo) < 0.1 * two.se
+    assert abs(one.p_loo - two.p_loo) < 0.1 * two.se
+    np.testing.assert_allclose(one.loo_i, two.loo_i, atol=0.1)
+    assert one.n_data_points == two.n_data_points > 7

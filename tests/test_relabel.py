@@ -152,6 +152,7 @@ def log_ratio(w, noise):
     return logp + sum(normal(z[k], 0.8 * z[k + 1], 0.6) for k in range(3)) - logq
 
 
+@pytest.mark.slow
 def test_reparameterised_paths_keep_their_derivatives():
     guide = tg.relabel(diffusion, told_backwards)
     propose = [jax.random.split(key)[0] for key in jax.random.split(KEY, 4)]
@@ -180,6 +181,7 @@ def test_doubly_reparameterised_paths():
     assert abs(difference.mean()) < 4.0 * difference.std() / np.sqrt(len(keys))
 
 
+@pytest.mark.slow
 def test_a_step_of_a_filter_is_told_otherwise():
     """A proposal that says "w" for what the model's step calls "z"."""
 

@@ -71,6 +71,7 @@ def calibration(name, *, n=200, **off):
     return tg.sbc(model, observed=observed, procedure=lambda key, target: Exact(target, **off), key=KEY, n=n)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", MODELS)
 def test_exact_posteriors_pass(name):
     """The level is 1 %, and the keys are fixed."""
@@ -89,6 +90,7 @@ def test_ranks_are_those_of_every_scalar():
     np.testing.assert_array_equal(double["double"], double["z"])
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("off", "words"),
     [
@@ -144,6 +146,7 @@ def test_discrete_latents_are_ranked_with_their_ties():
     assert tg.sbc(model, observed="x", procedure=exact, key=KEY, n=200, draws=9).passed
 
 
+@pytest.mark.slow
 def test_a_fit_is_calibrated():
     def procedure(key, target):
         family = tg.auto.laplace(target, starts=1)
@@ -152,6 +155,30 @@ def test_a_fit_is_calibrated():
     assert tg.sbc(normal, observed="x", procedure=procedure, key=KEY, n=100).passed
 
 
+@pytest.mark.slow
+def test_a_fit_by_vi_is_calibrated_and_one_that_is_too_narrow_is_not():
+    """A hundred fits side by side, each by the ELBO; and the same with deviations that are half as large."""
+
+    class Narrow(tg.Posterior):
+        target: tg.Target
+        fit: tg.Posterior
+
+        def latents(self, key, n):
+            z = self.fit.latents(key, n)["z"]
+            return {"z": jnp.mean(z) + 0.5 * (z - jnp.mean(z))}
+
+    def procedure(key, target):
+        return tg.vi(target, "mean_field", key=key, steps=300, progress=False)
+
+    assert tg.sbc(normal, observed="x", procedure=procedure, key=KEY, n=100).passed
+    narrow = tg.sbc(
+        normal, observed="x", procedure=lambda key, target: Narrow(target, procedure(key, target)), key=KEY, n=100
+    )
+    assert narrow.words("z") == "the draws lie too close together"
+    assert not narrow.passed
+
+
+@pytest.mark.slow
 def test_side_by_side_and_one_after_another_are_the_same():
     both = [
         tg.sbc(normal, observed="x", procedure=lambda key, target: Exact(target), key=KEY, n=5, loop=loop)

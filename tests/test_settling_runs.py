@@ -124,6 +124,7 @@ def test_the_average_is_that_of_the_parameters_after_each_step_from_there_on(tai
     assert plain.average is None
 
 
+@pytest.mark.slow
 def test_the_average_of_a_run_that_was_left_is_that_of_the_whole(tmp_path):
     whole = run(noisy, START, steps=10, average_from=3)
     half = run(noisy, START, steps=6, average_from=3)

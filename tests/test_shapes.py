@@ -13,17 +13,8 @@ import typing
 import jax
 import jaxtyping
 import pytest
-from contracts import (
-    CONTRACTS,
-    FAMILY,
-    POINT,
-    POSTERIOR,
-    SPACE,
-    TRACE,
-    guide,
-    model,
-    switches,
-)
+from contracts import CONTRACTS
+from contracts.programs import FAMILY, POINT, POSTERIOR, SPACE, TRACE, guide, model, switches
 from jax import numpy as jnp
 from jaxtyping import AbstractArray, Array, Float, Key
 from source_tree import sources

@@ -41,6 +41,7 @@ def on_a_mesh():
     return run("typed_mesh_programs.py", 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_half_a_batch_on_each_device_gives_the_gradient_of_the_whole(name, found):
     ways = dict(found[name])
@@ -52,6 +53,7 @@ def test_half_a_batch_on_each_device_gives_the_gradient_of_the_whole(name, found
         np.testing.assert_allclose(numbers, whole, rtol=1e-5, err_msg=way)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TYPED)
 @pytest.mark.parametrize("kind", ["explicit", "auto"])
 def test_a_batch_on_a_mesh_of_either_kind_gives_the_values_and_the_gradient_of_one_device(name, kind, on_a_mesh):

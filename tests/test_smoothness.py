@@ -330,6 +330,7 @@ def gamma_of(f, estimator):
     return expectation(lambda key, a: f(sample(key, dist.Gamma(a, 1.0), label="x", estimator=estimator)))
 
 
+@pytest.mark.slow
 def test_the_path_through_accepted_noise_is_looked_at_too():
     jump = lambda x: x * (x > 1.5).astype(float)  # noqa: E731
     with pytest.warns(
@@ -362,6 +363,7 @@ CONTROLS = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_control_variate_must_be_continuous_in_the_relaxed_draw(name):
     estimator, make, text = CONTROLS[name]
@@ -405,6 +407,7 @@ def test_doubly_reparameterised_bounds_are_looked_at():
         jax.make_jaxpr(jax.grad(lambda m: bound(KEY, (), (m,))))(jnp.asarray(0.1))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("threshold", "warned"), [(0.7, 1), (None, 0)])
 def test_a_threshold_on_weights_of_reparameterised_particles_warns(threshold, warned):
     """It is the library's own comparison; the line that is named is the user's."""

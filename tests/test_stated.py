@@ -95,6 +95,7 @@ OUTER = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("credit", [True, False])
 @pytest.mark.parametrize("outer", OUTER)
 @pytest.mark.parametrize("name", PARTS)

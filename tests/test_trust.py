@@ -62,6 +62,7 @@ def test_a_description_names_every_site_its_place_and_its_cost():
     assert "steps/z  BernoulliLogits" in str(forked)
 
 
+@pytest.mark.slow
 def test_estimators_are_chosen_on_a_whole_objective():
     """Through vmap, jit and scan around the expectation; the values stay those of the same draws."""
 
@@ -84,6 +85,7 @@ def test_a_choice_on_an_objective_is_checked():
         tg.with_estimators(objective, {"y": 3.0})
 
 
+@pytest.mark.slow
 def test_the_check_finds_the_bias_of_reparameterisation_at_a_jump():
     """E[x 1(x > 0.5)]: the pathwise derivative misses the jump; the score function does not."""
     with pytest.warns(tg.DiscontinuityWarning, match="at 'x' reaches a discontinuity: gt"):
@@ -187,6 +189,7 @@ def on_chain(estimators, program=chain):
     return tg.expectation(lambda key, w: program.with_estimators(estimators).simulate(key, w).retval)
 
 
+@pytest.mark.slow
 def test_sites_in_loops_plates_and_branches_are_enumerated():
     with jax.enable_x64(True):
         mean = outcome_sum(on_chain({"**/b": tg.mvd()}))
@@ -197,6 +200,7 @@ def test_sites_in_loops_plates_and_branches_are_enumerated():
         np.testing.assert_allclose(slope, jax.grad(chain_by_hand)(w), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_check_says_what_it_compares_with_and_why():
     f = on_chain({"**/b": tg.local_expectation()})
     report = tg.check_unbiased(f, 0.4, key=KEY, draws=4_000)
@@ -209,6 +213,7 @@ def test_the_check_says_what_it_compares_with_and_why():
     )
 
 
+@pytest.mark.slow
 def test_the_check_sees_a_bias_of_a_site_in_a_loop():
     """A baseline that is a multiple of the drawn value itself, in a loop and in a plate."""
 

@@ -232,6 +232,7 @@ def _joint_sums(draw, w):
     return (z * w[1] + (1.0 + z) * (x * w[0] + z) ** 2,)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", [tg.reinforce(), tg.mvd(), tg.local_expectation()], ids=repr)
 def test_an_expectation_inside_an_expectation_is_the_joint_one(estimator):
     @tg.expectation
@@ -248,6 +249,7 @@ def test_an_expectation_closes_over_tracers_of_the_one_around_it():
     assert_exact(tg.expectation(_outer(inner)), mean_over(_joint_sums, [BERNOULLI] * 2))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("around", [jax.vmap, _map()], ids=["vmap", "map"])
 @pytest.mark.parametrize("estimator", [tg.reinforce(), tg.mvd()], ids=repr)
 def test_lanes_of_expectations_inside_an_expectation(around, estimator):

@@ -159,6 +159,7 @@ def test_the_hessian_under_jit_and_vmap():
 # ---- options ----
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("chunk_size", [1, 3, 100])
 def test_chunks_change_nothing(chunk_size):
     keys, ws = keys_and_parameters()
@@ -172,6 +173,7 @@ def test_as_many_forks_as_there_are_change_nothing():
     np.testing.assert_allclose(jax.vmap(jax.grad(g, argnums=1))(keys, ws), lane_by_lane(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("forks", [1, 2, 3])
 def test_random_forks_are_unbiased(forks):
     """Four alternatives: two steps of two coins."""
@@ -191,6 +193,7 @@ def test_random_forks_in_chunks_by_statistics():
     assert_mean(stacked, np.append(gradient, value))
 
 
+@pytest.mark.slow
 def test_auxiliary_outputs_come_along_without_a_derivative():
     """Forks leave the value of the objective as it is, so two objectives have the gradients of each alone."""
     forks = functools.partial(program, fork=tg.mvd())

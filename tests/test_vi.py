@@ -1,6 +1,7 @@
 """The recipe for a variational posterior on conjugate models, its stopping rule, and objectives evaluated."""
 
 import functools
+import re
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from tracegrad.auto._normal import Distributed
 from tracegrad.auto._starts import starting_point
 from tracegrad.recipes._settling import PATIENCE, WINDOW, at_rest, descent_of, rule_of, settling_adam
 from tracegrad.recipes._variational import picked
+from tracegrad.recipes._vi import _agreement
 
 KEY = jax.random.key(0)
 
@@ -42,6 +44,7 @@ def fitted(family):
     return tg.vi(TARGET, family, key=KEY, steps=600, progress=False)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("family", ["full_rank", "laplace"])
 def test_a_normal_posterior_is_found(family):
     """To three digits: the path derivative has no noise at the posterior."""
@@ -80,6 +83,7 @@ def corrected():
     return tg.vi(target, "mean_field", key=KEY, steps=600, progress=False)
 
 
+@pytest.mark.slow
 def test_weights_correct_what_a_family_misses():
     """Independent normals are too narrow and uncorrelated: by weight draws are neither, and the report says so."""
     posterior = corrected()
@@ -214,6 +218,7 @@ def test_discrete_latents_are_summed_over():
     assert "no continuous latent" in alone.report
 
 
+@pytest.mark.slow
 def test_a_family_that_is_made_already_is_fitted_as_it_is():
     given = tg.vi(TARGET, tg.auto.low_rank(TARGET, 1), key=KEY, steps=20, progress=False)
     assert "the family's own" in given.report
@@ -233,6 +238,7 @@ class Mixture(Distributed):
         return dist.MixtureSameFamily(dist.Categorical(logits=jnp.zeros(2)), parts)
 
 
+@pytest.mark.slow
 def test_a_family_without_path_derivatives_is_fitted_by_the_elbo():
     target = tg.Target(tg.gen(lambda: tg.sample("z", dist.Normal(2.0, 1.0))))
     posterior = tg.vi(target, Mixture(tg.to_unconstrained(target), None), key=KEY, steps=300, progress=False)
@@ -240,6 +246,7 @@ def test_a_family_without_path_derivatives_is_fitted_by_the_elbo():
     assert posterior.sample(KEY, 2000)["z"].mean() == pytest.approx(2.0, abs=0.3)
 
 
+@pytest.mark.slow
 def test_vi_is_traced_where_it_must_be():
     """Side by side over data sets: all steps are run, nothing is reported, and the answers are the exact ones."""
 
@@ -280,6 +287,7 @@ def two_modes():
 MODES = tg.Target(two_modes)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("initial", "mode"), [({"a": 3.0}, (3.0, 3.0)), ({"a": jnp.array([3.0, -3.0])}, (3.0, -3.0))])
 def test_a_search_starts_where_it_is_told(initial, mode):
     """A search climbs the hill it starts on. One number stands for all entries."""
@@ -321,6 +329,38 @@ def test_what_starts_by_itself_takes_no_initial_values():
         tg.vi(TARGET, tg.auto.mean_field(TARGET), key=KEY, initial={"w": 0.0}, progress=False)
     with pytest.raises(tg.ChoiceError, match="nuts: give `init`, .* and not both"):
         tg.nuts(MODES, key=KEY, init={"a": jnp.zeros((4, 2)), "s": jnp.ones(4)}, initial="prior", progress=False)
+
+
+# ---- several starts --------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def lopsided():
+    """Two normals apart, of which the one at -4 has a third of the mass of the other."""
+    a = tg.sample("a", dist.Normal(0.0, 5.0))
+    logits = jnp.stack([dist.Normal(-4.0, 0.3).log_prob(a), dist.Normal(4.0, 0.3).log_prob(a) + jnp.log(3.0)])
+    tg.factor("modes", jax.nn.logsumexp(logits))
+
+
+def test_of_several_starts_the_best_is_kept_and_the_report_says_how_many_agree():
+    """A fit climbs the hill that it starts on; their bounds differ by log 3."""
+    target = tg.Target(lopsided)
+    posterior = tg.vi(target, "mean_field", key=KEY, steps=200, restarts=6, correct=False, progress=False)
+    assert posterior.latents(KEY, 500)["a"].mean() == pytest.approx(4.0, abs=0.1)
+    agreed = int(re.search(r"the best of 6 side by side, number \d\. (\d) of 6 end within", posterior.report)[1])
+    assert 1 <= agreed < 6
+    assert float(posterior.history[-1]) == pytest.approx(np.log(3.0) + stats.norm(0.0, 5.0).logpdf(4.0), abs=0.1)
+
+
+def test_restarts_that_cannot_be():
+    with pytest.raises(tg.DensityError, match="vi: restarts must be a positive int"):
+        tg.vi(TARGET, key=KEY, restarts=0)
+    with pytest.raises(tg.ChoiceError, match="searches from four starts by itself"):
+        tg.vi(TARGET, "laplace", key=KEY, restarts=2)
+    with pytest.raises(tg.FitError, match="the ELBO of each of 3 starts is no longer finite"):
+        _agreement(np.full(3, np.nan), 0, np.zeros(5))
+    words = _agreement(np.array([np.nan, 1.0, -5.0]), 1, np.zeros(5))
+    assert "number 1. 1 of 3 end within 0.1 of its ELBO. 1 were no longer finite." in words
 
 
 # ---- the stopping rule ----------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def test_the_number_of_turns_is_geometric():
     assert float(jax.jit(jax.grad(evidence))(0.3)) == pytest.approx(slope, abs=1e-3)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", [tg.reinforce(), tg.mvd(), tg.local_expectation()])
 def test_gradients_of_expectations_are_exact_in_the_mean(estimator):
     """d/dp E[count], the mean over all outcomes of the estimator's own noise."""

@@ -90,7 +90,7 @@ def choose_estimators(
     Raises:
         EstimatorError: an estimator that does not fit the distribution of its site.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import choose_estimators, enum, expectation, sample
         >>> f = expectation(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p)))

@@ -38,7 +38,7 @@ class SiteReport(NamedTuple):
         hint: what is to be said of a default: that the distribution does not say whether it is reparameterised, so
             that it was taken for one that is not.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import describe_sites, expectation, mvd, sample
         >>> f = expectation(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p), estimator=mvd(), label=("coin",)))
@@ -61,7 +61,7 @@ class SiteReport(NamedTuple):
 class Description(tuple[SiteReport, ...]):
     """The sites of an objective in the order of the program; prints as a table.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import describe_sites, expectation, sample
         >>> f = expectation(lambda key, m: sample(key, dist.Normal(m, 1.0), label=("z",)))
@@ -92,7 +92,7 @@ def table(head: tuple[str, ...], rows: list) -> str:
 def describe_sites(fun: Callable, *args, **kwargs) -> Description:
     """The sample sites of an objective at these arguments, without running it; see `describe_estimators`.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import describe_sites, expectation, sample
         >>> f = expectation(lambda key, m: sample(key, dist.Normal(m, 1.0)) ** 2)

@@ -94,7 +94,7 @@ def log_density(distribution: Any, value: Any, *, inside: bool = False) -> Float
     A value outside the support has the log density -inf; `inside` says that it is known to be in the support, because
     it was drawn from there or enumerated, and saves the look.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> log_density(dist.Exponential(1.0), jnp.array([2.0, -1.0])).tolist()
         [-2.0, -inf]
@@ -110,7 +110,7 @@ class WeakDerivative(NamedTuple):
     dimensions of the value along which its elements are independent. For every function `l` of the value,
     dE[l] = E[ sum_i (l(alternative_i) - l(value)) d coefficient_i ]. Coefficients need not be zero in value.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from tracegrad.transforms import WeakDerivative
         >>> value, rate = jnp.array([3, 0]), jnp.array([2.0, 0.5])            # two Poisson variables, one alternative
@@ -129,7 +129,7 @@ def reparameterised(distribution: Any) -> bool:
     A class of one's own says so in one line: `has_rsample = True`. One of numpyro's kind may name its parameters
     instead, `reparametrized_params = ["loc", "scale"]`.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from tracegrad.transforms import reparameterised
         >>> class Near:
@@ -152,7 +152,7 @@ def support(distribution: Any) -> Shaped[Array, " k *event"] | None:
 
     A plain class answers by a method `enumerate_support()`.
 
-    Example:
+    Examples:
         >>> import numpyro.distributions as dist
         >>> support(dist.Binomial(3, probs=0.5)).tolist(), support(dist.Poisson(2.0))
         ([0, 1, 2, 3], None)
@@ -167,7 +167,7 @@ def moving_support(distribution: Any) -> bool:
 
     A plain class of which that is true must register it: `reinforce()` refuses such a distribution.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> moving_support(dist.Uniform(0.0, jnp.array(2.0))), moving_support(dist.Normal(jnp.array(2.0), 1.0))
         (True, False)
@@ -182,7 +182,7 @@ def probabilities(distribution: Any, values: Shaped[Array, " k *event"]) -> Floa
     At a probability of zero exp(log_prob) has no derivative, and these have. `values` has the shape (k, *event_shape),
     the answer the shape (k, *batch_shape). None stands for exp(log_prob), where what is zero has no derivative either.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
         >>> from tracegrad.transforms import probabilities
         >>> heads = lambda p: probabilities(dist.Bernoulli(probs=p), jnp.array([0, 1]))[1]
@@ -198,7 +198,7 @@ def positive_support(distribution: Any) -> bool:
 
     Where it is not known to be, a reparameterised draw that is divided by has a pole, which `expectation` warns of.
 
-    Example:
+    Examples:
         >>> import numpyro.distributions as dist
         >>> positive_support(dist.Gamma(2.0, 1.0)), positive_support(dist.Normal(2.0, 1.0))
         (True, False)
@@ -212,7 +212,7 @@ def elementwise(distribution: Any) -> Any:
 
     An estimator that serves one element at a time asks the result: its elements are apart.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> coins = dist.Bernoulli(probs=0.5 * jnp.ones(3)).to_event(1)
         >>> coins.event_shape, elementwise(coins).batch_shape
@@ -227,7 +227,7 @@ def weak_derivative(distribution: Any, key: Key[Array, ""], value: Shaped[Array,
 
     What a family registers here is what `mvd()` does at its sites. `key` is for randomness of its own, by `noise`.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
         >>> from tracegrad.transforms import WeakDerivative, expectation, mvd, sample, weak_derivative
         >>> class Count(dist.Poisson):

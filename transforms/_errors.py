@@ -8,7 +8,7 @@ address. All of them derive from `TracegradError`, so one `except` catches the l
 class TracegradError(Exception):
     """The base of every error that this library raises on purpose.
 
-    Example:
+    Examples:
         >>> from tracegrad.transforms import TracegradError, expectation
         >>> try:
         ...     expectation(3.0)
@@ -21,7 +21,7 @@ class TracegradError(Exception):
 class BiasedGradientError(TracegradError, TypeError):
     """The derivative that was asked for would be biased, so it is refused.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import sample
         >>> jax.grad(lambda p: 4.0 * sample(jax.random.key(0), dist.Bernoulli(p)))(0.25)
@@ -34,7 +34,7 @@ class BiasedGradientError(TracegradError, TypeError):
 class HigherOrderError(TracegradError, TypeError):
     """A derivative of higher order than the gradient estimator at a site supports.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, mvd, sample
         >>> f = expectation(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p), estimator=mvd()))
@@ -48,7 +48,7 @@ class HigherOrderError(TracegradError, TypeError):
 class EstimatorError(TracegradError, ValueError):
     """A gradient estimator that does not fit its distribution or its place in the program.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import reparam, sample
         >>> sample(jax.random.key(0), dist.Bernoulli(0.5), estimator=reparam(), label="coin")
@@ -61,7 +61,7 @@ class EstimatorError(TracegradError, ValueError):
 class RandomKeyError(TracegradError, ValueError):
     """A random key that is missing, of the wrong kind, or shared by lanes that must differ.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import sample
         >>> key = jax.random.key(0)
@@ -75,7 +75,7 @@ class RandomKeyError(TracegradError, ValueError):
 class NoRuleError(TracegradError, NotImplementedError):
     """A sample inside an operation that the transformation has no rule for.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, sample
         >>> @jax.custom_jvp
@@ -92,7 +92,7 @@ class NoRuleError(TracegradError, NotImplementedError):
 class ObjectiveError(TracegradError, TypeError):
     """An objective whose output cannot be an expectation to differentiate.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, sample
         >>> expectation(lambda key, p: sample(key, dist.Bernoulli(p)))(jax.random.key(0), 0.25)
@@ -105,7 +105,7 @@ class ObjectiveError(TracegradError, TypeError):
 class ArgumentError(TracegradError, TypeError):
     """An argument of a kind that cannot stand in its place.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> tg.validated(abs)
         Traceback (most recent call last):
@@ -117,7 +117,7 @@ class ArgumentError(TracegradError, TypeError):
 class DiscontinuityWarning(UserWarning):
     """A reparameterised value reaches a discontinuity, whose share of the derivative its path misses.
 
-    Example:
+    Examples:
         >>> import jax, warnings, numpyro.distributions as dist
         >>> from tracegrad.transforms import DiscontinuityWarning, expectation, sample
         >>> f = expectation(lambda key, m: jax.numpy.where(sample(key, dist.Normal(m, 1.0)) > 0.0, 1.0, 0.0))

@@ -23,7 +23,7 @@ class Estimator(eqx.Module):
 
     One of your own is a class of one of three kinds, `Direct`, `Fork` or `Enumerate`.
 
-    Example:
+    Examples:
         >>> import numpyro.distributions as dist
         >>> from tracegrad.transforms import Estimator, mvd
         >>> isinstance(mvd(), Estimator), mvd().refuses(dist.Poisson(2.0))
@@ -50,7 +50,7 @@ class Path(Estimator):
     A `Direct` one that leaves the derivative in its value is of this kind, too, so that `expectation` warns of jumps
     on the way: `class Mine(Path, Direct)`. Its constructor may take `continuous=True`, which says there are none.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import Direct, Drawn, Path, expectation, noise, sample
         >>> class Along(Path, Direct):
@@ -82,7 +82,7 @@ class Drawn(NamedTuple):
     `control` (any shape, summed) is a control variate: its derivative is added to that of the objective, its value is
     not, and the derivative must have expectation zero.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> from tracegrad.transforms import Drawn, log_density
         >>> drawn = Drawn(jnp.array(1), log_density(dist.Bernoulli(0.5), 1), baseline=jnp.array(2.0))
@@ -99,7 +99,7 @@ class Drawn(NamedTuple):
 class Direct(Estimator):
     """Draws once, and gives back the value and a score term.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import Direct, Drawn, exact_expectation, expectation, log_density, noise, sample
         >>> class Score(Direct):
@@ -119,7 +119,7 @@ class Direct(Estimator):
 class Fork(Estimator):
     """Draws once, and names alternatives to its value, whose objectives are then compared with the drawn one's.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import Fork, WeakDerivative, expectation, sample
         >>> class OneMore(Fork):                   # d/drate E f(X) = E[f(X + 1) - f(X)] for a Poisson variable X
@@ -138,7 +138,7 @@ class Fork(Estimator):
 class Enumerate(Estimator):
     """Runs the rest of the program at every value of a finite support, and sums.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
         >>> from tracegrad.transforms import Enumerate, expectation, sample
         >>> class Sides(Enumerate):

@@ -137,7 +137,7 @@ def expectation(
         DiscontinuityWarning: a derivative is taken, and a reparameterised value reaches an operation that is not
             continuous (a comparison that selects, rounding, a branch), so that the path derivative is biased.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, sample
         >>> @expectation

@@ -25,6 +25,7 @@ from ._distribution import log_prob as log_prob
 from ._jax import hide_frames as hide_frames
 from ._jax import trace_state as trace_state
 from ._lifting import lift as lift
+from ._partial_run import partial_run as partial_run
 from ._pytree import Spec as Spec
 from ._pytree import as_array as as_array
 from ._pytree import is_inexact as is_inexact
@@ -39,6 +40,7 @@ from .analysis._nonfinite import nonfinite as nonfinite
 from .analysis._steps_at_once import steps_at_once as steps_at_once
 from .estimate._leave_one_out import lanes_of as lanes_of
 from .exact._outcome_sum import outcome_sum as outcome_sum
+from .program._lane_keys import key_in_lane as key_in_lane
 from .program._share import share as share
 from .program._site import check_key as check_key
 from .program._site import site_scope as site_scope

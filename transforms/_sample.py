@@ -36,7 +36,7 @@ def sample(key: Key[Array, ""], distribution: Any, *, estimator: Any = None, lab
         RandomKeyError: `key` is not one typed key.
         EstimatorError: the estimator does not fit the distribution.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> sample(jax.random.key(0), dist.Bernoulli(probs=0.5)).shape
         ()

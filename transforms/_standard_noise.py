@@ -14,7 +14,7 @@ class StandardNoise(NamedTuple):
 
     `law` is "normal", "uniform" or "exponential", all standard.
 
-    Example:
+    Examples:
         >>> from tracegrad.transforms import StandardNoise
         >>> StandardNoise("exponential", (), lambda e: e / 2.0).push(3.0)      # of an exponential of rate 2
         1.5
@@ -31,7 +31,7 @@ def standard_noise(distribution: Any) -> StandardNoise | None:
 
     It is what `exact_expectation` and `check_unbiased` integrate over; a program that draws does not ask.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> found = standard_noise(dist.Normal(1.0, 2.0))
         >>> found.law, float(found.push(jnp.array(0.5)))

@@ -36,7 +36,7 @@ class Estimate(NamedTuple):
 
     With many runs, or particles, the draw is one of them by its weight (`choose`).
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> estimate = tg.importance(5).estimate(jax.random.key(0), tg.Target(model, observed={"x": 2.0}))
@@ -55,7 +55,7 @@ class Retained(NamedTuple):
     Densities inside the program may be estimates, and the run that made the latents is part of theirs: an algorithm
     uses these numbers, and what it recorded of the visit, and does not weigh the latents again.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> from tracegrad.algorithms import Retained
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
@@ -79,7 +79,7 @@ class Algorithm(Plain):
     bounds take it as they take the library's. It asks the target for `draw(key)`, `log_prob(latents, key=key)` and
     `latents()`. Fields are declared as in any Equinox module.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> from tracegrad.algorithms import Algorithm, Estimate
         >>> class Once(Algorithm):                       # one draw from the program, weighed by what is observed
@@ -135,7 +135,7 @@ def split(key: Key[Array, ""] | None, n: int, target: Target, what: str) -> Key[
     Raises:
         RandomKeyError: the key is None.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
         >>> tg.algorithms.split(jax.random.key(0), 3, target, "mine").shape
@@ -164,7 +164,7 @@ def each(fn: Callable, xs: Any, chunk_size: int | None) -> Any:
     Returns:
         The results, stacked.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from tracegrad.algorithms import each
         >>> each(lambda x: x**2, jnp.arange(5), chunk_size=2).tolist()
@@ -176,7 +176,7 @@ def each(fn: Callable, xs: Any, chunk_size: int | None) -> Any:
 def log_mean_exp(xs: Float[Array, " n *shape"]) -> Float[Array, "*shape"]:
     """Log mean exp along the leading axis.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from tracegrad.algorithms import log_mean_exp
         >>> round(float(jnp.exp(log_mean_exp(jnp.log(jnp.array([1.0, 3.0]))))), 5)
@@ -190,7 +190,7 @@ def effective_size(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
 
     Source: Kong, A Note on Importance Sampling Using Standardized Weights, 1992.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from tracegrad.algorithms import effective_size
         >>> round(float(effective_size(jnp.log(jnp.array([1.0, 3.0])))), 5)
@@ -213,7 +213,7 @@ def choose(key: Key[Array, ""], logits: Float[Array, " n"], target: Target, addr
     Returns:
         An integer array of shape ().
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
         >>> int(tg.algorithms.choose(jax.random.key(0), jnp.array([-50.0, 0.0]), target))
@@ -227,7 +227,7 @@ def choose(key: Key[Array, ""], logits: Float[Array, " n"], target: Target, addr
 def at_index(tree: Any, index: Any) -> Any:
     """The entries of a pytree at an index of the leading axis.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from tracegrad.algorithms import at_index
         >>> {name: int(x) for name, x in at_index({"a": jnp.arange(3), "b": jnp.arange(3) ** 2}, 2).items()}

@@ -53,6 +53,8 @@ def chain_of(target: Target, what: str) -> Chain:
     shapes = target.latents()
     init, xs = (*target.args, None)[:2]
     length = next(x.shape[0] for _, x in (*paths(shapes), *paths(target.observed)))
+    if not length:
+        raise DensityError(f"{what}: {function.name} has no steps, so there is nothing to weigh. Leave it out.")
     return Chain(function.function, target.path, jax.tree.map(jnp.asarray, init), xs, target.observed, length)
 
 

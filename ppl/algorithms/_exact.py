@@ -169,7 +169,7 @@ def exact(*, chunk_size: int | None = None) -> Exact:
     Raises:
         DensityError: on use, where a latent choice has no finite support, or there are more than 2**20 joint values.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def mixture():

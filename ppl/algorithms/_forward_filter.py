@@ -113,7 +113,7 @@ def forward_filter() -> ForwardFilter:
 
     Source: Rabiner, A Tutorial on Hidden Markov Models, 1989; Scott, Bayesian Methods for Hidden Markov Models, 2002.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def step(state, x):

@@ -72,7 +72,7 @@ def importance(
     Source: Ranganath et al., Hierarchical Variational Models, 2016 (n = 1); Sobolev and Vetrov, Importance Weighted
     Hierarchical Variational Inference, 2019 (n > 1).
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def noisy():

@@ -89,7 +89,7 @@ def kalman(*, parallel: bool = False) -> Kalman:
     Source: Kalman, A New Approach to Linear Filtering and Prediction Problems, 1960; Särkkä and García-Fernández,
     Temporal Parallelization of Bayesian Smoothers, 2021.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def step(x, _):

@@ -37,7 +37,7 @@ def sir(
     Source: Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988; Cremer, Morris and Duvenaud,
     Reinterpreting Importance-Weighted Autoencoders, 2017; Naesseth et al., Variational SMC, 2018.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))

@@ -193,7 +193,7 @@ def smc(
     Source: Gordon, Salmond and Smith, 1993 (bootstrap filter); Andrieu, Doucet and Holenstein, Particle Markov Chain
     Monte Carlo Methods, 2010 (conditional SMC); Del Moral, Doucet and Jasra, On Adaptive Resampling Strategies, 2012.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def step(z, x):

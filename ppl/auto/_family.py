@@ -37,7 +37,7 @@ POINT = "unconstrained"
 class Family(Plain):
     """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("s", tg.dist.Exponential(1.0))))
         >>> family = tg.auto.mean_field(target)
@@ -68,11 +68,6 @@ class Family(Plain):
     def widened(self) -> Family:
         """A family of the same parameters with heavier tails, of which importance weights are taken; here itself."""
         return self
-
-    @property
-    def scratch(self) -> Any:
-        """The shapes of what a draw needs while it is made, so that no more are made at a time than fit; here none."""
-        return ()
 
     def matched(self, params: Mapping, points: Float[Array, "n d"], weights: Float[Array, " n"]) -> Mapping | None:
         """Parameters with the moments of weighted points, starting from others; None where a family has none such."""

@@ -117,7 +117,7 @@ def flow(
     Source: Rezende and Mohamed, Variational Inference with Normalizing Flows, 2015; Papamakarios, Pavlakou and Murray,
     Masked Autoregressive Flow, 2017; Durkan et al., Neural Spline Flows, 2019; Ward, FlowJAX.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Gamma(2.0, 1.0))))
         >>> family = tg.auto.flow(target)

@@ -69,13 +69,6 @@ MATCHED = 500
 """Coordinates up to which a covariance is matched to some thousands of draws."""
 
 
-def heavy(loc: Any, lower: Any) -> dist.Distribution:
-    """A normal and, a quarter of the time, a Student t about it."""
-    shares = dist.Categorical(probs=jnp.array([1.0 - TAILS, TAILS], loc.dtype))
-    parts = [dist.MultivariateNormal(loc, scale_tril=lower), dist.MultivariateStudentT(DEGREES, loc, lower)]
-    return dist.MixtureGeneral(shares, parts)
-
-
 class Widened(Distributed):
     """A normal family and, a quarter of the time, a Student t about it, whose tails are heavy enough for weights.
 
@@ -90,7 +83,10 @@ class Widened(Distributed):
 
     def distribution(self, params):
         """The mixture."""
-        return heavy(params["loc"], cholesky_factor(params))
+        loc, lower = params["loc"], cholesky_factor(params)
+        shares = dist.Categorical(probs=jnp.array([1.0 - TAILS, TAILS], loc.dtype))
+        parts = [dist.MultivariateNormal(loc, scale_tril=lower), dist.MultivariateStudentT(DEGREES, loc, lower)]
+        return dist.MixtureGeneral(shares, parts)
 
     def matched(self, params, points, weights):
         """As of the normal."""
@@ -186,7 +182,7 @@ def mean_field(target: Target, *, around: Mapping | None = None, scale: float | 
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -222,7 +218,7 @@ def full_rank(target: Target, *, around: Mapping | None = None, scale: float | N
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Gamma(2.0, 1.0))))
         >>> family = tg.auto.full_rank(target)
@@ -250,7 +246,7 @@ def low_rank(target: Target, rank: int, *, around: Mapping | None = None, scale:
 
     Source: Ong, Nott and Smith, Gaussian Variational Approximation with a Factor Covariance Structure, 2018.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0).expand([10]))))
         >>> tg.auto.low_rank(target, 2).init(jax.random.key(0))["factor"].shape

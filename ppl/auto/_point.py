@@ -58,7 +58,7 @@ def delta(target: Target) -> Delta:
 
     Source: Gelman et al., Bayesian Data Analysis, 3rd edition, section 13.1.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Gamma(2.0, 1.0))))
         >>> family = tg.auto.delta(target)
@@ -101,8 +101,8 @@ class Laplace(FullRank):
     def _normal(self, key, i):
         """The normal at the mode that one start leads to, and the log of the mass under it, up to a constant."""
         start = self._begin(key, i) if self.initial is None else starting_point(self.space, key, self.initial)
-        params = _curved(*_mode(self.space.log_prob, start, self.steps))
-        log_prob, slope = jax.value_and_grad(self.space.log_prob)(params["loc"])
+        point, log_prob, slope, precision = _mode(self.space.log_prob, start, self.steps)
+        params = _curved(point, precision)
         # Newton's decrement: how far away, in standard deviations, the mode is that the slope still points to.
         there = jnp.sum((slope @ cholesky_factor(params)) ** 2) < NEAR**2
         params["log_scale"] = jnp.where(there, params["log_scale"], jnp.nan)
@@ -124,7 +124,7 @@ class Laplace(FullRank):
 
 
 def _mode(log_prob, start, steps):
-    """A maximum by L-BFGS, and the Hessian of minus the log density there."""
+    """A maximum by L-BFGS; the log density there, its slope, and the Hessian of minus it."""
 
     def loss(point):
         return -log_prob(point)
@@ -146,10 +146,16 @@ def _mode(log_prob, start, steps):
     never = jnp.asarray(jnp.inf, start.dtype)
     point = lax.while_loop(unfinished, step, (start, optimizer.init(start), 0, never, 0))[0]
     hessian = _hessian(loss)
-    polished = point - jnp.linalg.solve(hessian(point), jax.grad(loss)(point))
-    better = loss(polished) <= loss(point)  # False where it is not a number, too.
-    point = jnp.where(better, polished, point)
-    return point, hessian(point)
+
+    def look(point, moving):
+        (value, slope), curved = jax.value_and_grad(loss)(point), hessian(point)
+        polished = point - jnp.linalg.solve(curved, slope)
+        better = moving & (loss(polished) <= value)  # False where it is not a number, too.
+        return jnp.where(better, polished, point), (-value, -slope, curved)
+
+    # The Newton step, and a look at where it led: one program, compiled once.
+    point, seen = lax.scan(look, point, jnp.array([True, False]))
+    return point, *at_index(seen, -1)
 
 
 def _hessian(loss):
@@ -216,7 +222,7 @@ def laplace(target: Target, *, starts: int = 4, steps: int = 500, initial: Initi
 
     Source: Tierney and Kadane, Accurate Approximations for Posterior Moments and Marginal Densities, 1986.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> family = tg.auto.laplace(tg.Target(model, observed={"x": 2.0}))

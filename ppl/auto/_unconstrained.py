@@ -23,7 +23,7 @@ from ..core._bound_methods import Plain
 from ..core._coordinates import noncentred
 from ..core._overrides import isolated
 from ..core._target import Target, checked_target
-from ..transforms._internal import check_key, finite_real
+from ..transforms._internal import check_key, finite_real, partial_run
 from ._coordinates import Constrain, Describe, Site, Unconstrain
 
 OF_NO_POINT = ("logits", "centring_logits")
@@ -33,7 +33,7 @@ OF_NO_POINT = ("logits", "centring_logits")
 class Unconstrained(Plain):
     """A target on the unconstrained space of its latents; see `to_unconstrained`. A point is a vector (size,).
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> space = tg.to_unconstrained(tg.Target(tg.gen(lambda: tg.sample("s", tg.dist.Exponential(1.0)))))
         >>> space.size, float(space.constrain(jnp.array([0.0]))["s"]), float(space.log_prob(jnp.array([0.0])))
@@ -181,8 +181,9 @@ def describe(target: Target) -> Unconstrained:
     checked_target("The unconstrained space", target, DensityError)
     operation, latents = Describe(target), target.latents()
     with isolated():
-        run = jax.jit(lambda key: _apart(target.visit(operation, key).records))
-        protos, marks = run(jax.random.key(0))
+        # The draws are traced for their shapes, and not compiled.
+        described = lambda key: _apart(target.visit(operation, key).records)  # noqa: E731
+        (protos, _), marks = partial_run(described, lambda both: both[1], jax.random.key(0))
     missed = [p for p, _ in paths(latents) if lookup(protos, p) is None]
     if missed:
         raise DensityError(
@@ -236,7 +237,7 @@ def to_unconstrained(target: Target) -> Unconstrained:
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017, section 2.3.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def model():

@@ -125,7 +125,7 @@ def select(*patterns: Any) -> Selection:
     Returns:
         A `Selection`; `path in selection` asks, `|`, `&` and `~` combine.
 
-    Example:
+    Examples:
         >>> ("steps", "z") in select("steps"), ("x",) in ~select("**/z")
         (True, True)
     """
@@ -207,7 +207,7 @@ def merge(*choices: Mapping) -> Choices:
     Raises:
         AddressError: one of them is no dict of choices; two of them hold the same address.
 
-    Example:
+    Examples:
         >>> merge({"a": {"x": 1.0}}, {"a": {"y": 2.0}, "b": 3.0})
         {'a': {'x': 1.0, 'y': 2.0}, 'b': 3.0}
     """

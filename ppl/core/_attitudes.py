@@ -64,7 +64,7 @@ def validated(function: GenerativeFunction[P, R]) -> GenerativeFunction[P, R]:
 
     Source: `equinox.error_if`.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> wait = tg.gen(lambda: tg.sample("t", tg.dist.Exponential(1.0)))
         >>> logp = jax.jit(lambda t: tg.validated(wait).assess({"t": t})[0])

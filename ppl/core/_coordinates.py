@@ -103,7 +103,7 @@ def noncentred(centring: Any = 0.0) -> Noncentred:
     Source: Papaspiliopoulos, Roberts and Skold, A General Framework for the Parametrization of Hierarchical Models,
     2007; Gorinova, Moore and Hoffman, Automatic Reparameterisation of Probabilistic Programs, 2020.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def model():

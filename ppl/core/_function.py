@@ -206,7 +206,7 @@ def gen(function: Callable) -> GenerativeFunction:
         AddressError: what is given is no function that runs to its end when called (a generator or async function, a
             class); while it runs, where an address is duplicate or misplaced.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def line(x):
@@ -246,7 +246,7 @@ def sample(address: str, what: Any, *, estimator: Estimator | None = None) -> An
         DistributionError: parameters that numpyro refuses; a draw from a distribution without a sampler.
         EstimatorError: an estimator that does not fit the distribution.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> two = tg.gen(lambda: tg.sample("b", tg.dist.Bernoulli(0.5), estimator=tg.mvd()))
         >>> list(two.simulate(jax.random.key(0)).choices)
@@ -270,7 +270,7 @@ def deterministic(address: str, value: Any) -> Any:
     Raises:
         AddressError: outside a generative function; an address used twice.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -299,7 +299,7 @@ def factor(address: str, logp: Any) -> None:
 
     Source: the `factor` statement of Stan (`target +=`), Pyro and WebPPL.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> @tg.gen
         ... def model():

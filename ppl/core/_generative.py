@@ -35,7 +35,7 @@ class GenerativeFunction(Interface[P, R]):
 
     To a type checker it is `GenerativeFunction[parameters, what it returns]`, and `GenerativeFunction` is any one.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
         >>> isinstance(coin, tg.GenerativeFunction), float(coin.assess({"heads": 1}, 0.25)[0] == jax.numpy.log(0.25))
@@ -84,7 +84,7 @@ class GenerativeFunction(Interface[P, R]):
         Raises:
             ChoiceError: a state that changes its structure, shapes or types; a condition that is no bool.
 
-        Example:
+        Examples:
             >>> import jax, tracegrad as tg
             >>> @tg.gen
             ... def flip(state):
@@ -119,7 +119,7 @@ class GenerativeFunction(Interface[P, R]):
         Raises:
             AddressError: a pattern that matches no sample.
 
-        Example:
+        Examples:
             >>> import tracegrad as tg
             >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
             >>> better = coin.with_estimators({"heads": tg.mvd()})
@@ -141,7 +141,7 @@ class GenerativeFunction(Interface[P, R]):
 
         Source: Pearl, Causality, 2009, section 3.4.
 
-        Example:
+        Examples:
             >>> import tracegrad as tg
             >>> @tg.gen
             ... def model():
@@ -169,7 +169,7 @@ class GenerativeFunction(Interface[P, R]):
 
         Source: `handlers.condition` of NumPyro and Pyro.
 
-        Example:
+        Examples:
             >>> import tracegrad as tg
             >>> @tg.gen
             ... def model():
@@ -194,7 +194,7 @@ class GenerativeFunction(Interface[P, R]):
             AddressError: a pattern that matches no address.
             DensityError: a number below zero or not finite; when the program is simulated.
 
-        Example:
+        Examples:
             >>> import tracegrad as tg
             >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
             >>> round(float(coin.with_scale({"heads": 10.0}).assess({"heads": 1}, 0.5)[0]), 4)
@@ -215,7 +215,7 @@ class GenerativeFunction(Interface[P, R]):
             AddressError: a pattern that matches no sample.
             DensityError: something else in place of coordinates; on use, a site that they do not fit.
 
-        Example:
+        Examples:
             >>> import tracegrad as tg
             >>> @tg.gen
             ... def model():

@@ -66,7 +66,7 @@ class Interface(Plain, Generic[P, R]):
         Returns:
             A `Trace`.
 
-        Example:
+        Examples:
             >>> import jax, tracegrad as tg
             >>> coin = tg.gen(lambda p: tg.sample("heads", tg.dist.Bernoulli(p)))
             >>> tr = coin.simulate(jax.random.key(0), 0.5)
@@ -118,7 +118,7 @@ class Interface(Plain, Generic[P, R]):
         Raises:
             AddressError, ChoiceError: as for `assess`.
 
-        Example:
+        Examples:
             >>> import tracegrad as tg
             >>> @tg.gen
             ... def model():

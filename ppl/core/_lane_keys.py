@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-WITH_RELATED_KEYS = "threefry2x32"
-"""The generator whose streams are independent for keys of which one is the other with a few bits changed (Salmon et
-al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011; JAX's own `key(0)`, `key(1)`, ... are such keys)."""
+from ..transforms._internal import key_in_lane
 
 
 class LaneKey(NamedTuple):
     """The key of a visit in a lane of a plate: the key of all lanes, and the number of this one."""
 
     plate: Any
-    lane: jax.Array
+    lane: Any
 
 
 def lane_keys(key: Any, n: int) -> tuple[LaneKey | None, Any]:
@@ -40,10 +38,4 @@ def folded(key: Any, number: int) -> Any:
 
 def own(key: Any) -> Any:
     """The key of a visit as one of JAX: to be drawn with, or split; None where there is none."""
-    if not isinstance(key, LaneKey):
-        return key
-    generator = jax.random.key_impl(key.plate)
-    if str(generator) != WITH_RELATED_KEYS:
-        return jax.random.fold_in(key.plate, key.lane)
-    words = jax.random.key_data(key.plate) ^ jnp.stack([jnp.zeros_like(key.lane), key.lane])
-    return jax.random.wrap_key_data(words, impl=generator)
+    return key_in_lane(*key) if isinstance(key, LaneKey) else key

@@ -54,7 +54,7 @@ def switch(index: Any, *branches: GenerativeFunction) -> GenerativeFunction:
     Returns:
         A generative function. Its choices are the union over the branches, zeros at the addresses of those not taken.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> a = tg.gen(lambda: tg.sample("x", tg.dist.Normal(0.0, 1.0)))
         >>> b = tg.gen(lambda: tg.sample("y", tg.dist.Normal(5.0, 1.0)))
@@ -97,7 +97,7 @@ def cond(predicate: Any, true: GenerativeFunction, false: GenerativeFunction) ->
     Raises:
         ChoiceError: a predicate that is neither a boolean nor an integer 0 or 1.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> wide = tg.gen(lambda m: tg.sample("x", tg.dist.Normal(m, 9.0)))
         >>> narrow = tg.gen(lambda m: tg.sample("x", tg.dist.Normal(m, 1.0)))

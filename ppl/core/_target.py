@@ -44,7 +44,7 @@ class Target(Plain):
         AddressError: `observed` is not a dict; on use, it has an address that the function does not have.
         ArgumentError: `args` is a tuple of several, and the function takes one argument.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> @tg.gen
         ... def model(scale):

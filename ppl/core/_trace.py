@@ -29,7 +29,7 @@ class Trace(eqx.Module, Generic[R]):
     A trace is a pytree, so it goes through `jit`, `vmap` and `tree_map`; what is no array or number among the arguments
     (an activation function inside a network, say) is static in it.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: 2 * tg.sample("heads", tg.dist.Bernoulli(p)))
         >>> trace = coin.simulate(jax.random.key(0), 0.5)

@@ -185,7 +185,7 @@ def marginal(function: GenerativeFunction, keep: Any, algorithm: Algorithm) -> M
     Source: Ranganath et al., Hierarchical Variational Models, 2016; Lew et al., Probabilistic Programming with
     Stochastic Probabilities, PLDI 2023.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def noisy(scale):
@@ -223,7 +223,7 @@ def normalize(target: Target, algorithm: Algorithm) -> Normalized:
 
     Source: Lew et al., Probabilistic Programming with Stochastic Probabilities, PLDI 2023.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():

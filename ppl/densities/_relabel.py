@@ -148,7 +148,7 @@ def relabel(
         DensityError: when it runs, `told` loses, repeats or computes an entry and has no inverse; the inverse is none;
             values are given at a part of what was drawn together.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def forwards():

@@ -74,7 +74,7 @@ def nan_as_missing(distribution: Any) -> NanAsMissing:
 
     Source: Rubin, Inference and Missing Data, 1976.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def model(mean):

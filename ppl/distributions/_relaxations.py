@@ -162,7 +162,7 @@ def biased_straight_through(logits: Any = None, temperature: Any = 1.0) -> Any:
     Source: Jang, Gu and Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017; Bengio, Leonard and
     Courville, Estimating or Propagating Gradients Through Stochastic Neurons, 2013.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> g = tg.gen(lambda l: tg.sample("z", tg.biased_straight_through(l, 0.5)))
         >>> f = tg.expectation(lambda key, l: g.simulate(key, l).retval @ jnp.arange(3.0))
@@ -195,7 +195,7 @@ def biased_concrete(logits: Any, temperature: Any) -> Any:
 
     Source: Maddison, Mnih and Teh, The Concrete Distribution, ICLR 2017; Jang, Gu and Poole, ICLR 2017.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> g = tg.gen(lambda l: tg.sample("z", tg.biased_concrete(l, 0.5)))
         >>> f = tg.expectation(lambda key, l: g.simulate(key, l).retval @ jnp.arange(3.0))

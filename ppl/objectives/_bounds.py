@@ -46,7 +46,7 @@ def elbo(
 
     Source: Jordan et al., An Introduction to Variational Methods for Graphical Models, 1999.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -77,7 +77,7 @@ def iwelbo(
 
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))
@@ -119,7 +119,7 @@ def renyi(
 
     Source: Li and Turner, Renyi Divergence Variational Inference, 2016.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))
@@ -192,7 +192,7 @@ def cubo(
 
     Source: Dieng et al., Variational Inference via chi Upper Bound Minimization, 2017.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -230,7 +230,7 @@ def tvo(
 
     Source: Masrani, Le and Wood, The Thermodynamic Variational Objective, 2019.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))

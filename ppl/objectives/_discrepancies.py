@@ -91,7 +91,7 @@ def mmd(
 
     Source: Gretton et al., A Kernel Two-Sample Test, 2012.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> q = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
         >>> tg.mmd(q, {"z": jnp.array([0.1, -0.4, 0.9])}, n=5)(jax.random.key(0), (0.0,)).shape
@@ -127,7 +127,7 @@ def energy_distance(function: GenerativeFunction, samples: Mapping, *, n: int = 
 
     Source: Szekely and Rizzo, Energy Statistics, 2013.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> q = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
         >>> tg.energy_distance(q, {"z": jnp.array([0.1, -0.4, 0.9])}, n=5)(jax.random.key(0), (0.0,)).shape

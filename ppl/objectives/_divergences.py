@@ -48,7 +48,7 @@ def forward_kl(
 
     Source: Bornschein and Bengio, Reweighted Wake-Sleep, 2015.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -81,7 +81,7 @@ def symmetric_kl(
 
     Source: Jeffreys, An Invariant Form for the Prior Probability in Estimation Problems, 1946.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -127,7 +127,7 @@ def f_divergence(
 
     Source: Ali and Silvey, 1966; Wan, Li and Hovakimyan, f-Divergence Variational Inference, 2020.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -178,7 +178,7 @@ def jensen_shannon(
 
     Source: Lin, Divergence Measures Based on the Shannon Entropy, 1991.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -225,7 +225,7 @@ def trajectory_balance(
 
     Source: Malkin et al., Trajectory Balance, 2022, and GFlowNets and Variational Inference, 2023.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -268,7 +268,7 @@ def log_variance(
 
     Source: Richter et al., VarGrad: A Low-Variance Gradient Estimator for Variational Inference, 2020.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))

@@ -76,7 +76,7 @@ def sticking_the_landing(
     Source: Roeder, Wu and Duvenaud, Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational
     Inference, NeurIPS 2017.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m, s: tg.sample("z", tg.dist.Normal(m, s)))
@@ -134,7 +134,7 @@ def dreg(
     Source: Tucker, Lawson, Gu and Maddison, Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, ICLR
     2019; Bauer and Mnih, Generalized Doubly Reparameterized Gradient Estimators, ICML 2021.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))
@@ -189,7 +189,7 @@ def dreg_wake_phi(
     Source: Tucker, Lawson, Gu and Maddison, Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, ICLR
     2019; Bornschein and Bengio, Reweighted Wake-Sleep, 2015.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))

@@ -63,7 +63,7 @@ def vimco(
 
     Source: Mnih and Rezende, Variational Inference for Monte Carlo Objectives, ICML 2016.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -112,7 +112,7 @@ def vargrad(
     Source: Richter, Boustati, Nusken, Ruiz and Akyildiz, VarGrad: A Low-Variance Gradient Estimator for Variational
     Inference, NeurIPS 2020.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))

@@ -51,7 +51,7 @@ def smc_bound(
     Source: Maddison et al., Filtering Variational Objectives, 2017; Le et al., Auto-Encoding SMC, 2018; Naesseth et
     al., Variational SMC, 2018.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def step(z, x):
@@ -93,7 +93,7 @@ def smc_wake_phi(model: GenerativeFunction, guide: GenerativeFunction, observed:
 
     Source: Gu, Ghahramani and Turner, Neural Adaptive Sequential Monte Carlo, 2015.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def step(z, x):
@@ -154,7 +154,7 @@ def nested_vi(
 
     Source: Zimmermann et al., Nested Variational Inference, 2021.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> hot = lambda z: -0.25 * z["z"] ** 2
         >>> cold = lambda z: -((z["z"] - 1.0) ** 2)

@@ -35,7 +35,7 @@ def wake_theta(
 
     Source: Bornschein and Bengio, Reweighted Wake-Sleep, 2015.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda m: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(m, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -67,7 +67,7 @@ def wake_phi(
 
     Source: Bornschein and Bengio, Reweighted Wake-Sleep, 2015; Le et al., Revisiting Reweighted Wake-Sleep, 2019.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 1.0)))
@@ -99,7 +99,7 @@ def sleep(model: GenerativeFunction, guide: GenerativeFunction, observe: Any) ->
 
     Source: Hinton, Dayan, Frey and Neal, The Wake-Sleep Algorithm for Unsupervised Neural Networks, 1995.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda observed, a: tg.sample("z", tg.dist.Normal(a * observed["x"], 0.7)))

@@ -55,7 +55,7 @@ def to_arviz(
 
     Source: Kumar et al., ArviZ, 2019.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():

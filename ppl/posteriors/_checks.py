@@ -36,7 +36,7 @@ class PredictiveCheck:
         observed: the statistic of the observed.
         replicated: those of the replications, with a leading axis.
 
-    Example:
+    Examples:
         >>> import numpy as np, tracegrad as tg
         >>> print(tg.PredictiveCheck(np.array(0.4), np.array(2.0), np.arange(5.0)))
         p = 0.4: the observed is 2, of replications the mean is 2 and the sd 1.41; usual
@@ -90,7 +90,7 @@ def predictive_check(
 
     Source: Gelman, Meng and Stern, Posterior Predictive Assessment of Model Fitness via Realized Discrepancies, 1996.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -140,7 +140,7 @@ def shrinkage(posterior: Posterior, *, key: Key[Array, ""], n: int = 4000) -> di
 
     Source: Betancourt, Calibrating Model-Based Inferences and Decisions, 2018.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():

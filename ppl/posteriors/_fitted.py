@@ -33,7 +33,7 @@ class Fitted(Posterior):
         guide: a generative function over its latent addresses.
         args: the guide's arguments, a tuple; what is not a tuple is the only argument.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.5**0.5)))

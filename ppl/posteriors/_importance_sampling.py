@@ -38,7 +38,7 @@ class WeightedDraws(Posterior):
         log_weights: log gamma(z) / q(z) of each, shape (n,), in nats.
         target: the `Target`, or None where it is not known.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> found = tg.WeightedDraws({"z": jnp.array([0.0, 1.0])}, jnp.log(jnp.array([1.0, 3.0])))
         >>> round(float(found.log_evidence), 4), round(float(found.ess), 4)
@@ -114,7 +114,7 @@ class WeightedDraws(Posterior):
         Raises:
             ImportError: arviz is missing.
 
-        Example:
+        Examples:
             >>> import jax, tracegrad as tg
             >>> @tg.gen
             ... def of(scale):
@@ -214,7 +214,7 @@ def importance_sampling(
     Source: Rubin, Using the SIR Algorithm to Simulate Posterior Distributions, 1988; Kong, A Note on Importance
     Sampling Using Standardized Weights, 1992.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.8)))

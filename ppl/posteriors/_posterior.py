@@ -41,7 +41,7 @@ class Posterior(Plain):
     posteriors. One of your own is a subclass with a field `target` and a method `latents(key, n)`; it says its density
     by `log_density(latents, key)`, where it has another than that of its target.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> class Exact(tg.Posterior):                       # of z ~ N(0, 1), x ~ N(z, 1) at x = 2
         ...     target: tg.Target

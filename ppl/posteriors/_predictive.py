@@ -63,7 +63,7 @@ def predictive(
 
     Source: Gelman et al., Bayesian Data Analysis, 3rd edition, chapter 6; `numpyro.infer.Predictive`.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def line(x):
@@ -159,7 +159,7 @@ def log_likelihood(
 
     Source: Vehtari, Gelman and Gabry, Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation, 2017.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def model():

@@ -38,7 +38,7 @@ class Summary:
         doubts: sentences, each about something that is not to be trusted; none where nothing was found.
         title: what it is a summary of.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
         >>> family = tg.auto.laplace(target)

@@ -21,7 +21,7 @@ from ..transforms._internal import check_key, is_boolean, is_numeric, objective_
 class Evaluation(NamedTuple):
     """A mean, and its standard error; each of the shape of the objective.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> print(tg.Evaluation(jnp.array(-1.2345), jnp.array(0.02)))
         -1.2345 ± 0.02
@@ -103,7 +103,7 @@ def evaluate(
     Warns:
         UserWarning: of several, an upper bound (`cubo`) is below a lower one by more than their errors.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.5**0.5)))

@@ -46,7 +46,7 @@ class ModelGraph(NamedTuple):
         edges: pairs of addresses: the parameters of the second depend on the value of the first. One from a node to
             itself leads from one step of a loop to a later one.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -173,7 +173,7 @@ def model_graph(model: GenerativeFunction | Target, args: Any = (), *, observed:
 
     Source: Koller and Friedman, Probabilistic Graphical Models, 2009, section 3.2.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> @tg.gen
         ... def step(carry, _):
@@ -266,7 +266,7 @@ def plot_model(model: GenerativeFunction | Target, args: Any = (), *, observed: 
     Returns:
         The axes.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> @tg.gen
         ... def model():

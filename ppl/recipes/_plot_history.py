@@ -37,7 +37,7 @@ def plot_history(fitted: Any, *, ax: Any = None) -> Any:
     Raises:
         ArgumentError: something else.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> f = tg.expectation(lambda key, m: tg.transforms.sample(key, tg.dist.Normal(m, 1.0)) ** 2)
         >>> run = tg.fit(f, 3.0, optax.sgd(0.1), key=jax.random.key(0), steps=100)

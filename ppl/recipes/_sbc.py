@@ -87,7 +87,7 @@ class Calibration:
         draws: draws of each posterior.
         level: the probability that a right procedure does not pass.
 
-    Example:
+    Examples:
         >>> import numpy as np, tracegrad as tg
         >>> uniform, low = np.arange(200) % 100, np.arange(200) % 50
         >>> tg.Calibration({"a": uniform}, 99).passed, tg.Calibration({"a": uniform, "b": low}, 99).passed
@@ -293,7 +293,7 @@ def sbc(
     al., Simulation-Based Calibration Checking for Bayesian Computation: The Choice of Test Quantities, 2023; Neyman,
     Smooth Test for Goodness of Fit, 1937.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..algorithms._base import at_index, log_mean_exp
 from ..auto._family import Family
-from ..auto._nested import nested
 from ..core._addresses import Choices
 from ..core._arguments import count
 from ..core._generative import GenerativeFunction
@@ -23,7 +22,7 @@ from ..posteriors._fitted import WEIGHED, Fitted
 from ..posteriors._importance_sampling import WeightedDraws
 from ..posteriors._posterior import asked, key_of_summary
 from ..posteriors._summary import Summary, summarised
-from ..posteriors._visits import as_many_as_fit, lanes, with_deterministics
+from ..posteriors._visits import with_deterministics
 
 FEWEST = 1000
 """Proposals at least, of which draws are picked: the weights of few are noise."""
@@ -117,8 +116,7 @@ class Variational(Fitted):
             n: the number of draws.
             chunk_size: run at most about this many at a time; None finds out how many times the data fit 64 MiB.
         """
-        n = count("Variational.weighted", "n", n)
-        return _weighted(self.proposal, self.proposal_args, key, n, chunk_size)
+        return Fitted(self.target, self.proposal, self.proposal_args).weighted(key, n, chunk_size=chunk_size)
 
     @property
     def k_hat(self) -> float:
@@ -163,7 +161,7 @@ def picked(key: Key[Array, ""], log_weights: Float[Array, " m"], n: int) -> Int[
 
 def judged(family: Family, params: Any, key: Key[Array, ""], *, correct: bool) -> tuple[Judgement, list[str]]:
     """What weights say of a fit, and the same in words."""
-    plain = _proposal(family, params, key)
+    plain = _Kind(family).at(params, key)
     k_hat, evidence = k_hat_or_none(plain.weighted), plain.weighted.log_evidence
     if k_hat == -math.inf:
         words = [f"k-hat of {WEIGHED} draws is -inf: the family is the posterior.", _evidence(plain)]
@@ -180,54 +178,45 @@ def judged(family: Family, params: Any, key: Key[Array, ""], *, correct: bool) -
     return Judgement(k_hat, evidence, many, by), words
 
 
-def _weighted(guide, args, key, n, chunk_size=None) -> WeightedDraws:
-    """Weighted draws, so many at a time as fit."""
-    target = guide.family.space.target
-    chunk_size = as_many_as_fit((target.observed, guide.family.scratch), n) if chunk_size is None else chunk_size
-    return Fitted(target, guide, args).weighted(key, n, chunk_size=chunk_size)
+class _Kind:
+    """Proposals of one family at whatever parameters: what is compiled for one serves for all."""
 
+    def __init__(self, family: Family):
+        self.family = family
+        self._weigh, self._points = jax.jit(self._weighed), jax.jit(jax.vmap(self._point))
 
-def _proposal(family, params, key) -> Proposal:
-    return Proposal(family, params, _weighted(family.guide, (params,), key, WEIGHED))
+    def _weighed(self, params, key):
+        found = Fitted(self.family.space.target, self.family.guide, (params,)).weighted(key, WEIGHED)
+        return found.choices, found.log_weights
+
+    def _point(self, choices):
+        return self.family.space.ravel(self.family.space.backward(choices)[0])
+
+    def at(self, params: Any, key: Key[Array, ""]) -> Proposal:
+        """The proposal at these parameters."""
+        choices, log_weights = self._weigh(params, key)
+        return Proposal(self.family, params, WeightedDraws(choices, log_weights, self.family.space.target))
+
+    def rounds(self, found: list[Proposal], key: Key[Array, ""]) -> list[Proposal]:
+        """Proposals and more, each with the moments of the weighted draws of the last, until the weights are even."""
+        for i in range(ROUNDS):
+            by = found[-1]
+            if _best(found).ess > EVEN * WEIGHED:
+                break
+            weights = jax.nn.softmax(by.weighted.psis()[0])
+            params = self.family.matched(by.params, self._points(by.weighted.choices), weights)
+            if params is None or not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(params)):
+                break
+            found = [*found, self.at(params, jax.random.fold_in(key, i))]
+        return found
 
 
 def _proposals(plain, key) -> list[Proposal]:
-    """The family; the one with wider tails; and while weights are uneven, those with the moments of weighted draws.
-
-    Where all that does not make them even, most latents are drawn given the few others.
-    """
-    family, wider = plain.family, plain.family.widened
-    found = [plain] if wider is family else [plain, _proposal(wider, plain.params, key)]
-    found += _rounds(found[-1], key, _best(found).ess)
-    inside = nested(family, plain.params)
-    if inside is not None and not _even(_best(found).ess):
-        first = _proposal(*inside, jax.random.fold_in(key, ROUNDS))
-        found += [first, *_rounds(first, jax.random.fold_in(key, ROUNDS), first.ess)]
-    return found
-
-
-def _even(ess) -> bool:
-    return ess > EVEN * WEIGHED
-
-
-def _rounds(first, key, ess) -> list[Proposal]:
-    """Proposals of one kind, each with the moments of the weighted draws of that before, until weights are even."""
-    found = [first]
-    for i in range(ROUNDS):
-        if _even(ess):
-            break
-        params = _matched(first.family, found[-1])
-        if params is None or not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(params)):
-            break
-        found.append(_proposal(first.family, params, jax.random.fold_in(key, i)))
-        ess = _best(found).ess
-    return found[1:]
-
-
-def _matched(family, by: Proposal):
-    """Parameters of a family with the moments of weighted draws."""
-    points = lanes(lambda choices: family.space.ravel(family.space.backward(choices)[0]), by.weighted.choices)
-    return family.matched(by.params, points, jax.nn.softmax(by.weighted.psis()[0]))
+    """The family; the one with wider tails; and while weights are uneven, that with the moments of weighted draws."""
+    found, wider = [plain], _Kind(plain.family.widened)
+    if wider.family is not plain.family:
+        found.append(wider.at(plain.params, key))
+    return wider.rounds(found, key)
 
 
 def _best(found: list[Proposal]) -> Proposal:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
-import optax
-from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Key
 
 from .._errors import ChoiceError, DensityError, FitError
+from ..algorithms._base import at_index
 from ..auto import flow, full_rank, laplace, low_rank, mean_field
 from ..auto._family import Family
 from ..auto._flow import Flow
 from ..auto._starts import Initial, checked_initial, starting_point
 from ..auto._unconstrained import cholesky_factor, describe, to_unconstrained
 from ..core._arguments import count
-from ..core._generative import Around
 from ..core._target import Target, checked_target
-from ..estimators import local_expectation
-from ..objectives import elbo, sticking_the_landing
-from ..training._fit import fit
-from ..transforms import EstimatorError
-from ..transforms._internal import check_key, flag, lenient, one_of, positive
-from ._settling import WINDOW, at_rest, in_words, settling_adam
+from ..transforms._internal import check_key, flag, one_of, positive
+from ._fits import Training, traced, trained
+from ._settling import WINDOW, in_words
 from ._variational import Judgement, Variational, judged
 
 LARGEST = 1000
@@ -64,102 +58,15 @@ RECIPES = {
 }
 
 
-class _WithKwargs(Around):
-    """A program with keyword arguments in place, for objectives, which give arguments by place."""
-
-    kwargs: dict
-
-    def visit(self, operation, key, given, path, args, kwargs):
-        """Visit with them."""
-        return self.function.visit(operation, key, given, path, args, {**self.kwargs, **kwargs})
-
-
 # ---- the fit --------------------------------------------------------------------------------------------------------
 
 
-class _Training(NamedTuple):
-    """How a fit is run."""
-
-    key: Any
-    steps: int
-    draws: int
-    rate: float
-    progress: bool
-    initial: Initial = None
-
-
-def _bound_of(target: Target, family: Family, params: Mapping) -> tuple[Callable, str]:
-    """The bound with the path derivative alone where the family and the program allow it, else the ELBO; its name."""
-    model = _WithKwargs(target.function, target.kwargs) if target.kwargs else target.function
-
-    def of(make, guide):
-        bound = make(model, guide, target.observed)
-        return lambda key, params: bound(key, target.args, params)
-
-    discrete = {path: local_expectation() for path, site in family.space.sites if site.discrete}
-    if discrete:
-        guide = family.guide.with_estimators(discrete)
-        return of(elbo, guide), "the ELBO (`elbo`), discrete latents by local expectation"
-    if not isinstance(family, Flow):  # A flow is slow to weigh what is given to it, as the path derivative asks.
-        path = of(sticking_the_landing, family.guide)
-        try:
-            jax.eval_shape(jax.grad(path, argnums=1), jax.random.key(0), params)
-        except EstimatorError:
-            pass  # A family of one's own, whose draws have no derivative.
-        else:
-            return path, "the ELBO by the path derivative alone (`sticking_the_landing`)"
-    return of(elbo, family.guide), "the ELBO (`elbo`)"
-
-
-def _trained(target: Target, family: Family, start: Mapping, how: _Training) -> tuple[Any, Any, Any, str]:
-    """The parameters after a fit, the history, the optimiser's state, and the objective's name."""
-    bound, name = _bound_of(target, family, start)
-
-    def objective(key, params):
-        return jnp.mean(jax.vmap(lambda k: bound(k, params))(jax.random.split(key, how.draws)))
-
-    optimizer = settling_adam(how.rate, how.steps)
-    if _traced((how.key, target, start)):
-        return *_scanned(objective, start, optimizer, how), name
-    run = fit(
-        objective,
-        start,
-        optimizer,
-        key=how.key,
-        steps=how.steps,
-        maximize=True,
-        progress=how.progress,
-        callback=lambda so_far: at_rest(so_far.opt_state, how.steps),
-        every=WINDOW,
-    )
-    return run.params, run.history, run.opt_state, name
-
-
-def _traced(tree) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
-
-
-def _scanned(objective, start, optimizer, how):
-    """The same steps in one loop, all of them, where nothing can be looked at while it runs."""
-    trained, rest = eqx.partition(start, eqx.is_inexact_array)
-
-    def step(carry, key):
-        params, state = carry
-        loss, grads = jax.value_and_grad(lambda p: -objective(key, eqx.combine(p, rest)))(params)
-        with lenient():
-            updates, state = optimizer.update(grads, state, params, value=loss)
-        return (optax.apply_updates(params, updates), state), -loss
-
-    (params, state), history = lax.scan(step, (trained, optimizer.init(trained)), jax.random.split(how.key, how.steps))
-    return eqx.combine(params, rest), history, state
-
-
-def _normal_of(target: Target, how: _Training) -> tuple[Any, str]:
+def _normal_of(target: Target, how: Training) -> tuple[Any, str]:
     """A normal to start from, and how it was found: Laplace's approximation, else a fit of independent normals."""
     why = f"there are more than {LARGEST} coordinates"
     if describe(target).size <= LARGEST:
         try:
-            found = laplace(target, initial=how.initial).init(how.key)
+            found = laplace(target, initial=how.initial, starts=how.searches).init(how.key)
         except FitError:
             why = "there is no mode"
         except DensityError:
@@ -170,7 +77,7 @@ def _normal_of(target: Target, how: _Training) -> tuple[Any, str]:
     start = family.init(how.key)
     if how.initial is not None:
         start = start | {"loc": starting_point(to_unconstrained(target), how.key, how.initial)}
-    params = _trained(target, family, start, how)[0]
+    params = trained(target, family, start, how)[0]
     return params, f"a fit of independent normals ({why})"
 
 
@@ -187,7 +94,7 @@ def _recipe(family: Any) -> Recipe:
     return RECIPES[one_of("vi", "family", family, RECIPES, DensityError)]
 
 
-def _made(target: Target, family: Any, recipe: Recipe, how: _Training) -> tuple[Family, str]:
+def _made(target: Target, family: Any, recipe: Recipe, how: Training) -> tuple[Family, str]:
     """The family, and what it starts from."""
     if isinstance(family, Family):
         if how.initial is not None:
@@ -201,10 +108,57 @@ def _made(target: Target, family: Any, recipe: Recipe, how: _Training) -> tuple[
     return recipe.make(target, normal), f"Start: {found}."
 
 
+NEAR = 0.1
+"""Bounds that differ by less than this many nats, and three of their errors, are of fits that agree."""
+
+
+def _restarted(target: Target, family: Any, recipe: Recipe, how: Training, keys: Any) -> tuple:
+    """What `vi` keeps of the best of several fits that run side by side, and in words how many of them agree."""
+    if not isinstance(family, Family) and describe(target).size == 0:
+        family = mean_field(target)
+    given, named = isinstance(family, Family), {}
+    if given and how.initial is not None:
+        raise ChoiceError("vi: a family that is made already starts from its own; give its name, or no `initial`.")
+
+    def one(key):
+        begin, start, train = jax.random.split(key, 3)
+        first = RECIPES["mean_field"]
+        search = how._replace(key=begin, rate=first.rate, draws=first.draws, searches=1)
+        normal = {} if given else _normal_of(target, search)[0]
+        made = family if given else recipe.make(target, normal)
+        *run, named["objective"] = trained(target, made, made.init(start), how._replace(key=train))
+        return normal, run
+
+    normals, runs = jax.jit(jax.vmap(one))(keys)
+    bounds = jnp.mean(runs[1][:, -WINDOW:], axis=1)
+    best = jnp.argmax(jnp.where(jnp.isfinite(bounds), bounds, -jnp.inf))
+    normal, (params, history, opt_state) = at_index((normals, runs), best)
+    words = "" if traced(bounds) else _agreement(np.asarray(bounds), int(best), np.asarray(history[-WINDOW:]))
+    made = family if given else recipe.make(target, normal)
+    return made, params, history, opt_state, named["objective"], words
+
+
+def _agreement(bounds, best, last) -> str:
+    """Which of several fits is the best, and how many come as near."""
+    finite = np.isfinite(bounds)
+    if not finite.any():
+        raise FitError(
+            f"vi: the ELBO of each of {len(bounds)} starts is no longer finite. Lower `learning_rate`, or give "
+            "`initial`, values at which the density is finite."
+        )
+    within = NEAR + 3.0 * last.std() / np.sqrt(len(last))
+    agreed = int(np.sum(bounds[finite] > bounds[best] - within))
+    lost = "" if finite.all() else f" {int(np.sum(~finite))} were no longer finite."
+    return (
+        f"Start: the best of {len(bounds)} side by side, number {best}. {agreed} of {len(bounds)} end within "
+        f"{within:.2g} of its ELBO.{lost}"
+    )
+
+
 # ---- what is said of it ---------------------------------------------------------------------------------------------
 
 
-def _fitted_in_words(name: str, how: _Training, opt_state: Any, history: Any) -> list[str]:
+def _fitted_in_words(name: str, how: Training, opt_state: Any, history: Any) -> list[str]:
     last = np.asarray(history[-WINDOW:])
     error = last.std() / np.sqrt(len(last))
     return [
@@ -223,6 +177,7 @@ def vi(
     draws: int | None = None,
     learning_rate: float | None = None,
     initial: Initial = None,
+    restarts: int = 1,
     correct: bool = True,
     progress: bool = True,
 ) -> Variational:
@@ -246,6 +201,8 @@ def vi(
         learning_rate: None is 0.02, for a flow 0.005.
         initial: where the search for a mode starts: values by address, {"mu": 1.0}, the rest uniform in (-2, 2) on the
             unconstrained space; "prior", a draw of the program, or "uniform"; None tries four starts, two of each.
+        restarts: fits from as many starts, each at the mode that one search leads to, side by side in one program; the
+            one with the best bound is kept, and the report says how many agree with it. All run all steps.
         correct: whether draws are corrected by importance weights, where those can be relied on: each draw is then
             picked by weight from a few proposals, three quarters of them of the family and, for a normal one, a quarter
             of a Student t about it, which costs as many evaluations of the program. False keeps to the family.
@@ -257,16 +214,16 @@ def vi(
         `jit` or `vmap` all steps are run, and there is no k-hat, no correction and no report.
 
     Raises:
-        AddressError, ChoiceError: `initial` names no latent, or a value that it cannot have.
+        AddressError, ChoiceError: `initial` names no latent, or a value that it cannot have; restarts of "laplace".
         DensityError: as for the family: a latent that has neither unconstrained coordinates nor finite support.
-        FitError: the ELBO or its gradient is no longer finite.
+        FitError: the ELBO or its gradient is no longer finite; with restarts, from any of them.
 
     Source: Kucukelbir et al., Automatic Differentiation Variational Inference, 2017; Roeder, Wu and Duvenaud, Sticking
     the Landing, 2017; Yao et al., Yes, but Did It Work?, 2018; Dhaka et al., Robust, Accurate Stochastic Optimization
     for Variational Inference, 2020; Hesterberg, Weighted Average Importance Sampling and Defensive Mixture
     Distributions, 1995.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.gen
         ... def model():
@@ -283,17 +240,24 @@ def vi(
     recipe = _recipe(family)
     rate = recipe.rate if learning_rate is None else float(positive("vi", "learning_rate", learning_rate, FitError))
     begin, start, train, judge = jax.random.split(key, 4)
+    restarts = count("vi", "restarts", restarts)
+    if restarts > 1 and isinstance(family, str) and family == "laplace":
+        raise ChoiceError("vi: Laplace's approximation searches from four starts by itself; leave `restarts` out.")
     initial = None if initial is None else checked_initial("vi", to_unconstrained(target), initial)
     draws = recipe.draws if draws is None else count("vi", "draws", draws)
-    how = _Training(train, steps, draws, rate, progress, initial)
-    made, began = _made(target, family, recipe, how._replace(key=begin))
-    params, history = made.init(start), jnp.zeros(0)
+    how = Training(train, steps, draws, rate, progress, initial)
+    if restarts > 1:
+        keys = jax.random.split(begin, restarts)
+        made, params, history, opt_state, name, began = _restarted(target, family, recipe, how, keys)
+    else:
+        made, began = _made(target, family, recipe, how._replace(key=begin))
+        params, history = made.init(start), jnp.zeros(0)
+        if family != "laplace":
+            params, history, opt_state, name = trained(target, made, params, how)
     said = [f"vi: {made!r}.", began]
-    if family != "laplace":
-        params, history, opt_state, name = _trained(target, made, params, how)
-        if not _traced((params, history)):
-            said += _fitted_in_words(name, how, opt_state, history)
-    if _traced((params, history)):
+    if family != "laplace" and not traced((params, history)):
+        said += _fitted_in_words(name, how, opt_state, history)
+    if traced((params, history)):
         return Variational(made, params, history, "", Judgement())
     found, words = judged(made, params, judge, correct=correct)
     report = "\n".join([*said, *words])

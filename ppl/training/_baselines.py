@@ -33,7 +33,7 @@ class MovingAverage(Plain):
 
     Source: Mnih and Gregor, Neural Variational Inference and Learning in Belief Networks, ICML 2014.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> def loss(key, w, state):
         ...     flip = tg.gen(lambda: tg.sample("b", tg.dist.Bernoulli(logits=w), estimator=tg.reinforce(state.value)))
@@ -96,7 +96,7 @@ def baseline_loss(objective: Float[Array, "*shape"], baseline: Float[Array, "*sh
 
     Source: Mnih and Gregor, Neural Variational Inference and Learning in Belief Networks, ICML 2014.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> @tg.expectation
         ... def loss(key, w, b):
@@ -135,7 +135,7 @@ def control_loss(objective: Callable, params: PyTree, control: PyTree) -> Float[
     Source: Grathwohl, Choi, Wu, Roeder and Duvenaud, Backpropagation through the Void, ICLR 2018; Tucker et al., REBAR,
     NeurIPS 2017.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> def cost(key, w, scale):
         ...     how = tg.rebar(lambda b: (b - 0.4) ** 2, scale=scale)

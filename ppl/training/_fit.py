@@ -225,7 +225,9 @@ def fit(
         checkpoint_every: the steps from one file to the next, 1000 unless it is said; the last step always has one.
         keep: how many files stay, 3 unless it is said.
         resume: whether to go on from the newest good file in the folder, where there is one. `steps` and all other
-            arguments stay those of the whole run; one of another key, direction, optimiser or size is refused.
+            arguments stay those of the whole run; one of another key, direction, optimiser or size is refused. A run
+            that its callback, a signal or the end of its data ended goes on, to its last step; one that `patience`
+            ended has ended.
 
     Returns:
         A `Fit`: params, history (the objective itself at each step, shape (steps,)), opt_state, state.
@@ -235,7 +237,7 @@ def fit(
             step, the operation and the sample site that it comes from, and the last good `Fit`.
         CheckpointError: files in the folder that cannot be written, or are of another run.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> guide = tg.gen(lambda m: tg.sample("z", tg.dist.Normal(m, 0.7)))

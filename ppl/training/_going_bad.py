@@ -41,7 +41,7 @@ def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int
     """In words what was not finite at a step, and where it comes from.
 
     Args:
-        loss: the loss of that step, of the arrays (and of a state, if it is given), with the objective and the next state.
+        loss: that of the step, of the arrays, and of a state if it is given; with the objective and the next state.
         before: what was there before the step, which is good.
         after: what was there after it.
         value: the objective at that step.
@@ -54,8 +54,9 @@ def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int
     if not np.isfinite(value):
         what, came = f"the objective is {value}", _origin(lambda arrays: loss(arrays)[0], before.arrays)
     elif _is_state_alone(before, after):
-        what = f"the objective's next state, state{_bad_leaf(after.state, before.state)}, is not finite"
-        came = _origin(lambda given: loss(*given)[1][1], (before.arrays, before.state))
+        bad = _bad_leaf(after.state, before.state)
+        what = f"the objective's next state, state{bad}, is not finite"
+        came = _origin(lambda given: _leaf_at(bad, loss(*given)[1][1]), (before.arrays, before.state))
     else:
         what, came = _bad_in(slope(before.arrays), before, after), _origin(slope, before.arrays)
     return (
@@ -87,3 +88,8 @@ def _bad_leaf(tree: Any, before: Any = None) -> str | None:
         if is_inexact(x) and (~np.isfinite(x) & np.isfinite(y)).any():
             return jax.tree_util.keystr(path)
     return None
+
+
+def _leaf_at(name: str | None, tree: Any) -> Any:
+    """The leaf with this path."""
+    return next(x for path, x in jax.tree_util.tree_leaves_with_path(tree) if jax.tree_util.keystr(path) == name)

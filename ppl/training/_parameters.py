@@ -104,7 +104,7 @@ def positive(start: Any) -> Constrained:
 
     Source: numpyro's bijections (`numpyro.distributions.biject_to`), as are those of its kin.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> def loss(key, params):
         ...     return (params["scale"] - 2.0) ** 2
@@ -119,7 +119,7 @@ def positive(start: Any) -> Constrained:
 def unit_interval(start: Any) -> Constrained:
     """A parameter between zero and one, entry by entry; see `positive`.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> round(float(tg.unit_interval(0.25).value), 2)
         0.25
@@ -130,7 +130,7 @@ def unit_interval(start: Any) -> Constrained:
 def simplex(start: Any) -> Constrained:
     """Positive numbers that add up to one along the last axis, which is of length two or more; see `positive`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> tg.simplex(jnp.array([0.2, 0.8])).raw.shape
         (1,)
@@ -141,7 +141,7 @@ def simplex(start: Any) -> Constrained:
 def ordered(start: Any) -> Constrained:
     """Numbers that grow along the last axis; see `positive`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> tg.ordered(jnp.array([-1.0, 0.5, 2.0])).raw.shape
         (3,)
@@ -152,7 +152,7 @@ def ordered(start: Any) -> Constrained:
 def scale_tril(start: Any) -> Constrained:
     """A lower triangular matrix with a positive diagonal, the Cholesky factor of a covariance; see `positive`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, tracegrad as tg
         >>> tg.scale_tril(jnp.eye(3)).raw.shape
         (6,)
@@ -163,7 +163,7 @@ def scale_tril(start: Any) -> Constrained:
 def frozen(value: Any) -> Frozen:
     """Parameters that `fit` leaves as they are: any pytree, and it carries no derivative.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> params = {"a": 1.0, "b": tg.frozen(2.0)}
         >>> run = tg.fit(lambda key, p: (p["a"] - p["b"]) ** 2, params, optax.sgd(0.5), key=jax.random.key(0), steps=1,
@@ -181,7 +181,7 @@ def _is_parameter(x):
 def unwrap(params: Any) -> Any:
     """The parameters as an objective sees them: values in place of `positive(...)`, `frozen(...)` and their kin.
 
-    Example:
+    Examples:
         >>> import tracegrad as tg
         >>> round(float(tg.unwrap({"scale": tg.positive(3.0)})["scale"]), 4)
         3.0

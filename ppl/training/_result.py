@@ -111,7 +111,7 @@ class Fit(eqx.Module):
         average: the mean of the parameters over the last steps, of their structure; None without `average_from`.
         origin: by what the run is recognised when it goes on.
 
-    Example:
+    Examples:
         >>> import jax, optax, tracegrad as tg
         >>> f = tg.expectation(lambda key, m: tg.transforms.sample(key, tg.dist.Normal(m, 1.0)) ** 2)
         >>> run = tg.fit(f, 3.0, optax.sgd(0.1), key=jax.random.key(0), steps=100)
@@ -136,7 +136,7 @@ class Fit(eqx.Module):
         Raises:
             CheckpointError: it cannot be written.
 
-        Example:
+        Examples:
             >>> import jax, optax, pathlib, tempfile, tracegrad as tg
             >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.fit"
             >>> run = tg.fit(lambda key, x: x**2, 3.0, optax.adam(0.1), key=jax.random.key(0), steps=5, progress=False)
@@ -169,7 +169,7 @@ def load_fit(
         CheckpointError: a file that is cut short, altered, foreign, of a newer version, or of another structure, with
             the leaf and what is wrong with it. Nothing is loaded in part.
 
-    Example:
+    Examples:
         >>> import jax, optax, pathlib, tempfile, tracegrad as tg
         >>> path, adam = pathlib.Path(tempfile.mkdtemp()) / "run.fit", optax.adam(0.1)
         >>> run = tg.fit(lambda key, x: x**2, 3.0, adam, key=jax.random.key(0), steps=5, progress=False)

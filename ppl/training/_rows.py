@@ -84,4 +84,4 @@ class Rows:
         if self._file is None:
             return False
         start = self._file.start + row * self._x.strides[0]
-        return os.preadv(self._file.handle, [into], start) == self._size
+        return os.preadv(self._file.handle, [into.view(np.uint8).data], start) == self._size

@@ -141,7 +141,7 @@ class _Look:
     def _at_array(self, x: np.ndarray) -> None:
         if type(x) is not np.ndarray or x.dtype.hasobject or x.nbytes > MOST_BYTES:
             raise _Untold
-        self.found.append((x.shape, x.dtype, hashlib.blake2b(np.ascontiguousarray(x)).digest()))
+        self.found.append((x.shape, x.dtype, hashlib.blake2b(np.ascontiguousarray(x).view(np.uint8).data).digest()))
 
     def _at_set(self, x: Any) -> None:
         if not all(isinstance(each, PLAIN) for each in x):
@@ -170,12 +170,9 @@ class _Look:
         for name in sorted(names & there.keys()):
             x = there[name]
             self._at_all(name, x)
-            if (
-                isinstance(x, types.ModuleType)
-                and not _is_library(x.__name__)
-                and (x.__name__, names) not in self._modules
-            ):
-                self._modules.add((x.__name__, names))
+            inside = (id(x), names)
+            if isinstance(x, types.ModuleType) and not _is_library(x.__name__) and inside not in self._modules:
+                self._modules.add(inside)
                 self._at_named(vars(x), names)
 
     def _at_class(self, kind: type) -> None:

@@ -51,7 +51,7 @@ def signal_to_noise(
 
     Source: Rainforth et al., Tighter Variational Bounds are Not Necessarily Better, ICML 2018.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> def loss(key, w):
         ...     return w * (3.0 + jax.random.normal(key))

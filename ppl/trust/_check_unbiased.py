@@ -28,7 +28,7 @@ class BiasReport:
         rows: for the value and each parameter leaf: name, estimate, reference, standard error (all at the entry that is
             furthest off), and z.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> f = tg.expectation(lambda key, p: 4.0 * tg.transforms.sample(key, tg.dist.Bernoulli(p)))
         >>> report = tg.check_unbiased(f, 0.25, key=jax.random.key(0), draws=10_000)
@@ -82,7 +82,7 @@ def check_unbiased(
         EstimatorError: the objective states its own gradient (`leave_one_out`, `vimco`, `dreg`, ...), so that nothing
             but `exact` can be its reference.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p), estimator=tg.reinforce()))
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)

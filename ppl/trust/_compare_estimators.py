@@ -28,7 +28,7 @@ class Comparison:
     by_leaf (the same for each parameter leaf), milliseconds (of one gradient, in a batch), cost (variance times
     milliseconds), refused (None, or why the choice cannot be made).
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p)))
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)
@@ -94,7 +94,7 @@ def compare_estimators(
         A `Comparison`, the least variance times cost first; it prints as a table, and `plot()` draws it. Times are of
         this machine, medians of five runs; combinations that a site refuses are listed as refused.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p)))
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)

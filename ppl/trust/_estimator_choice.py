@@ -43,7 +43,7 @@ def with_estimators(
         AddressError: a pattern that matches no sample of the objective.
         EstimatorError: an estimator that does not fit its site; `forks` below 1.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p)))
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)
@@ -79,7 +79,7 @@ def describe_estimators(objective: Callable, key: Key[Array, ""], *args, **kwarg
         A tuple of `SiteReport`s (label, distribution, estimator, reason, where, draws, runs, jumps); printed, it is a
         table, with a line below for each discontinuity that a path derivative misses.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p), estimator=tg.mvd()))
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)

@@ -42,7 +42,7 @@ class Draws(Posterior):
         step_size: of each chain after warmup, shape (chain,).
         target: the `Target`, or None where it is not known.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> target = tg.Target(tg.gen(lambda: tg.sample("z", tg.dist.Normal(0.0, 1.0))))
         >>> found = tg.hmc(target, key=jax.random.key(0), steps=5, draws=50, warmup=50, chains=2, progress=False)
@@ -251,7 +251,7 @@ def nuts(
     Source: Hoffman and Gelman, The No-U-Turn Sampler, 2014; Phan, Pradhan and Jankowiak, Composable Effects for
     Flexible and Accelerated Probabilistic Programming in NumPyro, 2019.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> target = tg.Target(model, observed={"x": 2.0})
@@ -298,7 +298,7 @@ def hmc(
 
     Source: Neal, MCMC Using Hamiltonian Dynamics, 2011.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> model = tg.gen(lambda: tg.sample("x", tg.dist.Normal(tg.sample("z", tg.dist.Normal(0.0, 1.0)), 1.0)))
         >>> target = tg.Target(model, observed={"x": 2.0})

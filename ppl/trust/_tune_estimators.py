@@ -57,7 +57,7 @@ class EstimatorChoice:
         seconds: what the tuning took.
         untried: the sites for which there was no time.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p)))
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)
@@ -138,7 +138,7 @@ def tune_estimators(
         EstimatorError: a number out of its range; an argument without floating-point arrays.
         ObjectiveError: the objective does not return one float.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> coin = tg.gen(lambda p: tg.sample("b", tg.dist.Bernoulli(p)))
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)

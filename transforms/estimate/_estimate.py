@@ -65,8 +65,15 @@ class Estimating(Mode):
 
     def inside(self, credit: CreditPlan | None = None, scores: Scores | None = None) -> Estimating:
         """The mode for a program inside this one, with scores of its own."""
-        kept = {"running": self.running, "noise": self.noise}
-        return Estimating(self.options, self.key, self.witness, credit=credit, scores=scores, **kept)
+        return Estimating(
+            self.options,
+            self.key,
+            self.witness,
+            credit=credit,
+            scores=scores,
+            running=self.running,
+            noise=self.noise,
+        )
 
     def among(self, loop, going):
         """Draws of lanes that are done contribute nothing."""

@@ -51,7 +51,7 @@ def leave_one_out(fun: Callable, n: int) -> Callable:
     Source: Kool, van Hoof and Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019; Salimans and
     Knowles, On Using Control Variates with Stochastic Approximation for Variational Bayes, 2014.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import leave_one_out, sample
         >>> f = leave_one_out(lambda key, w: 4.0 * sample(key, dist.Bernoulli(logits=w)), 8)

@@ -27,7 +27,7 @@ def stated(value: jax.Array) -> jax.Array:
 
     `expectation` around it then refuses all but sums and multiples of it. `with_surrogate` marks its value itself.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from tracegrad.transforms import stated
         >>> float(jax.grad(lambda x: 2.0 * stated(x * x))(3.0))

@@ -36,7 +36,7 @@ class Scored(NamedTuple):
     `score` is the sum of their score terms, whose derivative is d log q; `control` that of their own control variates,
     zero in value. Both are float scalars.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import sample, scored
         >>> found = scored(lambda key, p: sample(key, dist.Bernoulli(p)))(jax.random.key(0), 0.5)
@@ -68,7 +68,7 @@ def scored(fun: Callable, what: str = "scored") -> Callable:
     Raises:
         EstimatorError: a site's estimator is neither a score function nor a path (mvd, enum, ...).
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import magic_box, sample, scored, stated
         >>> run = scored(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p)))
@@ -103,7 +103,7 @@ def detached(fun: Callable) -> Callable:
 
     What is left is the derivative of what it computes with the draws: by itself no derivative of an expectation.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import detached, sample
         >>> f = detached(lambda key, m: m * sample(key, dist.Normal(m, 1.0)))
@@ -123,7 +123,7 @@ def detached(fun: Callable) -> Callable:
 def held(fun: Callable) -> Callable:
     """The same function with a derivative in its arguments only: whatever it closes over is held fixed.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from tracegrad.transforms import held
         >>> float(jax.grad(lambda w: held(lambda x: w * x)(w))(3.0))            # 3 from the argument; w itself is held
@@ -149,7 +149,7 @@ def check_pathwise(what: str, fun: Callable, *args: Any) -> None:
     Raises:
         EstimatorError: a draw has another estimator than a path.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import check_pathwise, sample
         >>> check_pathwise("mine", lambda key: sample(key, dist.Poisson(2.0), label="n"), jax.random.key(0))
@@ -179,7 +179,7 @@ def with_surrogate(value: Float[Array, ""], surrogate: Float[Array, ""]) -> Floa
     Raises:
         HigherOrderError: a second derivative was asked for.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from tracegrad.transforms import with_surrogate
         >>> [float(x) for x in jax.value_and_grad(lambda x: with_surrogate(x**2, 10.0 * x))(3.0)]

@@ -95,7 +95,7 @@ def arm() -> Arm:
 
     Source: Yin and Zhou, ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary Networks, ICLR 2019.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import arm, expectation, sample
         >>> f = expectation(lambda key, w: 4.0 * sample(key, dist.Bernoulli(logits=w), estimator=arm()))
@@ -120,7 +120,7 @@ def disarm() -> DisArm:
     Source: Dong, Mnih and Tucker, DisARM: An Antithetic Gradient Estimator for Binary Latent Variables, NeurIPS 2020;
     Yin et al., Probabilistic Best Subset Selection via Gradient-Based Optimization, 2020 (U2G).
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import disarm, expectation, sample
         >>> f = expectation(lambda key, w: 4.0 * sample(key, dist.Bernoulli(logits=w), estimator=disarm()))

@@ -87,7 +87,7 @@ def enum() -> Enum:
     Raises:
         EstimatorError: the support is not finite, or the site is in a loop, a branch or a plate.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import enum, expectation, sample
         >>> f = expectation(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p), estimator=enum()))

@@ -46,7 +46,7 @@ def local_expectation() -> LocalExpectation:
 
     Source: Titsias and Lazaro-Gredilla, Local Expectation Gradients for Black Box Variational Inference, 2015.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, local_expectation, sample
         >>> f = expectation(lambda key, p: 4.0 * sample(key, dist.Bernoulli(p), estimator=local_expectation()))

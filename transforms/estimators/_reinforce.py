@@ -58,7 +58,7 @@ def reinforce(baseline: Any = None) -> Reinforce:
     Source: Williams, 1992 (REINFORCE); Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator,
     2018.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, reinforce, sample
         >>> f = expectation(lambda key, p: 2.0 * sample(key, dist.Bernoulli(p), estimator=reinforce(baseline=1.0)))

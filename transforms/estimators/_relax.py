@@ -177,7 +177,7 @@ def relax(control: Callable, *, continuous: bool = False) -> Relax:
     Source: Grathwohl, Choi, Wu, Roeder and Duvenaud, Backpropagation through the Void: Optimizing Control Variates for
     Black-Box Gradient Estimation, ICLR 2018.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, relax, sample
         >>> def f(key, w, slope):
@@ -213,7 +213,7 @@ def rebar(
     Source: Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein, REBAR: Low-Variance, Unbiased Gradient Estimates for
     Discrete Latent Variable Models, NeurIPS 2017.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, rebar, sample
         >>> def f(key, w):

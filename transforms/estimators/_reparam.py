@@ -57,7 +57,7 @@ def reparam(*, continuous: bool = False) -> Reparam:
     Source: Kingma and Welling, Auto-Encoding Variational Bayes, 2014; Figurnov et al., Implicit Reparameterization
     Gradients, 2018.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, reparam, sample
         >>> f = expectation(lambda key, m: sample(key, dist.Normal(m, 1.0), estimator=reparam()))

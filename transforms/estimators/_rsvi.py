@@ -23,7 +23,7 @@ class Accepted(NamedTuple):
     `value` is `h(stop_gradient(noise), theta)` and equals the draw; `score` is log q(h(noise, theta); theta) +
     log |dh/dnoise| with the noise stopped, one for each element.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from tracegrad.transforms import Accepted
         >>> Accepted(value=jnp.array([1.5]), score=jnp.array([-0.3])).score.shape
@@ -41,7 +41,7 @@ def accepted_noise(distribution: Any, key: jax.Array, value: jax.Array, augmenta
     `augmentation` is the number of augmentation steps; `key` is for randomness given the value. What a family registers
     here is what `rsvi()` does at its sites.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
         >>> value = jnp.array([0.5, 3.0])
         >>> found = accepted_noise(dist.Gamma(2.0, jnp.ones(2)), jax.random.key(0), value, 1)
@@ -97,7 +97,7 @@ def rsvi(augmentation: int = 1, *, continuous: bool = False) -> Rsvi:
     Source: Naesseth, Ruiz, Linderman and Blei, Reparameterization Gradients through Acceptance-Rejection Sampling
     Algorithms, AISTATS 2017.
 
-    Example:
+    Examples:
         >>> import jax, tracegrad as tg
         >>> from tracegrad.transforms import expectation, rsvi, sample
         >>> f = expectation(lambda key, a: sample(key, tg.dist.Gamma(a, 1.0), estimator=rsvi(4)) ** 2)

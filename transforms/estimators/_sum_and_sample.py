@@ -75,7 +75,7 @@ def sum_and_sample(k: int = 1) -> SumAndSample:
     Source: Liang et al., Memory Augmented Policy Optimization, NeurIPS 2018; Liu et al., Rao-Blackwellized Stochastic
     Gradients for Discrete Distributions, ICML 2019.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, sample, sum_and_sample
         >>> f = expectation(lambda key, w: 1.0 * sample(key, dist.Categorical(logits=w), estimator=sum_and_sample(2)))

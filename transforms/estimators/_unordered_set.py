@@ -131,7 +131,7 @@ def unordered_set(k: int = 2) -> UnorderedSet:
     Source: Kool, van Hoof and Welling, Estimating Gradients for Discrete Random Variables by Sampling without
     Replacement, ICLR 2020.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import expectation, sample, unordered_set
         >>> f = expectation(lambda key, w: 1.0 * sample(key, dist.Categorical(logits=w), estimator=unordered_set(3)))

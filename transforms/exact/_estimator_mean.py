@@ -214,7 +214,7 @@ def exact_expectation(fun: Callable, *, nodes: int = 16, limit: int = 1 << 20, c
         ObjectiveError: a sample is outside every `expectation`; the function returns nothing, or complex numbers.
         RandomKeyError: the first argument is not one typed key.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import exact_expectation, expectation, reinforce, sample
         >>> g = expectation(lambda key, p: 3.0 * sample(key, dist.Bernoulli(p), estimator=reinforce()) ** 2)

@@ -141,7 +141,7 @@ def outcome_sum(fun: Callable, *, limit: int = 1 << 16, weigh: Weigh = _of_site)
             keys depend on draws or are used twice; the program calls `jax.random` itself; the objective states its own
             gradient (`leave_one_out`, `vimco`, ...), and so has no draws left.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import sample
         >>> from tracegrad.transforms._internal import outcome_sum

@@ -175,4 +175,5 @@ def _early_half(step, env):
     if isinstance(step, Segment):
         step.run(env)
         return read(env, step.writes)
-    return early_noise([again(env[step.reads[0]])], kind_of(step), lanes_of_key(step))[0]
+    kind: Any = kind_of(step)
+    return early_noise([again(env[step.reads[0]])], kind, lanes_of_key(step))[0]

@@ -103,7 +103,7 @@ def _is_much(keys, kind, lanes):
 
 
 def _shapes(avals, lanes, *, kind: Kind, **_):
-    key, *_ = without_lanes(avals, lanes)
+    key = without_lanes(avals, lanes)[0]
     return [((*shape_of_lanes(lanes), *v.aval.shape), v.aval.dtype) for v in kind.early(key).outvars] * len(avals)
 
 

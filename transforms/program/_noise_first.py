@@ -40,7 +40,8 @@ def noise_first(jaxpr: Any, plan: Plan, operands: Sequence[Any]) -> Noise:
         steps = [step for step in steps if id(step) in keys.found]
         if len(steps) >= LEAST:
             parents, numbers = keys.values(jaxpr, env, steps)
-            made = early_noise(parents, kind_of(steps[0]), lanes_of_key(steps[0]), numbers)
+            kind: Any = kind_of(steps[0])
+            made = early_noise(parents, kind, lanes_of_key(steps[0]), numbers)
             noise.update(zip(map(id, steps), made, strict=True))
     return noise
 
@@ -112,4 +113,4 @@ class _Keys:
         env = {v: again(env[v]) if is_key(env[v]) else env[v] for v in self.inputs}
         for segment in gather(jaxpr, self.eqns, list(parents)):
             segment.run(env)
-        return [*map(again, read(env, parents))], numbers
+        return [*map(again, read(env, list(parents)))], numbers

@@ -149,7 +149,7 @@ def bind_site(label: Any, key: jax.Array, distribution: Any, estimator: Any) -> 
 def noise(key: Key[Array, ""], distribution: Any) -> Any:
     """Draw on behalf of an estimator: never reinterpreted, and differentiable as the sampler itself is.
 
-    Example:
+    Examples:
         >>> import jax, numpyro.distributions as dist
         >>> from tracegrad.transforms import noise, sample
         >>> key, coin = jax.random.key(0), dist.Bernoulli(0.5)

@@ -27,7 +27,7 @@ def magic_box(score: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     Source: Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator, 2018.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from tracegrad.transforms import magic_box
         >>> [float(x) for x in jax.value_and_grad(lambda s: 5.0 * magic_box(s))(-3.0)]
