@@ -62,3 +62,13 @@ def test_an_estimated_density_is_one_number_and_needs_a_key():
     assert float(found["pair"]) == pytest.approx(stats.norm.logpdf(1.0), rel=1e-5)
     with pytest.raises(tg.RandomKeyError, match="'pair'"):
         held.logps({"pair": {"a": 1.0}})
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_what_is_masked_counts_for_nothing_part_by_part(flag):
+    """It did count: the parts of a masked row added up to what the row has without a mask."""
+    f, given = row.mask().vmap(), {"y": jnp.array([100.0, 0.3])}
+    flags, z = jnp.array([flag, True]), jnp.array([0.0, 0.5])
+    parts = f.logps(given, flags, z)["y"]
+    np.testing.assert_allclose(parts, stats.norm.logpdf([100.0, 0.3], [0.0, 0.5]) * [flag, True], rtol=1e-5)
+    np.testing.assert_allclose(parts.sum(), f.assess(given, flags, z)[0], rtol=1e-6)

@@ -228,7 +228,11 @@ class Masked(Combinator):
             )
         live = operation.attitude.live if _holds(flag) else jnp.asarray(flag, bool) & operation.attitude.live
         out = inner(operation.but(live=live), key, given, path, tuple(rest), {})
-        return out._replace(logp=jnp.where(flag, out.logp, 0.0), weight=jnp.where(flag, out.weight, 0.0))
+        records = out.records
+        if operation.keeps_densities:  # What is put on record adds up to the log density.
+            records = jax.tree.map(lambda x: jnp.where(flag, x, jnp.zeros_like(x)), records)
+        logp, weight = (jnp.where(flag, x, 0.0) for x in (out.logp, out.weight))
+        return out._replace(logp=logp, weight=weight, records=records)
 
 
 class While(Combinator):

@@ -12,14 +12,14 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from .._jax import trace
+from .._jax import param, trace
 from ..program._flow import Domain
 
 CONSTANT, AFFINE, NEITHER = 0, 1, 2
 
 LINEAR = set(
     "add add_any sub neg reshape broadcast_in_dim transpose squeeze slice concatenate pad rev reduce_sum cumsum copy "
-    "copy_p stack split unstack expand_dims".split()
+    "stack split unstack".split()
 )
 """Operations that are linear in all of their operands."""
 
@@ -57,7 +57,7 @@ class _Affinity(Domain[int]):
 def _operation(eqn, states):
     name, (first, *others) = eqn.primitive.name, states
     if name == "convert_element_type":
-        return first if jnp.issubdtype(eqn.params["new_dtype"], jnp.floating) else NEITHER
+        return first if jnp.issubdtype(param(eqn, "new_dtype"), jnp.floating) else NEITHER
     if name in LINEAR:
         return max(states)
     if name in PRODUCTS:
