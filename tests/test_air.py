@@ -133,6 +133,7 @@ def image():
     return jnp.asarray(air_scenes.make_scenes(SQUARES, 20, 4).images[-1:])
 
 
+@pytest.mark.slow
 def test_scan_and_loop_are_one_model_and_one_family(params, image):
     scene = image[0].astype(float) / 255.0
     model, guide = air_model.air()

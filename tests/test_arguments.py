@@ -103,6 +103,7 @@ def test_integers_of_numpy_and_jax_are_counts(name, kind):
     made(name, kind(3))
 
 
+@pytest.mark.slow
 def test_a_count_of_numpy_gives_what_pythons_gives():
     for make in (tg.iwelbo, tg.dreg, tg.vimco):
         one, other = (make(model, guide, X, n=n)(KEY, (), (0.5,)) for n in (4, np.int32(4)))

@@ -205,6 +205,7 @@ def many():
     tg.sample("x", dist.Normal(0.0, s))
 
 
+@pytest.mark.slow
 def test_simulate_and_assess_agree_on_nested_choices():
     """Supports that depend on other choices, in a loop; a simplex; discrete sites in a plate and as events."""
     with jax.enable_x64(True):
@@ -297,6 +298,7 @@ def schools_evidence():
     return np.log(sum(at(t) for t in np.exp(logs)) * (logs[1] - logs[0]))
 
 
+@pytest.mark.slow
 def test_eight_schools_bound_is_below_the_evidence_and_near_it():
     assert schools_evidence() == pytest.approx(-31.3113, abs=1e-3)
     target = tg.Target(schools, (), {"y": jnp.asarray(EFFECTS, jnp.float32)})
@@ -376,6 +378,7 @@ def test_misuse_says_what_to_write():
         space.log_prob(jnp.zeros(2))
 
 
+@pytest.mark.slow
 def test_an_observed_marginal_does_not_count_in_the_map():
     """A chain whose states are summed out, beside a continuous latent: the map's determinant is that of the latent."""
 

@@ -135,6 +135,7 @@ def test_the_derivative_of_what_is_filtered(name):
         np.testing.assert_allclose(g, d - e, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_only_what_is_lost_is_done_again():
     """States that cannot be reached are no loss; those whose weight underflowed are."""
     again = {name for name, case in CASES.items() if needs_logs(weights(case), filtered(weights(case)))}

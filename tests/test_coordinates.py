@@ -208,6 +208,7 @@ def test_the_ends_of_a_learned_centring_are_the_two_forms(logit, centring):
     np.testing.assert_allclose(here, bound_of(centring)(jax.random.key(1), params), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_learned_centring_is_fitted_and_comes_back_in_the_users_coordinates():
     """Given mu, theta moves by r mu: at c 0.3^(1 - c) = 1 - r the coordinates are independent, and the fit exact."""
     family = tg.auto.mean_field(chain_target("learned"))

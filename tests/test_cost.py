@@ -65,7 +65,7 @@ CHAINS = {
 }
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
 def test_equations_per_site_do_not_grow_with_the_chain(name):
     lengths = (24, 48, 192)  # multiples of the number of groups of forking sites

@@ -59,7 +59,7 @@ def test_the_exact_density_counts_dead_choices_once(name):
     assert float(slope) == pytest.approx((expected(0.3001) - expected(0.2999)) / 2e-4, abs=1e-3)
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_draws_of_the_exact_posterior_weigh_as_the_program_says(name):
     """gamma over the density of a draw is Z, whatever was drawn; so it is for a draw of the program's own."""

@@ -167,7 +167,7 @@ def check_mean(x, mean):
     assert abs(x.mean() - mean) < 4.5 * x.std() / len(x) ** 0.5
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("name", THREE_PARTICLES)
 def test_smc_with_three_particles(name):
     """Three steps, on both sides: E[Ẑ] = Z, and E[1{x = v} / w] = 1 for the posterior and for the marginal."""
@@ -373,6 +373,7 @@ def reach(z, _):
 WITHIN_REACH = tg.Target(reach.scan(length=2), (0.0,), {"y": jnp.array([0.5, 1.0])})
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "algorithm",
     [tg.smc(8), tg.smc(8, ess_threshold=0.9), tg.importance(60), tg.smc(8, resampling="systematic")],

@@ -15,16 +15,15 @@ HOW_TO = [
     "from-a-model-to-a-posterior.md",
     "changing-a-program.md",
     "choosing-an-estimator.md",
-    "long-runs.md",
     "discrete-latents.md",
     "missing-data-and-control-flow.md",
     "networks-and-flows.md",
     "choosing-an-objective.md",
     "what-it-refuses.md",
 ]
-TUTORIALS = ["programmable-vi.md", "from-pyro.md", "from-genjax-and-gen.md"]
-LONG = ["first-posterior.md", "checking-a-fit.md"]
-"""Pages that run Markov chains: a minute of a processor each."""
+TUTORIALS = ["from-pyro.md", "from-genjax-and-gen.md"]
+LONG = ["first-posterior.md", "checking-a-fit.md", "programmable-vi.md", "long-runs.md"]
+"""Pages that run Markov chains, or fits of many steps."""
 PAGES = [*HOW_TO, *ANSWERS, *TUTORIALS, *LONG, "expectation-in-150-lines.md", *WRITING]
 RUN = [pytest.param(page, marks=pytest.mark.slow if page in LONG else pytest.mark.table) for page in PAGES]
 
@@ -40,6 +39,7 @@ def choosing():
     return module
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("page", RUN)
 def test_the_code_of_a_page_runs(page, capsys, tmp_path, monkeypatch):
     """All blocks of a page are one program, run as a reader runs it; what it prints is what the page says."""

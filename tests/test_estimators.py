@@ -203,6 +203,7 @@ def variances(program, theta, n=4000):
     return np.asarray(jax.jit(jax.vmap(lambda k: jax.grad(program, argnums=1)(k, theta)))(keys)).var(0).sum()
 
 
+@pytest.mark.slow
 def test_rebar_has_a_control_for_any_site_of_finite_support():
     """The relaxed value: of two values between them, of more their mean; chosen from outside, for all sites at once."""
     z = jnp.array([0.3, -1.2])
@@ -230,7 +231,7 @@ def test_rebar_has_a_control_for_any_site_of_finite_support():
     assert "rebar(temperature=0.5, scale=1.0)" in repr(tg.rebar())
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["arm", "disarm"])
 @pytest.mark.parametrize("w", [0.37, -1.2])
 def test_mirrored_draws_have_exact_expectations_at_any_odds(how, w):

@@ -424,7 +424,6 @@ def test_every_exported_objective_of_several_samples_has_a_row():
 
 
 @pytest.mark.slow
-@pytest.mark.table
 @pytest.mark.parametrize(("rows", "family"), [(SCORES, EVEN), (PATHS, NARROW)], ids=["scores", "paths"])
 @pytest.mark.parametrize("name", CONSTRUCTS)
 def test_the_mean_of_an_objective_of_two_samples_is_exact(name, rows, family):

@@ -147,6 +147,7 @@ def test_refuses_families_that_it_cannot_enumerate():
     refuse("the draw of a Gamma cannot be enumerated.*standard_noise.register", g)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("p", [0.0, 1e-5, 0.3, 1 / 3, 1.0])
 def test_probabilities_are_those_of_the_draw_whatever_they_are(p):
     g = tg.expectation(lambda key, p: sample(key, dist.Bernoulli(p), estimator=tg.mvd()).astype(float))

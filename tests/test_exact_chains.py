@@ -38,7 +38,7 @@ def test_forward_filter_and_enumeration_agree_with_a_sum_by_hand():
         np.testing.assert_allclose(grads, gradient, atol=1e-5)
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [tg.forward_filter(), tg.exact()])
 def test_exact_posteriors_draw_from_the_posterior(algorithm):
     """Paths against their exact probabilities, 36 of them: |z| < 4.5 at 40000 draws; and logp is their log density."""

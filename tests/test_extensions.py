@@ -93,6 +93,7 @@ def coin(key, p, estimator):
     return sample(key, dist.Bernoulli(probs=p), estimator=estimator, label="coin").astype(float)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", [Score(), Score(2.0), OtherSide(), Sides()], ids=repr)
 def test_an_estimator_of_each_kind_serves_a_branch(estimator):
     """E (a + b)^2 with b ~ p where a, else 1 - p: E = p 4 p + p (1 - p) + (1 - p)(1 - p) = 4 p^2 + 1 - p."""
@@ -107,6 +108,7 @@ def test_an_estimator_of_each_kind_serves_a_branch(estimator):
     assert slope(f, 0.3) == pytest.approx(8.0 * 0.3 - 1.0, abs=1e-4)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", [Score(1.0), OtherSide()], ids=repr)
 def test_an_estimator_sees_one_lane_of_plates_and_loops(estimator):
     """The square of the number of heads of six coins, three in a loop and three in a plate: 6 p + 30 p^2."""
@@ -235,6 +237,7 @@ def test_families_of_numpyro_answer():
     assert elementwise(dist.Normal(jnp.zeros(3), 1.0).to_event(1)).batch_shape == (3,)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", [tg.enum(), tg.local_expectation(), tg.reinforce()], ids=repr)
 def test_a_finite_support_is_all_that_enumerating_estimators_need(estimator):
     """E (x + 3)^2 = 16 p + 4 (1 - p)."""
@@ -242,6 +245,7 @@ def test_a_finite_support_is_all_that_enumerating_estimators_need(estimator):
     assert slope(f, 0.3) == pytest.approx(12.0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_support_that_moves_must_be_told():
     """By its score a uniform has no derivative at all: unbiased is only the path, and the score is refused."""
     score = expectation(lambda key, high: sample(key, Stretched(high), estimator=tg.reinforce()))

@@ -52,6 +52,7 @@ def test_the_derivative_at_a_probability_of_zero_and_one(name, how, end):
     np.testing.assert_allclose(mean_gradient(f, float(end), n=4), slopes[end], rtol=1e-6)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("end", [0.0, 1.0])
 @pytest.mark.parametrize("how", [tg.sum_and_sample(1), tg.unordered_set(2)], ids=repr)
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ SUMS = {
 }
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_of_lanes_are_those_of_each_version(name):
     """Three lanes with one alternative each, against the sum with one flip turned."""

@@ -137,6 +137,7 @@ def test_a_batch_that_cannot_be_divided_is_said_to_be_computed_whole(spread, axe
     np.testing.assert_allclose(found["params"], spread["one device, 6"]["params"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_data_that_every_device_has_is_no_matter(spread):
     found = spread["replicated, 8"]
     assert found["rows on a device"] == [8]

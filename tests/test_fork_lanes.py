@@ -197,6 +197,7 @@ def test_the_base_is_run_once_however_many_alternatives_each_lane_has():
     assert flops(heavy, tg.mvd(), 4, 6) < 1.05 * 4 * once * (6 + 6 + 5 + 2 * 4 + 2 * 2)
 
 
+@pytest.mark.slow
 def test_the_last_of_a_few_sites_is_tried_without_what_comes_before():
     """Two forks before the heavy part cost two runs of it; a fork after it costs none."""
 

@@ -91,7 +91,7 @@ def test_the_check_for_leaks_finds_one():
         jax.jit(lambda x: kept.append(x) or x)(1.0)
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["eager", "jit"])
 def test_no_key_is_used_twice(how):
     with jax.debug_key_reuse(True):

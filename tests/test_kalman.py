@@ -142,6 +142,7 @@ def test_the_joint_density_of_a_draw():
     np.testing.assert_allclose(two, three, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_ways_agree_over_many_steps():
     @tg.gen
     def step(x, _):

@@ -141,6 +141,7 @@ def test_the_slope_in_a_relaxed_value():
     np.testing.assert_allclose(slope, 2.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_second_derivatives_in_a_loop():
     """Every mode agrees at the kink that the usual formulas hide, in a scan too: sum_x x^2 sigmoid'(0) = -5/4."""
 

@@ -47,6 +47,7 @@ def test_scales_are_among_them():
     np.testing.assert_allclose(found["rows"]["y"], 3.0 * EXPECTED["rows"]["y"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_traces_have_them_stacked_ones_under_vmap():
     trace, _ = model.generate(jax.random.key(0), {}, 2.0)
     assert sum(float(jnp.sum(x)) for x in jax.tree.leaves(trace.logps)) == pytest.approx(float(trace.logp), rel=1e-5)

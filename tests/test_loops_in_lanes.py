@@ -145,6 +145,7 @@ def test_lanes_have_the_value_and_the_gradient_of_loops_one_by_one(name, ways):
     np.testing.assert_allclose(found, truth, rtol=1e-5)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", ["reinforce", "a baseline", "drawn with again"])
 def test_the_mean_of_many_gradients_is_that_of_the_enumeration(name):
     """Three lanes of n coins each, and two coins' worth after the loop where it goes on with its key."""

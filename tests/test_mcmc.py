@@ -83,6 +83,7 @@ def test_a_fit_is_checked_in_three_lines():
     assert fit.k_hat < 0.7
 
 
+@pytest.mark.slow
 def test_statistics_and_arviz():
     draws = drawn("nuts")
     assert isinstance(draws, tg.Draws)

@@ -54,6 +54,7 @@ def test_density_and_derivative_of_what_is_there(name):
         assert np.isfinite(float(jax.hessian(logp)(at)))
 
 
+@pytest.mark.slow
 def test_the_posterior_is_that_of_the_rows_that_are_there():
     """N(0, 1) with two of four N(z, 1) seen: mean (1 + 2) / 3, precision 3."""
 

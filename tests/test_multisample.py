@@ -86,6 +86,7 @@ def test_dreg_has_the_gradient_of_the_bound_of_two_particles(x64, alpha):
     same(found, jax.grad(renyi_two(alpha), argnums=(0, 1))(*ARRAYS))
 
 
+@pytest.mark.slow
 def test_dreg_wake_phi_has_the_expectation_of_the_wake_phase_gradient_of_two_particles(x64):
     def wake(phi):
         nodes, p = quadrature(NODES)

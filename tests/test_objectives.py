@@ -175,6 +175,7 @@ def test_balance_losses_have_the_gradient_of_the_elbo(loss, args):
     np.testing.assert_allclose(ours, -elbo, rtol=1e-9)
 
 
+@pytest.mark.table
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", ["cubo", "forward_kl", "wake_theta", "wake_phi", "trajectory_balance", "log_variance"])
 def test_given_draws_stay_so_where_parameters_are_closed_over(name):
@@ -278,7 +279,7 @@ def filter_outcomes(xs, proposal):
     return jnp.exp((logr1 + loga + logr2).sum(1)), log_z, (past, z2), softmax(w2, axis=1)
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("proposal", [None, step_guide])
 def test_smc_bound(proposal):
@@ -316,6 +317,7 @@ def test_smc_wake_phi():
     agree(lambda key, a: objective(key, (0, jnp.zeros(2)), (a,)), truth, (0.0,), cells=4)
 
 
+@pytest.mark.slow
 def test_systematic_resampling_has_its_gradient():
     """The score of the ancestors is that of the interval of u: against the slope of the value, same keys, |z| < 4.5."""
     bound = tg.smc_bound(step.scan(), None, {"y": np.array([1, 0])}, n=4, resampling="systematic")
@@ -369,6 +371,7 @@ def test_nested_vi():
         tg.nested_vi(gammas, [guide, move], [], n=2)
 
 
+@pytest.mark.slow
 def test_nested_vi_of_closures_has_the_gradient_of_nested_vi_of_arguments():
     """Key by key: what is drawn to be given carries no score of a parameter that is closed over."""
     move = tg.gen(lambda z, phi: tg.sample("z", dist.Bernoulli(logits=phi * (1.0 + z["z"].astype(float)))))

@@ -42,7 +42,7 @@ def elsewhere():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USES)
 @pytest.mark.parametrize("how", ["pickle", "cloudpickle", "cloudpickle of a script"])
 def test_another_process_finds_the_same_values_and_gradients(how, name, elsewhere):

@@ -107,6 +107,7 @@ def test_log_prob_of_all_draws_by_vmap():
     np.testing.assert_allclose(jax.jit(jax.vmap(posterior.log_prob))(draws), expected, atol=1e-3)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("kind", ["family", "weights", "chains"])
 def test_no_draw_and_one(kind, n):
@@ -379,6 +380,7 @@ def test_a_posterior_at_wrong_parameters_is_refused(change, words):
 # ---- checks of a model ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_replicated_data_are_compared_with_the_observed():
     """The largest of 8: its predictive law by quadrature; and a statistic of several parts."""
     posterior = posterior_of("own")

@@ -163,6 +163,7 @@ def test_deterministic_values_lie_where_their_choices_lie():
     assert found["steps"]["sum"].shape == (5, 4)
 
 
+@pytest.mark.slow
 def test_deterministic_values_are_no_choices():
     """No operation draws them, weighs them or takes them."""
     trace = everything.simulate(KEY, True)
@@ -197,6 +198,7 @@ def plate():
 NORMAL = stats.norm(0.0, 1.0).logpdf
 
 
+@pytest.mark.slow
 def test_a_factor_counts_in_every_density():
     z, x, w = 0.3, 0.8, 0.5
     plain = NORMAL(z) + NORMAL(x - z)
@@ -228,6 +230,7 @@ def test_a_factor_tilts_a_posterior_and_its_evidence():
     assert float(found.log_evidence) == pytest.approx(exact, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_program_with_a_factor_is_not_simulated_and_its_predictions_do_not_weigh_it():
     with pytest.raises(tg.DensityError, match="simulate: the program has a factor at 'soft'"):
         tilted.simulate(KEY, 0.5)

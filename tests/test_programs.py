@@ -134,6 +134,7 @@ def test_batched_loss_is_the_mean_over_examples():
     assert jnp.allclose(eqx.filter_jit(loss)(KEY, params, IMAGES), -lanes.mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_trains_it():
     params = make_params()
     result = tg.fit(loss, params, optax.adam(1e-2), key=KEY, steps=300, data=IMAGES, batch_size=12, progress=False)

@@ -115,7 +115,7 @@ def check_recovered(name, family):
         assert fit.log_evidence == pytest.approx(reference["log_evidence"], abs=0.01)
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "family"), RECOVERED)
 def test_moments_are_recovered(name, family):
     check_recovered(name, family)
@@ -135,6 +135,7 @@ def check_told(name, family):
     return fit
 
 
+@pytest.mark.slow
 def test_k_hat_says_where_a_family_does_not_fit():
     """A normal in the neck of a funnel."""
     assert check_told("inference_gym/NealsFunnel", "laplace").k_hat > 0.7

@@ -83,6 +83,7 @@ def spread_by_hand(w, at):
     return 0.5 * (jnp.sum(q * gap**2) - jnp.sum(q * gap) ** 2)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("which", ["guide", "model"])
 @pytest.mark.parametrize(("objective", "by_hand"), [(tg.elbo, elbo_by_hand), (tg.iwelbo, iwelbo_by_hand)])
 def test_a_path_told_in_both_directions_has_the_bound_that_is_written_out(which, objective, by_hand):

@@ -82,6 +82,7 @@ def test_exact_posteriors_pass(name):
     assert "passed, 200 simulations, 99 draws" in str(report)
 
 
+@pytest.mark.slow
 def test_ranks_are_those_of_every_scalar():
     report = calibration("two levels", n=20)
     assert set(report.ranks) == {"group/w[0]", "group/w[1]", "rate", "log density"}

@@ -63,6 +63,7 @@ def test_a_batch_on_a_mesh_of_either_kind_gives_the_values_and_the_gradient_of_o
     np.testing.assert_allclose(on_a_mesh[name][kind], whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DRAWS, *(f"{name} in a loop" for name in DRAWS)])
 def test_the_shardings_of_a_call_with_draws_inside_are_kept_and_change_no_number(name, calls):
     ways = calls[name]

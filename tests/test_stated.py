@@ -145,6 +145,7 @@ def test_what_is_not_linear_is_refused_and_says_why(name, how):
         jax.grad(g, argnums=1)(KEY, 0.3)
 
 
+@pytest.mark.slow
 def test_an_auxiliary_output_may_be_anything():
     @expectation(has_aux=True)
     def g(key, w):

@@ -76,6 +76,7 @@ def test_estimators_are_chosen_on_a_whole_objective():
     assert jnp.isfinite(jax.jit(jax.grad(other, argnums=1))(KEY, jnp.asarray(0.3)))
 
 
+@pytest.mark.slow
 def test_a_choice_on_an_objective_is_checked():
     with pytest.raises(tg.AddressError, match="'q' matches no sample. The objective has: 'b', 'k', 'steps/z', 'y'"):
         tg.with_estimators(objective, {"q": tg.mvd()})(KEY, 0.3)
@@ -97,6 +98,7 @@ def test_the_check_finds_the_bias_of_reparameterisation_at_a_jump():
     assert tg.check_unbiased(tg.with_estimators(kinked, {"x": tg.reinforce()}), 0.3, key=KEY, draws=20_000).passed
 
 
+@pytest.mark.slow
 def test_the_check_compares_with_enumeration_and_with_given_values():
     report = tg.check_unbiased(flips, 0.4, key=KEY, draws=20_000)
     assert isinstance(report, tg.BiasReport)

@@ -98,6 +98,7 @@ def pairs_of(w):
     return tg.expectation(objective)
 
 
+@pytest.mark.slow
 def test_forks_are_chosen_where_there_are_many():
     w = jnp.linspace(-1.0, 1.0, 40)
     choice = tg.tune_estimators(pairs_of(w), w, key=KEY, budget=30.0)
@@ -111,6 +112,7 @@ def test_forks_are_chosen_where_there_are_many():
         assert not rows
 
 
+@pytest.mark.slow
 def test_a_number_of_forks_is_put_on_an_objective_from_outside():
     """All three alternatives are exact given the others; one of them, drawn, has the same mean and more variance."""
     w = jnp.array([0.3, -0.4, 1.0])

@@ -272,6 +272,7 @@ def test_lanes_of_expectations_inside_an_expectation(around, estimator):
     assert_exact(tg.expectation(f), mean_over(sums, [BERNOULLI] * 3))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("estimator", [tg.reinforce(), tg.mvd(), tg.local_expectation()], ids=repr)
 def test_particles_of_a_model_and_a_guide(estimator):
     """An importance weighted bound: densities and draws, a branch of the model on a draw of the guide."""

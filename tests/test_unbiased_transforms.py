@@ -118,7 +118,7 @@ WAYS = {
 }
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
 def test_every_way_to_differentiate_gives_the_same_numbers(name):
     gradient = WAYS[name](tg.expectation(program), *keys_and_parameters())

@@ -59,6 +59,7 @@ def test_a_normal_posterior_is_found(family):
     assert posterior.summary().doubts == ()
 
 
+@pytest.mark.slow
 def test_independent_normals_are_independent_and_doubted():
     """Their deviations are 1 / sqrt(P_ii), here 0.61 of the right ones, and the summary says so."""
     posterior = tg.vi(TARGET, "mean_field", key=KEY, steps=1000, correct=False, progress=False)
@@ -287,7 +288,7 @@ def two_modes():
 MODES = tg.Target(two_modes)
 
 
-@pytest.mark.table
+@pytest.mark.slow
 @pytest.mark.parametrize(("initial", "mode"), [({"a": 3.0}, (3.0, 3.0)), ({"a": jnp.array([3.0, -3.0])}, (3.0, -3.0))])
 def test_a_search_starts_where_it_is_told(initial, mode):
     """A search climbs the hill it starts on. One number stands for all entries."""
@@ -342,6 +343,7 @@ def lopsided():
     tg.factor("modes", jax.nn.logsumexp(logits))
 
 
+@pytest.mark.slow
 def test_of_several_starts_the_best_is_kept_and_the_report_says_how_many_agree():
     """A fit climbs the hill that it starts on; their bounds differ by log 3."""
     target = tg.Target(lopsided)

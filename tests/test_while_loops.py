@@ -33,6 +33,7 @@ def chances(p):
     return np.where(n < STEPS, (1 - p) ** (n - 1) * p, (1 - p) ** (STEPS - 1))
 
 
+@pytest.mark.slow
 def test_the_number_of_turns_is_geometric():
     def evidence(p):
         return tg.marginal(waiting, "y", tg.exact()).assess({"y": 2.5}, p)[0]
