@@ -29,8 +29,7 @@ LEFT_ALONE = {"cond", "while", "pure_callback", "io_callback", "ffi_call"}
 """In lanes a branch is run whether it is taken or not, and a loop runs on until the last lane is done."""
 
 MOST = 1 << 23
-"""A loop whose steps compute more numbers than this, all together, stays one: in lanes they may all be there at a time, and that
-for each particle around it."""
+"""A loop that computes more numbers than this stays one: in lanes they may be there at a time, for each particle."""
 
 
 def steps_at_once(body: Callable, init: Any, xs: Any, length: int, *, reverse: bool, unroll: int) -> tuple[Any, Any]:
