@@ -182,6 +182,14 @@ def _shared_keys(original):
     return split
 
 
+def _same_lane(original):
+    def keys(key, n):
+        found, axes = original(key, n)
+        return (None if found is None else found._replace(lane=jnp.zeros_like(found.lane))), axes
+
+    return keys
+
+
 def _last_step(original):
     """A loop keeps the record of its last step only."""
 
@@ -297,7 +305,7 @@ MUTANTS = {
         wrapped("transforms.forks._replay:replace_one", _other_neighbour),
     ),
     "one key for all addresses": ("two addresses", wrapped("core._function:Frame._key", _same_key)),
-    "one key for all lanes": ("reinforce in a plate", wrapped("core._combinators:_split", _shared_keys)),
+    "one key for all lanes": ("reinforce in a plate", wrapped("core._combinators:lane_keys", _same_lane)),
     "one key for all steps": ("mvd in a scan", wrapped("core._combinators:_split", _shared_keys)),
     "one key for all particles": (
         "particles",

@@ -99,6 +99,6 @@ def kalman(*, parallel: bool = False) -> Kalman:
         >>> chain = tg.marginal(step.scan(length=3), "y", tg.kalman())
         >>> logp, _ = chain.assess({"y": jnp.array([0.5, 1.0, 2.0])}, 0.0)
         >>> f"{float(logp):.3f}"
-        '-4.352'
+        '-3.970'
     """
     return Kalman(flag("kalman", "parallel", parallel, DensityError))

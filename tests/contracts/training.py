@@ -114,7 +114,7 @@ TABLE = {
         limit=count(16),
     ),
     "tune_estimators": contract(
-        lambda objective, **options: tg.tune_estimators(objective, 0.3, **options).seconds,
+        lambda objective, **options: len(tg.tune_estimators(objective, 0.3, **options).sites) * 1.0,
         "argnums",
         objective=callable_(tg.expectation(flip)),
         key=key(),
