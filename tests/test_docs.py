@@ -4,6 +4,7 @@ import importlib.util
 import re
 
 import jax
+import numpy as np
 import pytest
 from source_tree import ROOT
 
@@ -24,6 +25,8 @@ HOW_TO = [
 TUTORIALS = ["from-pyro.md", "from-genjax-and-gen.md"]
 LONG = ["first-posterior.md", "checking-a-fit.md", "programmable-vi.md", "long-runs.md"]
 """Pages that run Markov chains, or fits of many steps."""
+CHAINS = ["first-posterior.md", "checking-a-fit.md"]
+NUMBER = r"-?\d+(?:\.\d+)?"
 PAGES = [*HOW_TO, *ANSWERS, *TUTORIALS, *LONG, "expectation-in-150-lines.md", *WRITING]
 RUN = [pytest.param(page, marks=pytest.mark.slow if page in LONG else pytest.mark.table) for page in PAGES]
 
@@ -50,7 +53,18 @@ def test_the_code_of_a_page_runs(page, capsys, tmp_path, monkeypatch):
     assert len(code) >= (1 if page in TUTORIALS else 4)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile("\n".join(code), str(DOCS / page), "exec"), {"__name__": page})
-    assert capsys.readouterr().out.splitlines() == "".join(blocks(page, "text")).splitlines()
+    printed, said = capsys.readouterr().out.splitlines(), "".join(blocks(page, "text")).splitlines()
+    if (
+        page in CHAINS
+    ):  # From one kind of processor to the next a chain takes another way: the words, and what it finds.
+        (printed, found), (said, expected) = map(words_and_numbers, (printed, said))
+        np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.1)
+    assert printed == said
+
+
+def words_and_numbers(lines):
+    text = "\n".join(lines)
+    return re.sub(rf" *{NUMBER}", " #", text), [float(x) for x in re.findall(NUMBER, text)]
 
 
 @pytest.mark.parametrize("page", WRITING)
