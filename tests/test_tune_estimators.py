@@ -47,7 +47,7 @@ def test_what_has_no_variance_wins_and_what_does_not_fit_is_refused(of_a_coin):
     assert rows[winner]["variance"] == 0.0
     assert str(of_a_coin.sites["b"]) == winner
     assert "no reparameterised sampler" in rows["reparam()"]["refused"]
-    assert of_a_coin.forks is None
+    assert of_a_coin.forks == "kept"
     assert of_a_coin.untried == ()
 
 
@@ -104,7 +104,7 @@ def test_forks_are_chosen_where_there_are_many():
     choice = tg.tune_estimators(pairs_of(w), w, key=KEY, budget=30.0)
     rows = rows_of(choice, "forks")
     if str(choice.sites["b"]) in ("mvd()", "local_expectation()"):
-        assert set(rows) == {"all", "1", "4", "16"}
+        assert set(rows) == {"kept", "all", "1", "4", "16"}
         (winner,) = [name for name, row in rows.items() if row["chosen"]]
         assert winner == ("all" if choice.forks is None else str(choice.forks))
         assert rows["all"]["variance"] < rows["1"]["variance"]
@@ -136,10 +136,10 @@ def test_without_time_every_site_keeps_its_own():
         out = coin.simulate(key, p)
         return 2.0 * out.retval.astype(jnp.float32)
 
-    chosen = tg.with_estimators(both, {"b": tg.reinforce()})
+    chosen = tg.with_estimators(both, {"b": tg.reinforce()}, forks=3)
     tuning = tg.tune_estimators(chosen, 0.5, key=KEY, budget=1e-9)
     assert tuning.sites == {"b": tg.reinforce()}
-    assert tuning.untried == ("b",)
+    assert (tuning.untried, tuning.forks) == (("b",), "kept")
     assert tuning.rows == ()
     assert "No time was left for b." in str(tuning)
 
@@ -165,6 +165,11 @@ def test_only_the_arguments_that_are_named_count():
 def test_wrong_arguments_are_refused(arguments, error, text):
     with pytest.raises(error, match=text):
         tg.tune_estimators(four_times, 0.25, **{"key": KEY, **arguments})
+
+
+def test_traced_arguments_are_refused():
+    with pytest.raises(tg.EstimatorError, match="outside `jit`"):
+        jax.jit(lambda p: tg.tune_estimators(four_times, p, key=KEY).seconds)(0.25)
 
 
 def test_an_objective_without_sites_or_without_parameters_is_refused():

@@ -79,9 +79,8 @@ class Run:
 
         self._again = lambda n: run(n)[0]
         after, self._values = run(count)
-        latest = np.asarray(self._values)[
-            :count
-        ].copy()  # a slice of it on the device would be a program for each count
+        # A slice of it on the device would be a program for each count.
+        latest = np.asarray(self._values)[:count].copy()
         words = None
         if self._policy != "skip" and not (np.isfinite(latest).all() and self._is_good(self._first, after)):
             after, latest, words = self._up_to_the_bad(self._again, latest, fed)

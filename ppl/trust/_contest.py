@@ -48,7 +48,7 @@ class Trial:
         self.seconds: list[float] = []
         run, names, _, given = gradient_of(objective, args, argnums)
         self.leaves = names[1:]
-        self._sums = np.zeros((len(self.leaves), 1))
+        self._sums = np.zeros(len(self.leaves))
         self._total = np.zeros(3)
         arrays, static = eqx.partition(jax.tree.leaves(args), eqx.is_array)
 
@@ -78,7 +78,7 @@ class Trial:
         begun = time.perf_counter()
         by_leaf, total = self._run(key, self.pairs, self.pairs + pairs)
         self.seconds.append((time.perf_counter() - begun) / (2 * pairs))
-        self._sums = self._sums + np.asarray(by_leaf, np.float64)[:, None]
+        self._sums = self._sums + np.asarray(by_leaf, np.float64)
         self._total = self._total + np.asarray(total, np.float64)
         self.pairs += pairs
 
@@ -97,7 +97,7 @@ class Trial:
     @property
     def by_leaf(self) -> dict[str, float]:
         """The variance of each parameter leaf."""
-        return dict(zip(self.leaves, map(float, self._sums[:, 0] / self.pairs), strict=True))
+        return dict(zip(self.leaves, map(float, self._sums / self.pairs), strict=True))
 
     @property
     def milliseconds(self) -> float:

@@ -6,8 +6,9 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -40,6 +41,7 @@ TRIED = (reparam(), enum(), local_expectation(), mvd(), disarm(), sum_and_sample
 FORKS = (1, 4, 16, 64)
 """Numbers of alternatives that are tried beside all of them."""
 
+KEPT: Literal["kept"] = "kept"
 MANY, FEW = 32, 8
 """From so many alternatives on the sites are first tried with a few of them, drawn at random."""
 
@@ -50,7 +52,8 @@ class EstimatorChoice:
 
     Attributes:
         sites: from addresses to estimators, for `with_estimators`.
-        forks: the number of alternatives to run, drawn at random; None for all.
+        forks: the number of alternatives to run, drawn at random; None for all; "kept" for what the objective has,
+            where there was nothing to choose, or no time.
         rows: what was measured, a dict each: site (or 'forks'), candidate, variance and milliseconds with their
             standard errors (variance_error, milliseconds_error), cost (their product), pairs (of gradients that were
             looked at), chosen, refused (None, or why it cannot be).
@@ -67,7 +70,7 @@ class EstimatorChoice:
     """
 
     sites: Mapping[str, Estimator]
-    forks: int | None
+    forks: int | None | Literal["kept"]
     rows: tuple[dict, ...] = field(repr=False)
     seconds: float
     untried: tuple[str, ...] = ()
@@ -135,7 +138,8 @@ def tune_estimators(
 
     Raises:
         AddressError: the objective has no sites.
-        EstimatorError: a number out of its range; an argument without floating-point arrays.
+        EstimatorError: a number out of its range; no floating-point arrays among the arguments; arguments that are
+            traced.
         ObjectiveError: the objective does not return one float.
 
     Examples:
@@ -144,7 +148,7 @@ def tune_estimators(
         >>> f = tg.expectation(lambda key, p: 4.0 * coin.simulate(key, p).retval)
         >>> choice = tg.tune_estimators(f, 0.25, key=jax.random.key(0))
         >>> sorted(choice.sites), choice.forks
-        (['b'], None)
+        (['b'], 'kept')
 
     Source: successive halving by Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter
     Optimization, AISTATS 2016; variance times time as the measure of an estimator by Glynn and Whitt, The Asymptotic
@@ -152,6 +156,8 @@ def tune_estimators(
     """
     check_key(key, "tune_estimators")
     positive("tune_estimators", "budget", budget, EstimatorError)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, args))):
+        raise EstimatorError("tune_estimators measures values and times: call it outside `jit`, `vmap` and `grad`.")
     tuning = _Tuning(one_float("tune_estimators", objective), args, key, float(budget), _numbers(argnums, args))
     tuning.sweep()
     if tuning.choose_forks():
@@ -194,7 +200,7 @@ class _Tuning:
             start = choose_estimators(start, _at(jumping, unbiased), keep_refused=True)
         self.chosen = self.sites_of(start)
         self.rows: dict[str, list[dict]] = {}
-        self.forks = FEW if self.alternatives() >= MANY else None
+        self.forks: int | None | Literal["kept"] = FEW if self.alternatives() >= MANY else KEPT
 
     def sites_of(self, objective) -> dict[str, Estimator]:
         """The estimators of an objective, by address."""
@@ -222,15 +228,13 @@ class _Tuning:
 
     def choose_forks(self) -> bool:
         """Choose the number of alternatives; returns whether it changed."""
-        count = self.alternatives()
-        numbers = {"all": None} | {str(n): n for n in FORKS if n < count}
-        if self.left <= 0 or len(numbers) == 1:
-            changed, self.forks = self.forks is not None, None if count <= 1 else self.forks
-            return changed and self.forks is None
-        before = self.forks
-        trial = self.settle("forks", numbers, lambda n: (self.chosen, n), self.left)
-        self.forks = trial
-        return trial != before
+        count, before = self.alternatives(), self.forks
+        numbers = {"kept": KEPT, "all": None} | {str(n): n for n in FORKS if n < count}
+        if self.left > 0 and count > 1:
+            self.forks = self.settle("forks", numbers, lambda n: (self.chosen, n), self.left)
+        else:
+            self.forks = KEPT
+        return self.forks != before
 
     def settle(self, site: str, candidates: dict, choice: Callable, seconds: float) -> Any:
         """Hold a contest, note it, and return the winner among the candidates."""

@@ -45,9 +45,9 @@ def layers(width):
 
 
 PROGRAMS = {
-    "logistic regression": (logistic, {"w": jnp.zeros(20)}, 20_000),
-    "network of 200": (network, layers(200), 2000),
-    "network of 800": (network, layers(800), 200),
+    "logistic regression": (logistic, {"w": jnp.zeros(20)}, 100_000),
+    "network of 200": (network, layers(200), 4000),
+    "network of 800": (network, layers(800), 1000),
 }
 
 
@@ -75,7 +75,7 @@ def by_hand(objective, params, steps):
 
     def run():
         order = np.random.default_rng(0)
-        per_pass = len(X) // BATCH + 1
+        per_pass = len(X) // BATCH
         rows = np.concatenate([order.permutation(len(X)) for _ in range(steps // per_pass + 2)])
         rows = rows[: steps * BATCH].reshape(steps, BATCH).astype(np.int32)
         carry, values = (params, ADAM.init(params)), []

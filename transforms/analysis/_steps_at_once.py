@@ -44,9 +44,20 @@ def steps_at_once(body: Callable, init: Any, xs: Any, length: int, *, reverse: b
     loop = _Loop(traced.jaxpr, traced.consts, leaves[:carried], leaves[carried:], length, reverse)
     order = _order(loop) if _may_be_lanes(loop) else None
     if order is None:
-        return lax.scan(body, init, xs, length, reverse=reverse, unroll=unroll)
+        return lax.scan(_again(traced), init, xs, length, reverse=reverse, unroll=unroll)
     carry, ys = jax.jit(lambda *given: _in_lanes(loop.at(*given), order))(loop.consts, loop.init, loop.each)
     return jax.tree.unflatten(jax.tree.structure(traced.out), [*carry, *ys])
+
+
+def _again(traced):
+    """The step, from its trace."""
+
+    def step(carry, x):
+        return jax.tree.unflatten(
+            jax.tree.structure(traced.out), evaluate_with(traced.jaxpr, [*traced.consts, *jax.tree.leaves((carry, x))])
+        )
+
+    return step
 
 
 class _Loop(NamedTuple):
