@@ -58,12 +58,12 @@ BODIES = set(
 """Operations that run the first jaxpr among their parameters on their operands."""
 
 CONTINUOUS = set(
-    """known_continuous site_log_density site_draw relu relu6 leaky_relu elu selu celu softplus log_sigmoid hard_tanh
-    hard_sigmoid hard_silu hard_swish squareplus sparse_plus sparse_sigmoid gelu silu mish clip abs logaddexp logaddexp2
-    logsumexp softmax log_softmax norm sinc xlogy xlog1py entr kl_div rel_entr nan_to_num _interp _std _var quantile
-    median percentile ndtr ndtri log_ndtr erfinv erf_inv i0 i0e i1 i1e expi expn betainc zeta polygamma gammaincc gammainc
+    """site_log_density site_draw relu relu6 leaky_relu elu selu celu softplus log_sigmoid hard_tanh hard_sigmoid
+    hard_silu hard_swish squareplus sparse_plus sparse_sigmoid gelu silu mish clip abs logaddexp logaddexp2 logsumexp
+    softmax log_softmax norm sinc xlogy xlog1py entr kl_div rel_entr nan_to_num _interp _std _var quantile median
+    percentile ndtr ndtri log_ndtr erfinv erf_inv i0 i0e i1 i1e expi expn betainc zeta polygamma gammaincc gammainc
     tril triu _cholesky cholesky _solve solve inv det slogdet expm power hypot fmax fmin nanmedian nanquantile
-    nanpercentile corrcoef _geomspace _lstsq _sqrtm polar poly""".split()
+    nanpercentile corrcoef _geomspace _lstsq _sqrtm polar poly known_continuous""".split()
 )
 """Names of traced functions that are continuous, though not all of their steps are."""
 
