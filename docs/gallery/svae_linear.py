@@ -94,7 +94,7 @@ def main(*, quick: bool = False):
         (
             "share of the path explained by a draw",
             1.0 - np.var(path - fitted) / np.var(path),
-            0.85 if quick else 0.9,
+            0.8 if quick else 0.85,
             1.0,
         ),
     ]
