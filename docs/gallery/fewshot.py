@@ -95,7 +95,6 @@ def main(*, quick: bool = False):
         return np.sqrt(np.diag(normal(w["phi"]).covariance_matrix))
 
     value, error = tg.evaluate(bound, small, data, 1.0, jnp.arange(TASKS), key=jax.random.key(1), draws=100)
-    print(value, error, spread(full) / sds, spread(small) / sds, full["tau"], best)
     aim = 0.2 if quick else 0.1
     rows = [
         ("sds of phi: minibatches over all data, furthest", apart(spread(small), spread(full)), 0.0, aim),
