@@ -24,6 +24,38 @@ def path_of(label: Any) -> Path:
     return label if isinstance(label, tuple) and label else (str(label),)
 
 
+def with_choice(
+    objective: Callable[P, R], sites: Mapping, *, forks: int | None | Literal["kept"] = "kept"
+) -> Callable[P, R]:
+    """As `with_estimators`, but a site that has such an estimator keeps its own, and with it its baseline."""
+    return _with_rules(objective, estimators_of(sites), forks, _unless_alike)
+
+
+def _unless_alike(found: Any, present: Any) -> Any:
+    return None if str(found) == str(present) else found
+
+
+def _with_rules(objective: Callable[P, R], overrides: Any, forks: Any, pick: Callable) -> Callable[P, R]:
+    """The objective with estimators by address; `pick` has the last word, from the one found and the present one."""
+    objective_function("with_estimators", objective)
+
+    @functools.wraps(objective)
+    def chosen(*args, **kwargs):
+        rules = InForce("with_estimators", overrides, ())
+
+        def choose(label, present):
+            return pick(rules.at(path_of(label)), present)
+
+        out = choose_estimators(objective, choose, forks=forks)(*args, **kwargs)
+        for pattern in overrides.patterns:
+            if not any(matches(pattern, path) for path in rules.seen):
+                have = name_them(rules.seen, pattern)
+                raise AddressError(f"with_estimators: {show(pattern)} matches no sample. The objective has: {have}.")
+        return out
+
+    return chosen
+
+
 def with_estimators(
     objective: Callable[P, R], estimators: Mapping, *, forks: int | None | Literal["kept"] = "kept"
 ) -> Callable[P, R]:
@@ -50,20 +82,7 @@ def with_estimators(
         >>> float(jax.grad(tg.with_estimators(f, {"b": tg.mvd()}), argnums=1)(jax.random.key(0), 0.25))
         4.0
     """
-    objective_function("with_estimators", objective)
-    overrides = estimators_of(estimators)
-
-    @functools.wraps(objective)
-    def chosen(*args, **kwargs):
-        rules = InForce("with_estimators", overrides, ())
-        out = choose_estimators(objective, lambda label, _: rules.at(path_of(label)), forks=forks)(*args, **kwargs)
-        for pattern in overrides.patterns:
-            if not any(matches(pattern, path) for path in rules.seen):
-                have = name_them(rules.seen, pattern)
-                raise AddressError(f"with_estimators: {show(pattern)} matches no sample. The objective has: {have}.")
-        return out
-
-    return chosen
+    return _with_rules(objective, estimators_of(estimators), forks, lambda found, _: found)
 
 
 def describe_estimators(objective: Callable, key: Key[Array, ""], *args, **kwargs) -> Description:
