@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar
 
+import equinox as eqx
+import jax
 from jaxtyping import Array, Key
 
 from .._errors import AddressError
@@ -31,8 +33,13 @@ def with_choice(
     return _with_rules(objective, estimators_of(sites), forks, _unless_alike)
 
 
+def kind_of(estimator: Any) -> str:
+    """What an estimator is but for its numbers (a baseline), of which a description knows some and others not."""
+    return str(jax.tree.map(lambda x: None if isinstance(x, float) or eqx.is_array(x) else x, estimator))
+
+
 def _unless_alike(found: Any, present: Any) -> Any:
-    return None if str(found) == str(present) else found
+    return None if kind_of(found) == kind_of(present) else found
 
 
 def _with_rules(objective: Callable[P, R], overrides: Any, forks: Any, pick: Callable) -> Callable[P, R]:

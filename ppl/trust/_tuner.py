@@ -30,7 +30,7 @@ from ..transforms import (
 )
 from ._chosen_estimators import EstimatorChoice
 from ._contest import Pairs, Trial, contest
-from ._estimator_choice import path_of, with_choice
+from ._estimator_choice import kind_of, path_of, with_choice
 from ._gradients import gradient_of
 
 TRIED = (reparam(), enum(), local_expectation(), mvd(), disarm(), sum_and_sample(1), unordered_set(2), reinforce())
@@ -121,9 +121,12 @@ class Tuner:
         for i, site in enumerate(self.present):
             if self._left <= 0:
                 return
-            kinds = {str(e): e for e in (self.present[site], self.chosen[site], *TRIED)}
+            kinds: dict[str, Estimator] = {}
+            for estimator in (self.present[site], self.chosen[site], *TRIED):
+                kinds.setdefault(kind_of(estimator), estimator)
+            names = {str(e): e for e in kinds.values()}
             share = self._left / (len(self.present) - i)
-            found = self._settle(site, kinds, lambda e, site=site: (self.chosen | {site: e}, self.forks), share)
+            found = self._settle(site, names, lambda e, site=site: (self.chosen | {site: e}, self.forks), share)
             self.chosen[site] = self.chosen[site] if found is None else found
 
     def _choose_forks(self, held: int | None | Literal["kept"]) -> bool:
