@@ -161,7 +161,8 @@ def contest(trials: list[Trial], key: Key[Array, ""], seconds: float) -> Trial:
             break
         pairs *= 2
     best = _least(alive)
-    return next(t for t in alive if (t.cost, t.milliseconds) <= (ALIKE * best.cost, ALIKE * best.milliseconds))
+    alike = (t for t in alive if (t.cost, t.milliseconds) <= (ALIKE * best.cost, ALIKE * best.milliseconds))
+    return next(alike, alive[0])  # none is like another where they are not finite
 
 
 def _least(trials):
