@@ -99,7 +99,7 @@ def _start_of(
     skipped = jnp.asarray(earlier.skipped, jnp.int32)
     params = eqx.combine(arrays, static)
     average = (params if earlier.average is None else earlier.average) if averages else None
-    return Fit(params, earlier.history, opt_state, state, skipped, average, origin)
+    return Fit(params, earlier.history, opt_state, state, skipped, average, origin, earlier.choices)
 
 
 def _taken_up(checkpoints: Checkpoints, start: Fit, end: int, *, resume: bool) -> Fit:
