@@ -12,7 +12,7 @@ from ..transforms import Estimator
 from ..trust._estimator_choice import with_choice, with_estimators
 from ..trust._tuner import TRIED
 
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 BY_NAME = {str(estimator): estimator for estimator in TRIED}
 """What may be chosen: in a file an estimator is its name. What else a site has is its own, which it keeps."""
 

@@ -118,7 +118,7 @@ class Run:
         Raises:
             FitError: something is not finite, and the policy is to raise.
         """
-        begin, loop = (self._now, self._key, np.uint32(self.done)), self._loop
+        begin, loop, values = (self._now, self._key, np.uint32(self.done)), self._loop, self._values
         count = count if self._ahead is None else 1
         (fed, there), self._ahead = self._ahead or self._batches.feed(self.done, count, self._most), None
         if there < count:
@@ -129,7 +129,7 @@ class Run:
         count = there
 
         def run(n):
-            return loop(*begin, n, self._values, fed)
+            return loop(*begin, n, values, fed)  # no `self`: what it holds would outlive the run
 
         self._again = lambda n: run(n)[0]
         after, self._values = run(count)
