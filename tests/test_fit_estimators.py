@@ -1,11 +1,13 @@
 """`fit` with estimators by address, and with such as it chooses itself: exact, unbiased, resumed to the same bits."""
 
 import json
+import time
 
 import jax
 import numpy as np
 import optax
 import pytest
+from jax import lax
 from jax import numpy as jnp
 
 import tracegrad as tg
@@ -279,6 +281,28 @@ def test_it_measures_and_finds_what_is_better(monkeypatch):
     tuned = fit(loss, estimators="auto", data=jnp.arange(4.0), batch_size=2, state=tg.MovingAverage(), steps=4)
     assert str(dict(tuned.choices[0].sites)["b"]) not in ("reinforce()", "reparam()")
     assert str(dict(tuned.choices[0].sites)["z"]) == "reparam()"
+
+
+@pytest.mark.slow
+def test_choosing_takes_no_more_than_its_share(monkeypatch):
+    """Of a long run it is 5 %; here more, that a short one has something to choose in."""
+    share, spent, tune = 0.4, [], _choosing.Tuner.tune
+
+    def timed(*args, **options):
+        choice = tune(*args, **options)
+        spent.append(choice.seconds)
+        return choice
+
+    def loss(key, w):
+        slow = lax.fori_loop(0, 300, lambda _, x: jnp.tanh(x @ x), jnp.full((100, 100), 1e-3 * w[0]))
+        return cost(key, w) + slow.sum()
+
+    monkeypatch.setattr(_choosing, "SHARE", share)
+    monkeypatch.setattr(_choosing.Tuner, "tune", timed)
+    begun = time.perf_counter()
+    tuned = fit(loss, estimators="auto", steps=1000)
+    assert len(spent) == len(tuned.choices) > 0
+    assert sum(spent) < 1.5 * share * (time.perf_counter() - begun)
 
 
 def test_the_objective_is_left_alone_where_it_cannot_be_measured(monkeypatch):

@@ -32,7 +32,7 @@ from .timing import show_table
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs" / "examples"))
 
 ROUNDS, DRAWS = 16, 32
-BUDGET, STEPS = 30.0, 300
+STEPS = 300
 KEY = jax.random.key(0)
 SCORE, DISARM, MVD, LOCAL = tg.reinforce(), tg.disarm(), tg.mvd(), tg.local_expectation()
 
@@ -290,8 +290,8 @@ def compared(program, choice, params):
     return seen
 
 
-def row(name, when, program, params, *, details):
-    choice = tg.tune_estimators(program.objective, params, *program.args, key=KEY, budget=BUDGET, argnums=0)
+def row(name, when, program, params, *, budget, details):
+    choice = tg.tune_estimators(program.objective, params, *program.args, key=KEY, budget=budget, argnums=0)
     seen = compared(program, choice, params)
     best, *_ = sorted((name for name in seen if not name.startswith("tuned")), key=lambda name: seen[name].cost)
     (tuned,) = [name for name in seen if name.startswith("tuned")]
@@ -315,6 +315,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="tests/benchmarks tuning")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; none means all")
     parser.add_argument("--whole", action="store_true", help="the sizes of the literature")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of each tuning")
     parser.add_argument("--details", action="store_true", help="all that was measured")
     options = parser.parse_args(given or [])
     rows = []
@@ -322,7 +323,7 @@ def main(arguments=None):
         program, params = PROGRAMS[name](whole=options.whole), None
         params = program.params
         for when in ("at the start", f"after {STEPS} steps"):
-            choice, cells = row(name, when, program, params, details=options.details)
+            choice, cells = row(name, when, program, params, budget=options.budget, details=options.details)
             rows.append(cells)
             if when == "at the start":
                 loss = choice.apply(lambda key, w, program=program: program.objective(key, w, *program.args))
