@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-NAMES = ("vae", "chains", "loops", "noise", "hmm", "air", "particles", "posteriors", "fit", "memmap", "ports")
+NAMES = ("vae", "chains", "loops", "noise", "hmm", "air", "particles", "posteriors", "fit", "memmap", "ports", "tuning")
 
 if __name__ == "__main__":
     for name in [x for x in sys.argv[1:] if x in NAMES] or NAMES:
