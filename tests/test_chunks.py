@@ -1,5 +1,7 @@
 """Plates some lanes at a time and loops whose steps are run again: the same programs, in less memory."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -128,6 +130,16 @@ def test_gradients_do_not_change(chunk):
     np.testing.assert_allclose(some, whole, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [3, pytest.param(2, marks=SLOW)])
+def test_credit_is_kept_lane_by_lane(chunk):
+    """A score term multiplies its own lane in chunks, too, so that the estimate of every key is the same."""
+    keys = jax.random.split(KEY, 3)
+    some, whole = (
+        jax.jit(jax.vmap(jax.grad(bound(c, tg.reinforce(), 6), argnums=1), (0, None)))(keys, 0.3) for c in (chunk, None)
+    )
+    np.testing.assert_allclose(some, whole, rtol=1e-4)
+
+
 ESTIMATORS = {"reinforce": tg.reinforce(), "mvd": tg.mvd(), "local": tg.local_expectation()}
 
 
@@ -160,6 +172,85 @@ def test_a_traced_chunk_is_refused():
         jax.jit(lambda k: lane.vmap(chunk=k).simulate(KEY, 0.3, XS).logp)(2)
 
 
+# ---- loops whose steps are run again --------------------------------------------------------------------------------
+
+
+@tg.gen
+def walk(c, x):
+    state, w = c
+    z = tg.sample("z", dist.Normal(w * state + x, 0.5))
+    flip = tg.sample("flip", dist.Bernoulli(logits=z), estimator=tg.reinforce())
+    return (jnp.tanh(z) + flip.astype(float), w), z * state
+
+
+def along_a_walk(steps, checkpoint, *, reverse=False):
+    """An objective that depends on every step, with its choices, and its derivative."""
+    loop = walk.scan(checkpoint=checkpoint, reverse=reverse)
+    xs = jnp.linspace(-1.0, 1.0, steps)
+
+    def run(key, w):
+        trace = loop.simulate(key, (0.1, w), xs)
+        logp, (last, _) = loop.assess(trace.choices, (0.2, w), xs)
+        return logp - trace.logp + last[0] * trace.retval[1].sum(), trace.choices
+
+    return jax.jit(jax.value_and_grad(tg.expectation(run, has_aux=True), argnums=1, has_aux=True))(KEY, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "reverse"),
+    [(3, False), *(pytest.param(k, r, marks=SLOW) for k in (1, 4, 50) for r in (False, True))],
+)
+def test_steps_that_are_run_again_change_nothing(checkpoint, reverse):
+    (value, choices), slope = along_a_walk(6, checkpoint, reverse=reverse)
+    (wanted, all_choices), of_all = along_a_walk(6, None, reverse=reverse)
+    jax.tree.map(np.testing.assert_array_equal, choices, all_choices)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    np.testing.assert_allclose(slope, of_all, rtol=1e-4)
+
+
+@SLOW
+@pytest.mark.parametrize("reverse", [True, False])
+def test_steps_that_are_left_over(reverse):
+    some, whole = (along_a_walk(5, k, reverse=reverse)[0] for k in (3, None))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), some, whole)
+
+
+@SLOW
+def test_a_loop_with_steps_left_over_is_unbiased():
+    """Three flips in a block of two and one more, each of which the next depends on: the mean by all eight outcomes."""
+
+    @tg.gen
+    def flips(p, _):
+        z = tg.sample("z", dist.Bernoulli(p), estimator=tg.reinforce()).astype(float)
+        return 0.25 + 0.5 * z * p, z
+
+    def objective(key, p):
+        zs = flips.scan(3, checkpoint=2).simulate(key, p, None).retval[1]
+        return zs @ jnp.arange(1.0, 4.0) * zs.sum()
+
+    def by_sums(p):
+        total = 0.0
+        for outcome in itertools.product([0.0, 1.0], repeat=3):
+            weight, q, zs = 1.0, p, jnp.asarray(outcome)
+            for z in outcome:
+                weight, q = weight * (q if z else 1.0 - q), 0.25 + 0.5 * z * q
+            total += weight * (zs @ jnp.arange(1.0, 4.0) * zs.sum())
+        return total
+
+    with precisely():
+        found = tg.exact_expectation(jax.grad(tg.expectation(objective), argnums=1), cells=2)(exact_key(), 0.5)
+        np.testing.assert_allclose(found, jax.grad(by_sums)(0.5), rtol=1e-9)
+
+
+def test_no_steps():
+    trace = walk.scan(checkpoint=3).simulate(KEY, (0.1, 0.7), jnp.zeros(0))
+    assert (trace.choices["z"].shape, float(trace.logp), float(trace.retval[0][0])) == (
+        (0,),
+        0.0,
+        float(jnp.float32(0.1)),
+    )
+
+
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
@@ -189,3 +280,19 @@ def test_what_lanes_compute_is_that_of_one_chunk():
     n, shapes = 100_000, (KEY, 0.3, jax.ShapeDtypeStruct((100_000,), float))
     assert temporary(gradient_over(n, None), *shapes) > 4 * n * WIDTH
     assert temporary(gradient_over(n, 1000), *shapes) < 4 * n * 16
+
+
+def test_a_loop_keeps_its_carries_block_by_block():
+    """Ten thousand steps of 64 numbers, in blocks of a hundred."""
+
+    @tg.gen
+    def step(c, _):
+        h = jnp.tanh((tg.sample("z", dist.Normal(c, 1.0)) + c) * jnp.arange(1.0, 1.0 + WIDTH))
+        return jnp.sin(h).sum() / WIDTH, None
+
+    def slope(checkpoint):
+        loop = step.scan(10_000, checkpoint=checkpoint)
+        return jax.grad(tg.expectation(lambda key, w: loop.simulate(key, w, None).retval[0]), argnums=1)
+
+    assert temporary(slope(None), KEY, 0.3) > 4 * 10_000 * WIDTH
+    assert temporary(slope(100), KEY, 0.3) < 4 * 10_000 * 16

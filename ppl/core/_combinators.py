@@ -17,9 +17,9 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, steps_at_once, whole
+from ..transforms._internal import Spec, flag, is_boolean, joined, lenient, partition, steps_at_once, whole
 from ._addresses import Path, nest, paths, show
-from ._chunks import joined, lanes_by_chunks, steps_by_blocks
+from ._chunks import lanes_by_chunks, steps_by_blocks
 from ._lane_keys import lane_keys, own
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 

@@ -57,9 +57,10 @@ class GenerativeFunction(Interface[P, R]):
             in_axes: as for `jax.vmap`, over the positional arguments.
             axis_size: the number of lanes, where no argument is mapped.
             chunk: run at most so many lanes at a time, in a loop, and compute them again for the derivative, so that
-                what is computed in lanes takes the memory of one chunk. Draws do not change. Where it divides the
-                number of lanes nothing is copied, and there is no second program for those that are left. None runs
-                all at once.
+                what is computed in lanes takes the memory of one chunk. Draws do not change. Chunks of one size are
+                made where a divisor of the number of lanes is at hand, from half of `chunk` on; otherwise lanes are
+                left over, which are copied, compiled once more, and whose score terms (`reinforce`) are credited
+                together. None runs all at once.
 
         Raises:
             ChoiceError: an option that is not a number of lanes; on use, arguments without an axis of one size.
@@ -86,9 +87,10 @@ class GenerativeFunction(Interface[P, R]):
             length: the number of steps, where there are no xs.
             reverse: whether the last step runs first.
             unroll: how many steps the compiler sees at once.
-            checkpoint: for the derivative keep the carry before every block of so many steps, and what is computed in
-                one block, which is then computed again; 1 keeps every carry, and about the square root of the number of
-                steps takes the least memory. Neither draws nor values change. None keeps what all steps compute.
+            checkpoint: for the derivative keep the carry before every block of at most so many steps, and what is
+                computed in one block, which is then computed again; 1 keeps every carry, and about the square root of
+                the number of steps takes the least memory. Neither draws nor values change, nor does the rule for
+                blocks differ from that for the chunks of `vmap`. None keeps what all steps compute.
 
         Raises:
             ChoiceError: an option out of its range; on use, a carry that changes its type, or steps without a number.
