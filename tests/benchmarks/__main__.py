@@ -1,4 +1,4 @@
-"""`python tests/benchmarks table` prints the one table that compares; `python tests/benchmarks vae` another, of its own.
+"""`python tests/benchmarks table` prints the one table that compares; `python tests/benchmarks vae` one of its own.
 
 What follows the name of a table is for the table: `python tests/benchmarks air mvd enum`. Without a name, all of them.
 """

@@ -74,11 +74,16 @@ def interval(values: list[float]) -> tuple[float, float]:
 def ratio_of_times(above: list[float], below: list[float]) -> Ratio:
     """That of two candidates that took turns."""
     within = [a / b for a, b in zip(above, below, strict=True)]
-    return Ratio(statistics.median(within), *interval(within))
+    return Ratio(*map(to_digits, (statistics.median(within), *interval(within))))
+
+
+def to_digits(x: float) -> float:
+    """Five digits of a number: what a file says is what was shown."""
+    return float(f"{x:.5g}")
 
 
 def _exactly(ratio):
-    return Ratio(ratio, ratio, ratio)
+    return Ratio(*[to_digits(ratio)] * 3)
 
 
 def ratios_of(platform: str, row: str, size: object, costs: dict[str, Cost]) -> dict[Entry, Ratio]:
@@ -126,11 +131,11 @@ def growth(sizes: Iterable[float], values: Iterable[float | None]) -> float | No
 
 
 def write(path: Path, found: dict[Entry, Ratio]) -> None:
-    """Write ratios, in an order of their own, to five digits."""
+    """Write ratios, in an order of their own."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow([*Entry._fields, *Ratio._fields])
-        rows.writerows([*entry, *(f"{x:.5g}" for x in ratio)] for entry, ratio in sorted(found.items()))
+        rows.writerows([*entry, *(f"{x:g}" for x in ratio)] for entry, ratio in sorted(found.items()))
 
 
 def read(path: Path) -> dict[Entry, Ratio]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .measure import HAND, NUMPYRO, Cost
-from .ratios import Entry, Ratio, growth, named
+from .ratios import Entry, Ratio, growth, named, to_digits
 from .timing import show_table
 
 GROWING = ("run", "trace", "lower", "compile", "flops", "bytes", "memory")
@@ -24,7 +24,8 @@ def summary(cost: Cost) -> dict:
     times = {what: getattr(cost, what) for what in ("run", "trace", "lower", "compile")}
     line: dict = {f"{what}_median": statistics.median(t) if t else None for what, t in times.items()}
     line |= {f"{what}_least": min(t) if t else None for what, t in times.items()}
-    return line | {what: getattr(cost, what) for what in ("flops", "bytes", "memory", "variance")}
+    line |= {what: getattr(cost, what) for what in ("flops", "bytes", "memory", "variance")}
+    return {what: None if value is None else to_digits(value) for what, value in line.items()}
 
 
 def write_table(path: Path, found: Found) -> None:
@@ -34,7 +35,7 @@ def write_table(path: Path, found: Found) -> None:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(["row", "size", "candidate", *columns])
         for key, cost in found.costs.items():
-            lines.writerow([*key, *("" if cost[c] is None else f"{cost[c]:.6g}" for c in columns)])
+            lines.writerow([*key, *("" if cost[c] is None else f"{cost[c]:g}" for c in columns)])
 
 
 def read_table(path: Path) -> dict[tuple[str, str, str], dict]:

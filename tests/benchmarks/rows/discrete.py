@@ -35,11 +35,11 @@ def _normal(x, loc, scale):
 
 
 def _start(n):
-    return {"means": jnp.linspace(-6.0, 6.0, LABELS), "labels": jnp.zeros((n, LABELS))}
+    return {"of_means": jnp.linspace(-6.0, 6.0, LABELS), "labels": jnp.zeros((n, LABELS))}
 
 
 def _mean_of(p):
-    return dist.Normal(p["means"], 0.3).to_event(1)
+    return dist.Normal(p["of_means"], 0.3).to_event(1)
 
 
 PRIOR = dist.Normal(jnp.zeros(LABELS), 5.0).to_event(1)
@@ -58,8 +58,8 @@ def _densities(x, means):
 
 def _terms_by_hand(key, p):
     noise = jax.random.normal(key, (LABELS,))
-    means = p["means"] + 0.3 * noise
-    return means, (_normal(means, 0.0, 5.0) - _normal(means, p["means"], 0.3)).sum()
+    means = p["of_means"] + 0.3 * noise
+    return means, (_normal(means, 0.0, 5.0) - _normal(means, p["of_means"], 0.3)).sum()
 
 
 def _summed_out(n):
@@ -86,13 +86,13 @@ def _summed_out(n):
             numpyro.sample("x", mixture, obs=x)
 
     def their_family(x):
-        numpyro.sample("means", dist.Normal(numpyro.param("means"), 0.3).to_event(1))
+        numpyro.sample("means", dist.Normal(numpyro.param("of_means"), 0.3).to_event(1))
 
     def theirs(key, p, x):
         return Trace_ELBO().loss(key, p, their_model, their_family, x)
 
     runs = _gradients({"ours": ours, "hand": hand, "theirs": theirs})
-    args = jax.random.key(0), {"means": _start(n)["means"]}, _points(n)
+    args = jax.random.key(0), {"of_means": _start(n)["of_means"]}, _points(n)
     return Case(args, {"": runs["ours"]}, runs["hand"], runs["theirs"])
 
 
@@ -126,16 +126,27 @@ def _with_labels(n):
             numpyro.sample("x", dist.Normal(means[z], 1.0), obs=x)
 
     def their_family(x):
-        numpyro.sample("means", dist.Normal(numpyro.param("means"), 0.3).to_event(1))
+        numpyro.sample("means", dist.Normal(numpyro.param("of_means"), 0.3).to_event(1))
         with numpyro.plate("points", n):
             numpyro.sample("z", dist.Categorical(logits=numpyro.param("labels")))
 
     def theirs(key, p, x):
         return TraceGraph_ELBO().loss(key, p, their_model, their_family, x)
 
-    ways = {"enumerated": tg.enum(), "local expectation": tg.local_expectation()}
-    ways |= {"mvd": tg.mvd(), "reinforce": tg.reinforce()}
-    ours = _gradients({name: by(estimator) for name, estimator in ways.items()})
+    @tg.expectation
+    def of_point(key, logits, means, x):
+        q = label.with_estimators({"z": tg.enum()}).simulate(key, logits)
+        return _point.assess(q.choices | {"x": x}, means)[0] - q.logp
+
+    def enumerated(key, p, x):
+        """Labels of a plate are enumerated together, which no machine can: so each point is an expectation."""
+        of_means, of_labels = jax.random.split(key)
+        means, rest = _terms_by_hand(of_means, p)
+        keys = jax.random.split(of_labels, n)
+        return rest + jax.vmap(of_point, (0, 0, None, 0))(keys, p["labels"], means, x).sum()
+
+    ways = {"local expectation": tg.local_expectation(), "mvd": tg.mvd(), "reinforce": tg.reinforce()}
+    ours = _gradients({"enumerated": enumerated} | {name: by(estimator) for name, estimator in ways.items()})
     others = _gradients({"hand": hand, "theirs": theirs})
     return Case((jax.random.key(0), _start(n), _points(n)), ours, others["hand"], others["theirs"], spread=True)
 

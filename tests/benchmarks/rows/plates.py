@@ -78,7 +78,7 @@ def _case(args, ours, hand, theirs):
 def _groups(n):
     """Means of groups around one mean, with the spread of them unknown; ten observations of each."""
     y = jax.random.normal(jax.random.key(1), (n, IN_GROUP))
-    start = {name: jnp.zeros(2) for name in ("mu", "tau")} | {"loc": jnp.zeros(n), "log_scale": jnp.zeros(n)}
+    start = {name: jnp.zeros(2) for name in ("of_mu", "of_tau")} | {"loc": jnp.zeros(n), "log_scale": jnp.zeros(n)}
 
     def group_of(own):
         @tg.gen
@@ -97,8 +97,8 @@ def _groups(n):
 
     @tg.gen
     def family(p):
-        tg.sample("mu", dist.Normal(p["mu"][0], jnp.exp(p["mu"][1])))
-        tg.sample("tau", dist.LogNormal(p["tau"][0], jnp.exp(p["tau"][1])))
+        tg.sample("mu", dist.Normal(p["of_mu"][0], jnp.exp(p["of_mu"][1])))
+        tg.sample("tau", dist.LogNormal(p["of_tau"][0], jnp.exp(p["of_tau"][1])))
         tg.sample("groups", group_of(own=True)(p["loc"], jnp.exp(p["log_scale"])))
 
     def ours(key, p, y):
@@ -106,12 +106,16 @@ def _groups(n):
 
     def hand(key, p, y):
         noise = jax.random.normal(key, (n + 2,))
-        mu, log_tau = (p[name][0] + jnp.exp(p[name][1]) * e for name, e in zip(("mu", "tau"), noise[:2], strict=True))
+        mu, log_tau = (
+            p[name][0] + jnp.exp(p[name][1]) * e for name, e in zip(("of_mu", "of_tau"), noise[:2], strict=True)
+        )
         tau, scale = jnp.exp(log_tau), jnp.exp(p["log_scale"])
         theta = p["loc"] + scale * noise[2:]
         logp = _normal(mu, 0.0, 5.0) + _normal(log_tau, 0.0, 1.0) + _normal(theta, mu, tau).sum()
         logp += _normal(y, theta[:, None], 1.0).sum()
-        logq = _normal(mu, p["mu"][0], jnp.exp(p["mu"][1])) + _normal(log_tau, p["tau"][0], jnp.exp(p["tau"][1]))
+        logq = _normal(mu, p["of_mu"][0], jnp.exp(p["of_mu"][1])) + _normal(
+            log_tau, p["of_tau"][0], jnp.exp(p["of_tau"][1])
+        )
         return logp - logq - _normal(theta, p["loc"], scale).sum()
 
     def their_model(y):
@@ -122,7 +126,7 @@ def _groups(n):
             numpyro.sample("y", dist.Normal(theta[:, None], 1.0).expand([n, IN_GROUP]).to_event(1), obs=y)
 
     def their_family(y):
-        mu, tau = numpyro.param("mu"), numpyro.param("tau")
+        mu, tau = numpyro.param("of_mu"), numpyro.param("of_tau")
         numpyro.sample("mu", dist.Normal(mu[0], jnp.exp(mu[1])))
         numpyro.sample("tau", dist.LogNormal(tau[0], jnp.exp(tau[1])))
         with numpyro.plate("groups", n):

@@ -73,8 +73,8 @@ def _families(n):
         return lambda: _processor_seconds(run) / n
 
     def unconstrained():
-        space = tg.to_unconstrained(target(), KEY)
-        jax.make_jaxpr(jax.grad(space.log_density))(space.initial)
+        space = tg.to_unconstrained(target())
+        jax.make_jaxpr(jax.grad(space.log_prob))(jnp.zeros(space.size))
 
     def theirs():
         def model():
