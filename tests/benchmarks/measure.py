@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax import numpy as jnp
+import numpy as np
 
 from .timing import seconds, take_turns
 
@@ -131,13 +131,12 @@ def _in_turns(runs, budget):
 def _variance(program, args, once, budget):
     """The variance of a gradient, summed over its numbers: the same program with other keys."""
     draws = min(max(int(budget / once), DRAWS[0]), DRAWS[1])
-    keys = jax.random.split(args[0], draws)
-    grads = [jax.tree.map(jnp.asarray, program(key, *args[1:])[1]) for key in keys]
-    return float(sum(jnp.var(jnp.stack(leaves), axis=0, ddof=1).sum() for leaves in _leaves(grads)))
-
-
-def _leaves(trees):
-    return zip(*map(jax.tree.leaves, trees), strict=True)
+    total, squares = 0.0, 0.0
+    for key in jax.random.split(args[0], draws):
+        leaves = jax.tree.leaves(program(key, *args[1:])[1])
+        gradient = np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=float)
+        total, squares = total + gradient, squares + np.sum(gradient**2)
+    return float((squares - np.sum(total**2) / draws) / (draws - 1))
 
 
 def _of_case(row, size, case, effort):
