@@ -94,7 +94,7 @@ def toys(monkeypatch, tmp_path):
     monkeypatch.setattr(table, "WARMS_UP", "products")
     monkeypatch.setattr(table, "STORED", tmp_path / "ratios.csv")
     monkeypatch.setattr(table, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(table, "WHOLE", measure.Effort(0.01, 0.0, 0.0))
+    monkeypatch.setattr(table, "WHOLE", measure.Effort(0.01, 0.0, 0.0, 3))
     kept = jax.config.jax_enable_compilation_cache
     yield tmp_path
     jax.config.update("jax_enable_compilation_cache", kept)

@@ -24,7 +24,7 @@ SHORTEST = 2e-3
 ROUNDS = 5, 41
 """The fewest and the most rounds of a run."""
 FEWEST = 3
-"""So often at least a task is done, and at most a program is made, where `Effort.making` allows."""
+"""Of fewer rounds nothing is said. So often at most a program is made, where `Effort.making` allows."""
 DRAWS = 16, 256
 """The fewest and the most gradients whose variance is taken."""
 
@@ -44,7 +44,10 @@ class Case(NamedTuple):
 
 
 class Clocked(NamedTuple):
-    """One task at one size; each candidate is a function without arguments that returns its seconds."""
+    """One task at one size; each candidate is a function without arguments that returns its seconds.
+
+    What is to be warm is warmed where the case is made.
+    """
 
     ours: dict[str, Callable]
     hand: Callable | None = None
@@ -60,14 +63,15 @@ class Row(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """Seconds to spend on each case: on running, on making again, on variances."""
+    """Seconds to spend on each case: on running, on making again, on variances; how often a task is done at least."""
 
     running: float
     making: float
     spread: float
+    tasks: int
 
 
-QUICK, WHOLE = Effort(0.6, 0.0, 0.4), Effort(2.0, 4.0, 1.5)
+QUICK, WHOLE = Effort(0.6, 0.0, 0.4, 1), Effort(2.0, 4.0, 1.5, FEWEST)
 
 
 class Cost(NamedTuple):
@@ -165,13 +169,11 @@ def _of_case(row, size, case, effort):
 def _of_clocked(clocked, effort):
     runs = candidates_of(clocked)
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
     begun = time.perf_counter()
     for i in range(ROUNDS[1]):
         for name in list(runs)[:: -1 if i % 2 else 1]:
             times[name].append(runs[name]())
-        if i + 1 >= FEWEST and time.perf_counter() - begun > effort.running:
+        if i + 1 >= effort.tasks and time.perf_counter() - begun > effort.running:
             break
     return {name: Cost(taken) for name, taken in times.items()}
 
