@@ -270,8 +270,8 @@ class While(Combinator):
         """Warn of a run that would go on, where that is known: not inside `jit` or `vmap`."""
         if _holds(going) and _holds(self._goes_on(state, path)):
             warnings.warn(
-                f"while_loop at {show(path)} was cut off after max_steps={self.max_steps}: its condition still holds of "
-                "the state that it returns. Raise `max_steps`, or where the cut is meant ask for it in the condition.",
+                f"while_loop at {show(path)} was cut off after max_steps={self.max_steps}: its condition still holds "
+                "of the state that it returns. Raise `max_steps`, or where the cut is meant put it in the condition.",
                 stacklevel=2,
             )
 
