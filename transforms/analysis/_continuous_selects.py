@@ -8,7 +8,21 @@ from collections.abc import Callable, Sequence
 from .._jax import Literal, param
 
 State = tuple[int, int]
-"""Of a value: the draws it depends on continuously (bit 0: parameters), and the jumps it carries, as bits."""
+"""Of a value: the draws it depends on continuously (bit 0: parameters), and the jumps it carries, as bits.
+
+Of each jump the odd bit is its cliff: the value falls to minus infinity there, which its mean tells by itself. It is a
+jump as soon as an operation takes infinity to something finite.
+"""
+
+BOUNDING = set("exp exp2 expm1 logistic tanh erf erfc atan max min clamp div integer_pow reduce_max reduce_min".split())
+"""Operations that take infinity to something finite, or may."""
+
+
+def cliffs_in(jumps: int) -> int:
+    """The jumps whose cliffs are among these."""
+    count = (jumps.bit_length() + 1) // 2
+    return jumps >> 1 & (4**count - 1) // 3
+
 
 COMPARISONS = {"gt", "ge", "lt", "le", "lt_to", "le_to"}
 TESTS = {"eq", "ne", "eq_to", "is_finite"}
@@ -57,11 +71,32 @@ class Branches:
             key, others = self.key(compared), [k for k in range(len(states)) if k != i]
             mine = self.jumps_of(key)
             for k in others:
-                states[k] = (states[k][0], states[k][1] & ~mine)
+                states[k] = (states[k][0], states[k][1] & ~(mine | mine << 1))
             roots = [self.root(eqn.invars[k]) for k in others]
             if self._meet(key, roots, product=product):
-                states[i] = (0, union(self.look(compared.invars))[1])
+                cliff = 0 if product else self._cliff(key, roots, mine)
+                states[i] = (0, union(self.look(compared.invars))[1] | cliff)
         return states
+
+    def _cliff(self, key, others, mine) -> int:
+        """The cliff of a comparison between infinity and something that is not infinite where it turns."""
+        falls = [isinstance(o, float) and math.isinf(o) for o in others]
+        if not any(falls) or self._meet_at_infinity(key, others):
+            return 0
+        return mine << 1
+
+    def _meet_at_infinity(self, key, others) -> bool:
+        """Whether what is not infinite is the logarithm of what vanishes where a comparison turns."""
+        logs = [(i, self.made.get(o)) for i, o in enumerate(others) if not isinstance(o, float)]
+        if not all(eqn is not None and eqn.primitive.name == "log" for _, eqn in logs):
+            return False
+        inside = [self.root(eqn.invars[0]) for _, eqn in logs]
+        sides = key[1:]
+        return any(
+            len(sides) == 2 and sides[1 - k] == 0.0 and not isinstance(sides[k], float)
+            and all(self.vanishes(x, sides[k], (key, i), DEPTH) for (i, _), x in zip(logs, inside, strict=True))
+            for k in (0, 1)
+        )  # fmt: skip
 
     def _meet(self, key, others, *, product) -> bool:
         sides = key[1:]
