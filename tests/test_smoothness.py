@@ -176,6 +176,9 @@ CONTINUOUS = {
     "finite guard": lambda x: jnp.where(jnp.isfinite(x), x, 0.0),
     "support": lambda x: jnp.where(x > 0.0, jnp.log1p(x), -jnp.inf),
     "logarithm of what vanishes": lambda x: jnp.exp(jnp.where(x > 0.0, jnp.log(jnp.where(x > 0.0, x, 1.0)), -jnp.inf)),
+    "logarithm of what vanishes, and more": lambda x: jnp.exp(
+        jnp.where(x > 0.0, jnp.log(jnp.where(x > 0.0, x, 1.0)) - x, -jnp.inf)
+    ),
     "cumulative": lambda x: stats.norm.cdf(x) + stats.norm.sf(x) + stats.laplace.cdf(x) + special.ndtr(x),
     "cumulative in lanes": lambda x: jax.jit(jax.vmap(stats.norm.cdf))(x[None])[0],
     "quantile": lambda x: stats.norm.ppf(jax.nn.sigmoid(x)) + special.ndtri(jax.nn.sigmoid(x)),

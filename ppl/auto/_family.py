@@ -79,9 +79,13 @@ class Family(Plain):
 
     def point_at(self, path: Path) -> Path:
         """The path of the point that a guide draws, where the guide is at a path."""
-        latents = [show(p).strip("'") for p, site in self.space.sites if not site.discrete]
-        name = _PointName(POINT)
-        name.latents = ", ".join([*latents[:NAMED], *([f"{len(latents) - NAMED} more"] if latents[NAMED:] else [])])
+        name, latents, start = _PointName(POINT), [], 0
+        for at, site in ((at, site) for at, site in self.space.sites if not site.discrete and site.size):
+            last = start + site.size - 1
+            latents.append(f"{'/'.join(at)} at {start}" + (f" to {last}" if last > start else ""))
+            start += site.size
+        more = [f"{len(latents) - NAMED} more"] if latents[NAMED:] else []
+        name.latents = ", ".join(latents[:NAMED] + more)
         return (*path, name)
 
     @property

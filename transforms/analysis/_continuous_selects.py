@@ -80,23 +80,29 @@ class Branches:
 
     def _cliff(self, key, others, mine) -> int:
         """The cliff of a comparison between infinity and something that is not infinite where it turns."""
-        falls = [isinstance(o, float) and math.isinf(o) for o in others]
-        if not any(falls) or self._meet_at_infinity(key, others):
-            return 0
-        return mine << 1
+        falls = any(isinstance(o, float) and math.isinf(o) for o in others)
+        return mine << 1 if falls and key[0] in COMPARISONS and not self._meet_at_infinity(key, others) else 0
 
     def _meet_at_infinity(self, key, others) -> bool:
-        """Whether what is not infinite is the logarithm of what vanishes where a comparison turns."""
-        logs = [(i, self.made.get(o)) for i, o in enumerate(others) if not isinstance(o, float)]
-        if not all(eqn is not None and eqn.primitive.name == "log" for _, eqn in logs):
-            return False
-        inside = [self.root(eqn.invars[0]) for _, eqn in logs]
+        """Whether what is not infinite goes there where a comparison turns."""
         sides = key[1:]
         return any(
-            len(sides) == 2 and sides[1 - k] == 0.0 and not isinstance(sides[k], float)
-            and all(self.vanishes(x, sides[k], (key, i), DEPTH) for (i, _), x in zip(logs, inside, strict=True))
+            sides[1 - k] == 0.0
+            and all(isinstance(o, float) or self._falls(o, sides[k], (key, i), DEPTH) for i, o in enumerate(others))
             for k in (0, 1)
-        )  # fmt: skip
+            if len(sides) == 2 and not isinstance(sides[k], float)
+        )
+
+    def _falls(self, value, at, taken, depth) -> bool:
+        """Whether a value is surely infinite where another one is zero: the logarithm of what vanishes, and more."""
+        eqn = self.made.get(value)
+        if eqn is None or depth == 0:
+            return False
+        parts = [self.root(a) for a in eqn.invars]
+        if eqn.primitive.name == "log":
+            return self.vanishes(parts[0], at, taken, DEPTH)
+        name = eqn.primitive.name
+        return name in ("add", "sub", "neg", "reduce_sum") and any(self._falls(p, at, taken, depth - 1) for p in parts)
 
     def _meet(self, key, others, *, product) -> bool:
         sides = key[1:]
