@@ -53,7 +53,7 @@ def guide(w, rows):
 
 def bound(key, w, batch, scale, indices):
     x, y = batch
-    elbo = tg.elbo(model, guide, {"tasks": {"y": y}}, scale_both={"tasks": scale}, draws=4)
+    elbo = tg.sticking_the_landing(model, guide, {"tasks": {"y": y}}, scale_both={"tasks": scale}, draws=4)
     return elbo(key, (w["tau"], x), (w, indices))
 
 
@@ -61,11 +61,9 @@ def train(data, size, steps):
     one = {"loc": jnp.zeros(D), "tril": jnp.zeros((D, D))}
     each = jax.tree.map(lambda leaf: jnp.stack([leaf] * TASKS), one | {"slope": jnp.zeros((D, D))})
     w = {"tau": tg.positive(1.0), "phi": one, "tasks": each}
+    how = {"data": data, "batch_size": size, "steps": steps, "average_from": steps // 2, "maximize": True}
     adam = optax.adam(optax.cosine_decay_schedule(0.03, steps))
-    found = tg.fit(
-        bound, w, adam, key=jax.random.key(0), steps=steps, data=data, batch_size=size, maximize=True, progress=False
-    )
-    return tg.unwrap(found.params)
+    return tg.unwrap(tg.fit(bound, w, adam, key=jax.random.key(0), progress=False, **how).average)
 
 
 def exact(x, y, tau):
