@@ -3,7 +3,7 @@
 The coefficients of each task are N(phi, tau^2); phi has a posterior, tau is learnt, and the family of each task is its
 prior times a potential of its own. Seen a few tasks at a time, the terms of the tasks count for more, model and family
 alike, and those of phi do not: `scale_both={"tasks": scale}`, with the scale and the rows of the batch as `fit` gives
-them. All is linear, so the evidence is known, the best tau, and the posterior of phi. Minibatches must give the same sds
+them. All is linear: the evidence is known, the best tau, and the posterior of phi. Minibatches must give the same sds
 of phi as all data, and both the exact ones: with the scale in the wrong place they are too narrow or too wide.
 
 Source: Kim and Hospedales, A Hierarchical Bayesian Model for Deep Few-Shot Meta Learning, 2023.
