@@ -67,7 +67,7 @@ def train(data, size, steps):
     each = jax.tree.map(lambda leaf: jnp.stack([leaf] * TASKS), one)
     w = {"tau": tg.positive(1.0), "phi": one, "tasks": each}
     how = {"data": data, "batch_size": size, "steps": steps, "average_from": steps // 2, "maximize": True}
-    adam = optax.adam(optax.cosine_decay_schedule(0.03, steps))
+    adam = optax.adam(optax.cosine_decay_schedule(0.1, steps))
     return tg.unwrap(tg.fit(bound, w, adam, key=jax.random.key(0), progress=False, **how).average)
 
 
