@@ -13,6 +13,7 @@ from ._errors import EstimatorError, name_of
 from ._estimator import Estimator
 from ._jax import Lane, param, trace, without_lanes
 from ._pytree import partition
+from .forks._by_importance import ByImportance
 from .program._interpreter import run
 from .program._plan import plan_of
 from .program._rewriting import Rewriting
@@ -74,7 +75,11 @@ def _refusal(site: Site, estimator: Estimator, avals) -> str | None:
 
 
 def choose_estimators(
-    fun: Callable, choose: Choose, *, keep_refused: bool = False, forks: int | None | Literal["kept"] = "kept"
+    fun: Callable,
+    choose: Choose,
+    *,
+    keep_refused: bool = False,
+    forks: int | ByImportance | None | Literal["kept"] = "kept",
 ) -> Callable:
     """The same function with the estimators of its samples chosen anew, inside `expectation` and outside.
 
@@ -82,7 +87,8 @@ def choose_estimators(
         fun: any JAX function that samples: a program, an `expectation`, or a loss that calls one.
         choose: from a site's label and its present estimator to another one, or None to keep it.
         keep_refused: a site that refuses the estimator chosen for it keeps its own; otherwise that is an error.
-        forks: the `forks` of the expectations inside: so many alternatives, drawn at random, or all (None).
+        forks: the `forks` of the expectations inside: so many alternatives, drawn at random (by
+            importance: `by_importance(k)`), or all (None).
 
     Returns:
         A function of the same arguments.
@@ -115,6 +121,6 @@ def _forks(forks) -> dict:
     """The options that a choice of `forks` changes."""
     if isinstance(forks, str) and forks == "kept":
         return {}
-    if forks is None:
-        return {"forks": None}
+    if forks is None or isinstance(forks, ByImportance):
+        return {"forks": forks}
     return {"forks": whole("choose_estimators", "forks", forks, EstimatorError, least=1)}

@@ -19,6 +19,7 @@ from jax import numpy as jnp
 from .._estimator import Direct, Fork
 from .._pytree import stop_gradient
 from ..analysis._running_lanes import Running, running
+from ..forks._by_importance import ByImportance
 from ..forks._groups import groups_of
 from ..forks._replay import Options, average
 from ..forks._sum import Forked, add_forks
@@ -41,8 +42,6 @@ class Estimating(Mode):
     `while_loop`, and every loop where there is no `credit`, is one node with one score.
     """
 
-    records = Ledgers()
-
     def __init__(
         self,
         options: Options,
@@ -55,6 +54,7 @@ class Estimating(Mode):
         noise: Noise | None = None,
     ):
         self.options = options
+        self.records = Ledgers(sized=isinstance(options.forks, ByImportance))
         self.key = key
         self.witness = witness
         self.credit = credit
@@ -110,8 +110,9 @@ class Estimating(Mode):
         if isinstance(kind, Direct):
             return self._direct(step, operands)
         if isinstance(kind, Fork):
-            values, _, coefficients = fork(site, operands, lanes, self.noise.get(id(step), ()))
-            return values, Ledger(coefficients=coefficients.reshape(-1))
+            sized, made = self.records.sized, self.noise.get(id(step), ())
+            values, _, coefficients, sizes = fork(site, operands, lanes, made, sized=sized)
+            return values, Ledger(coefficients=coefficients.reshape(-1), sizes=sizes.reshape(-1) if sized else None)
         return rebind(operands, site, lanes), Ledger()  # spent: what it contributes has its derivative already
 
     def _direct(self, step, operands):
@@ -156,5 +157,5 @@ def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:
     if ledger.control is not None:
         ys = [y + ledger.control.astype(y.dtype) for y in ys]
     if mode.forked:
-        ys = add_forks(ys, plan, mode, start, ledger.coefficients)
+        ys = add_forks(ys, plan, mode, start, ledger.coefficients, ledger.sizes)
     return [*ys, *map(stop_gradient, outs[n:])]
