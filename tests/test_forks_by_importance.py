@@ -261,7 +261,9 @@ def test_a_number_that_is_none_is_refused(k):
 
 @pytest.mark.parametrize("uniform", [0, -0.1, 1.1, float("nan"), None, "some"])
 def test_a_share_that_is_none_is_refused(uniform):
-    with pytest.raises(tg.ObjectiveError, match="by_importance: uniform must be a number above 0 and at most 1, and"):
+    with pytest.raises(
+        tg.ObjectiveError, match="by_importance: uniform must be a number between 0 and 1, and above 0, and"
+    ):
         tg.by_importance(2, uniform=uniform)
 
 

@@ -142,6 +142,6 @@ def by_importance(k: int, *, uniform: float = UNIFORM) -> ByImportance:
         (4,)
     """
     k = whole("by_importance", "k", k, ObjectiveError, most=MOST)
-    expected = "a number above 0 and at most 1"
+    expected = "a number between 0 and 1, and above 0"
     share = real("by_importance", "uniform", uniform, ObjectiveError, expected, lambda x: (x > 0) & (x <= 1))
     return ByImportance(k, float(share))
