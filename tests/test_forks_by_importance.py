@@ -3,9 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from coin_programs import COINS, coin
 from jax import lax
 from jax import numpy as jnp
-from unbiased_programs import BERNOULLI, KEY, W, first, later, mean_over, precisely
+from unbiased_programs import KEY, W, precisely
 
 import tracegrad as tg
 from tracegrad import dist
@@ -21,62 +22,9 @@ def double_precision():
         yield
 
 
-def flip(key, p):
-    return sample(key, dist.Bernoulli(logits=jnp.log(p) - jnp.log1p(-p)), estimator=tg.local_expectation()).astype(
-        float
-    )
-
-
-def in_a_loop(key, w):
-    def step(total, key):
-        b = flip(key, later(w, total) / (1.0 + total))
-        return total + b, b * w[1]
-
-    total, costs = lax.scan(step, jnp.zeros(()), jax.random.split(key, 3))
-    return total**2 + costs.sum()
-
-
-def in_a_loop_sums(draw, w):
-    total, costs = 0.0, 0.0
-    for _ in range(3):
-        b, _ = draw(later(w, total) / (1.0 + total))
-        total, costs = total + b, costs + b * w[1]
-    return (total**2 + costs,)
-
-
-def in_lanes(key, w):
-    p = jnp.stack([first(w), w[1], w[0] * w[1]])
-    b = jax.vmap(flip)(jax.random.split(key, 3), p)
-    return 2.0 + b[0] * w[0] - 3.0 * b[0] * b[1] * b[2]
-
-
-def in_lanes_sums(draw, w):
-    a, b, c = (draw(p)[0] for p in (first(w), w[1], w[0] * w[1]))
-    return (2.0 + a * w[0] - 3.0 * a * b * c,)
-
-
-def in_a_branch(key, w):
-    """One branch draws twice, the other once: a record of the narrower one is padded."""
-    a, b, c = jax.random.split(key, 3)
-    x = flip(a, first(w))
-
-    def two(_):
-        return flip(b, w[1]) + 2.0 * flip(c, later(w, x))
-
-    return lax.cond(x > 0.5, two, lambda _: flip(b, w[0]), None) * (1.0 + x)
-
-
-def in_a_branch_sums(draw, w):
-    x, _ = draw(first(w))
-    b, c, other = draw(w[1])[0], draw(later(w, x))[0], draw(w[0])[0]
-    return (jnp.where(x > 0.5, b + 2.0 * c, other) * (1.0 + x),)
-
-
-PROGRAMS = {
-    "in a loop": (in_a_loop, mean_over(in_a_loop_sums, [BERNOULLI] * 3)),
-    "in lanes": (in_lanes, mean_over(in_lanes_sums, [BERNOULLI] * 3)),
-    "in a branch": (in_a_branch, mean_over(in_a_branch_sums, [BERNOULLI] * 4)),
-}
+PROGRAMS = ("in a loop", "in lanes", "in a branch")
+flip = coin(tg.local_expectation())
+lanes = COINS["in lanes"].of(tg.local_expectation())
 
 
 def slope(g, *, many=False):
@@ -87,7 +35,8 @@ def slope(g, *, many=False):
 
 def gradients(name, k, uniform=0.1):
     """That of the estimator, its noise replaced by all of its outcomes, and the true one."""
-    program, mean = PROGRAMS[name]
+    of, mean = COINS[name]
+    program = of(tg.local_expectation())
     g = tg.exact_expectation(tg.expectation(program, forks=tg.by_importance(k, uniform=uniform)))
     w = jnp.asarray(W)
     return jax.grad(g, argnums=1)(KEY, w), jax.grad(lambda w: mean(w)[0])(w)
@@ -231,8 +180,8 @@ def test_sizes_are_never_zero_nor_infinite():
 
 
 def test_where_there_are_no_more_all_of_them_run():
-    all_of_them = tg.expectation(in_lanes)
-    some = tg.expectation(in_lanes, forks=tg.by_importance(3))
+    all_of_them = tg.expectation(lanes)
+    some = tg.expectation(lanes, forks=tg.by_importance(3))
     np.testing.assert_array_equal(*(slope(g)(KEY, jnp.asarray(W)) for g in (some, all_of_them)))
 
 
@@ -243,10 +192,10 @@ def test_a_program_without_forks_takes_it_and_is_as_it_was():
 
 
 def test_it_can_be_chosen_from_outside():
-    inside = tg.expectation(in_lanes, forks=tg.by_importance(1))
+    inside = tg.expectation(lanes, forks=tg.by_importance(1))
     for outside in (
-        tg.with_estimators(tg.expectation(in_lanes), {}, forks=tg.by_importance(1)),
-        choose_estimators(tg.expectation(in_lanes, forks=3), lambda *_: None, forks=tg.by_importance(1)),
+        tg.with_estimators(tg.expectation(lanes), {}, forks=tg.by_importance(1)),
+        choose_estimators(tg.expectation(lanes, forks=3), lambda *_: None, forks=tg.by_importance(1)),
     ):
         np.testing.assert_array_equal(
             *(slope(g)(jax.random.key(3), jnp.asarray(W)) for g in (inside, outside)),

@@ -13,10 +13,13 @@ import optax
 from jax import numpy as jnp
 
 from .._errors import FitError
+from ..transforms._internal import NoLevelError
 from ._data import Batches
 from ._going_bad import last_good, what_went_bad
 from ._kept import compiled
+from ._levels import with_missing
 from ._loop import Now, loss_at, make_run, stays_finite
+from ._mesh import like_on_mesh
 from ._result import Fit, Origin
 
 POLICIES = ("raise", "skip", "stop")
@@ -78,7 +81,11 @@ class Run:
             return self._loop(*begin, n, self._values, fed)
 
         self._again = lambda n: run(n)[0]
-        after, self._values = run(count)
+        try:
+            after, self._values = run(count)
+        except NoLevelError:
+            begin = (self._with_baselines(fed), *begin[1:])
+            after, self._values = run(count)
         # A slice of it on the device would be a program for each count.
         latest = np.asarray(self._values)[:count].copy()
         words = None
@@ -89,6 +96,13 @@ class Run:
         if words is not None:
             self._end(words)
         return latest
+
+    def _with_baselines(self, fed: Any) -> Now:
+        """What there is, with levels for all sites whose baseline is learned."""
+        loss = loss_at(self._loss, self._batches.at(fed, 0), self._key, np.uint32(self.done), self._now)
+        levels = with_missing(self._now.baselines, lambda arrays: loss(arrays, levels=None)[0], self._now.arrays)
+        self._now = self._now._replace(baselines=like_on_mesh(levels, self._now.skipped))
+        return self._now
 
     def back_to(self, step: int) -> None:
         """Go back to a step that the last dispatch passed, as if it had ended there."""
@@ -125,7 +139,7 @@ class Run:
     def result(self, since: int = 0) -> Fit:
         """What there is so far, with the objectives from a step on."""
         history = jax.device_put(self._history_from(since))  # `jnp.asarray` is a program for each length
-        arrays, opt_state, state, skipped, average = self._now
+        arrays, opt_state, state, skipped, average, levels = self._now
         average = None if average is None else eqx.combine(average, self._static)
         params = eqx.combine(arrays, self._static)
-        return Fit(params, history, opt_state, state, skipped, average, self._origin)
+        return Fit(params, history, opt_state, state, skipped, average, self._origin, baselines=levels)

@@ -16,9 +16,11 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from .._errors import name_of
 from .._estimator import Direct, Fork
 from .._pytree import stop_gradient
 from ..analysis._running_lanes import Running, running
+from ..estimators._reinforce import AutoReinforce, NoLevelError
 from ..forks._by_importance import ByImportance
 from ..forks._groups import groups_of
 from ..forks._replay import Options, average
@@ -117,6 +119,7 @@ class Estimating(Mode):
 
     def _direct(self, step, operands):
         """Draw, and add the score to the others; of lanes in a loop only those that go on count."""
+        _check_level(step.site)
         values, score, baseline, extra = direct(step.site, operands, step.lanes, self.noise.get(id(step), ()))
         for lanes in self.running:
             score, extra = lanes.keep(score, step.eqn), lanes.keep(extra, step.eqn)
@@ -145,6 +148,16 @@ class Estimating(Mode):
             return outs
         tail = iter(run_tail(self.credit, env, self.scores))
         return [next(tail) if b else y for y, b in zip(outs, self.credit.boxed, strict=True)]
+
+
+def _check_level(site):
+    """Refuse a baseline that nobody carries: without it there would be none, in silence."""
+    if isinstance(site.prototype(), AutoReinforce) and not site.estimator.count:
+        raise NoLevelError(
+            f"reinforce(baseline='auto') at {name_of(site.label)}: its baseline is learned by `fit`, and here a "
+            "derivative is taken outside of `fit`, where nobody carries it. Write `reinforce(average.value)` with a "
+            "`MovingAverage` that your loop hands on, or `reinforce()`."
+        )
 
 
 def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:
