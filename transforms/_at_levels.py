@@ -62,7 +62,7 @@ class _AtLevels(Rewriting):
         kind = site.prototype()
         if not isinstance(kind, AutoReinforce) or site.estimator.count:
             return rebind(operands, site, lanes)
-        shape = (*(n for _, n in self._turns), *score_shape(site, operands, lanes))
+        shape = (*(n for _, n in self._turns), *(score_shape(site, operands, lanes) or ()))
         given = [functools.reduce(_entry, self._turns, x) for x in self._place(_name(site.label), shape)]
         arrays, spec = partition(kind.at(*given))
         n = 1 + site.distribution.count

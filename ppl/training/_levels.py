@@ -54,7 +54,9 @@ def with_missing(levels: Levels | None, loss: Callable, arrays: Any) -> Levels:
 
 def means(levels: Levels | None) -> dict[str, tuple[jax.Array, jax.Array]] | None:
     """What a loss takes of levels: the means, and their counts."""
-    return levels and {name: (level.mean, jnp.zeros(level.mean.shape)) for name, level in levels.items()}
+    return (
+        None if levels is None else {name: (level.mean, jnp.zeros(level.mean.shape)) for name, level in levels.items()}
+    )
 
 
 def learned(levels: Levels | None, drift: Any) -> Levels | None:
@@ -65,7 +67,7 @@ def learned(levels: Levels | None, drift: Any) -> Levels | None:
         drift: the derivatives of the loss in the means and in their counts. The second is zero where nothing was drawn
             or where the weights of what was cancel; such a mean stays as it is.
     """
-    return levels and {name: _learned(level, *drift[name]) for name, level in levels.items()}
+    return None if levels is None else {name: _learned(level, *drift[name]) for name, level in levels.items()}
 
 
 def _learned(level: Level, away: jax.Array, count: jax.Array) -> Level:

@@ -74,8 +74,9 @@ def everywhere(tree: Any, mesh: Mesh | None) -> Any:
 
 def like_on_mesh(tree: Any, other: jax.Array) -> Any:
     """Arrays on every device, where another one is on every device of a mesh."""
-    placed = isinstance(other.sharding, NamedSharding)
-    return jax.device_put(tree, NamedSharding(other.sharding.mesh, PartitionSpec())) if placed else tree
+    if not isinstance(other.sharding, NamedSharding):
+        return tree
+    return jax.device_put(tree, NamedSharding(other.sharding.mesh, PartitionSpec()))
 
 
 def sharding_of_batch(x: jax.Array, batch: int, mesh: Mesh | None) -> NamedSharding | None:

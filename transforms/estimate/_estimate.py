@@ -56,7 +56,8 @@ class Estimating(Mode):
         noise: Noise | None = None,
     ):
         self.options = options
-        self.records = Ledgers(sized=isinstance(options.forks, ByImportance))
+        self.sized = isinstance(options.forks, ByImportance)
+        self.records = Ledgers(sized=self.sized)
         self.key = key
         self.witness = witness
         self.credit = credit
@@ -112,9 +113,10 @@ class Estimating(Mode):
         if isinstance(kind, Direct):
             return self._direct(step, operands)
         if isinstance(kind, Fork):
-            sized, made = self.records.sized, self.noise.get(id(step), ())
-            values, _, coefficients, sizes = fork(site, operands, lanes, made, sized=sized)
-            return values, Ledger(coefficients=coefficients.reshape(-1), sizes=sizes.reshape(-1) if sized else None)
+            made = self.noise.get(id(step), ())
+            values, _, coefficients, sizes = fork(site, operands, lanes, made, sized=self.sized)
+            row = sizes.reshape(-1) if self.sized else None
+            return values, Ledger(coefficients=coefficients.reshape(-1), sizes=row)
         return rebind(operands, site, lanes), Ledger()  # spent: what it contributes has its derivative already
 
     def _direct(self, step, operands):
