@@ -117,3 +117,13 @@ def test_it_goes_with_a_state_with_data_and_with_steps_that_are_skipped():
         stopped = run(6)
     assert (stopped.baselines["b"].mean.shape, int(stopped.state)) == ((), 3)
     same(stopped, run(3))
+
+
+def test_an_objective_that_credits_its_draws_itself_refuses_it():
+    with pytest.raises(
+        tg.EstimatorError, match=r"baseline='auto'\) at 'b': .*by an objective that credits its draws itself"
+    ):
+        tg.fit(
+            tg.leave_one_out(lambda key, w: coins.simulate(key, w).retval.sum(), 2), jnp.zeros(2), optax.sgd(0.1),
+            key=jax.random.key(0), steps=2, progress=False,
+        )  # fmt: skip

@@ -157,8 +157,9 @@ def _check_level(site):
     if isinstance(site.prototype(), AutoReinforce) and not site.estimator.count:
         raise NoLevelError(
             f"reinforce(baseline='auto') at {name_of(site.label)}: its baseline is learned by `fit`, and here a "
-            "derivative is taken outside of `fit`, where nobody carries it. Write `reinforce(average.value)` with a "
-            "`MovingAverage` that your loop hands on, or `reinforce()`."
+            "derivative is taken outside of `fit`, or by an objective that credits its draws itself (`leave_one_out`, "
+            "`vimco`), where nobody carries it. Write `reinforce(average.value)` with a `MovingAverage` that your loop "
+            "hands on, or `reinforce()`."
         )
 
 
