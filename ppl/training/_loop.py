@@ -38,10 +38,11 @@ class Now(NamedTuple):
     baselines: Any = None
 
 
-def objective_of(objective, static, batches, *, stateful, maximize):
+def objective_of(objective, static, batches, *, stateful, maximize, applied=None):
     """The loss, and with it the objective and the next state, of the arrays among the parameters.
 
-    It holds neither the objective nor the data, so that what is compiled of it may outlive both.
+    It holds neither the objective nor the data, so that what is compiled of it may outlive both. `applied` makes of the
+    objective another one, where that is what is to be optimised.
     """
     given = ("key", "params", "batch") if batches.has_data else ("key", "params")
     takes = names_taken(objective, given, batches.names, stateful=stateful)
@@ -50,7 +51,8 @@ def objective_of(objective, static, batches, *, stateful, maximize):
     def loss(arrays, key, batch, indices, state, levels=None):
         named = {"scale": scale, "indices": indices, "state": state}
         named = {name: named[name] for name in takes}
-        function = at_levels(behind(), levels) if levels else behind()
+        function = behind() if applied is None else applied(behind())
+        function = at_levels(function, levels) if levels else function
         value = function(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
         if stateful:
             if not isinstance(value, tuple) or len(value) != 2:

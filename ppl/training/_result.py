@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._errors import CheckpointError, FitError
 from ._arguments import as_arrays, check_optimizer, named_leaves, trained
+from ._chosen import Chosen, chosen_of
 from ._file import read, told, write
 from ._history import Blocks, read_blocks
 from ._levels import empty_levels
@@ -113,6 +114,8 @@ class Fit(eqx.Module):
         origin: by what the run is recognised when it goes on.
         baselines: the baselines that were learned for `reinforce(baseline="auto")`, a dict from the names of sites to
             running means (`.mean`); None where there are none.
+        choices: the estimators that `fit(..., estimators="auto")` chose, tuples (step, sites, forks): from that step on
+            the objective was `with_estimators(objective, dict(sites), forks=forks)`.
 
     Examples:
         >>> import jax, optax, tracegrad as tg
@@ -129,6 +132,7 @@ class Fit(eqx.Module):
     skipped: Int[Array, ""] | int = 0
     average: PyTree = None
     origin: Origin | None = None
+    choices: tuple[Chosen, ...] = eqx.field(static=True, default=())
     baselines: PyTree = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -202,6 +206,7 @@ def write_fit(path: Path, fit: Fit, before: Blocks | None = None) -> None:
     words = {"steps": steps, "opt_state": str(jax.tree.structure(fit.opt_state))}
     words |= {} if fit.origin is None else fit.origin.said()
     words |= {} if fit.baselines is None else {"baselines": {n: list(x.total.shape) for n, x in fit.baselines.items()}}
+    words |= {"choices": [chosen.said() for chosen in fit.choices]} if fit.choices else {}
     words |= {} if before is None or not before.steps else {"before": before.said()}
     write(path, _as_kept(fit, fit.origin), words)
 
@@ -213,6 +218,7 @@ def restored(path: Path, like: Fit) -> Fit:
     levels = empty_levels(run["baselines"]) if "baselines" in run else None
     like = dataclasses.replace(_as_kept(like, some if "key" in run else None), baselines=levels)
     fit = read(path, like, growing=("history",))
+    fit = dataclasses.replace(fit, choices=chosen_of(path, run.get("choices", [])))
     if "before" not in run:
         return fit
     latest = np.asarray(fit.history)
