@@ -127,3 +127,24 @@ def test_an_objective_that_credits_its_draws_itself_refuses_it():
             tg.leave_one_out(lambda key, w: coins.simulate(key, w).retval.sum(), 2), jnp.zeros(2), optax.sgd(0.1),
             key=jax.random.key(0), steps=2, progress=False,
         )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_fit_that_chooses_its_estimators_learns_baselines_beside(monkeypatch):
+    """Its own estimator is among what is measured, at the baselines of that step."""
+    monkeypatch.setattr("tracegrad.training._choosing.SHARE", 50.0)
+    run = tg.fit(
+        loss, jnp.zeros(2), optax.sgd(0.01), key=jax.random.key(0), steps=40, estimators="auto", tune_every=20,
+        progress=False,
+    )  # fmt: skip
+    assert [chosen.step for chosen in run.choices] == [0, 20]
+    assert run.baselines["b"].mean.shape == (2,)
+
+
+def test_baselines_can_be_chosen_from_outside():
+    plain = tg.with_estimators(loss, {"b": tg.reinforce()})
+    run = tg.fit(
+        plain, jnp.zeros(2), optax.sgd(0.01), key=jax.random.key(0), steps=3, estimators={"b": AUTO}, progress=False
+    )
+    other = tg.fit(loss, jnp.zeros(2), optax.sgd(0.01), key=jax.random.key(0), steps=3, progress=False)
+    same((run.params, run.baselines), (other.params, other.baselines))
