@@ -1,5 +1,7 @@
 """Noise that is drawn before a loop: the same as in it, whatever is drawn, and none drawn in the loop."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -376,6 +378,29 @@ def test_many_equal_draws_are_one_call_of_the_generator(sites, together):
     assert [len(eqn.invars) for eqn in early] == [together] * bool(together)
     hlo = jax.jit(jax.vmap(lambda key: g(key, 0.7))).lower(jax.random.split(KEY, 5)).as_text()
     assert hlo.count("erf_inv") <= (sites if not together else 3)
+
+
+def test_very_many_equal_draws_are_said_to_be_a_plate_or_a_loop(monkeypatch):
+    """When they are compiled, not when they are looked at; once; and not of one fewer."""
+    monkeypatch.setattr(halves, "MANY", 11)
+    monkeypatch.setattr(halves, "_registry", {})
+
+    def written_out(n):
+        def f(key, w):
+            keys = jax.random.split(key, n)
+            return sum(sample(k, dist.Normal(w, 1.0), label=("a", f"x{i}")) ** 2 for i, k in enumerate(keys))
+
+        return jax.jit(jax.grad(expectation(f), argnums=1)).trace(KEY, 0.7)
+
+    traced = written_out(11)
+    with pytest.warns(UserWarning, match=r"11 sites of one kind, 'a/x0' the first, .* A plate \(`vmap`\) or a loop"):
+        traced.lower()
+    written_out(10).lower()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            written_out(11).lower()
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("at_once", [0, 1 << 17])

@@ -8,6 +8,7 @@ branches, with zeros at the addresses of the branches not taken.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -279,7 +280,18 @@ class While(Combinator):
 
         loop = Scan(self.max_steps, reverse=False, unroll=1)
         out = loop.visit(step, operation, key, given, path, ((jnp.ones((), bool), args[0]),))
-        return out._replace(retval=out.retval[0][1])
+        going, state = out.retval[0]
+        self._say_if_cut(going, state, path)
+        return out._replace(retval=state)
+
+    def _say_if_cut(self, going, state, path):
+        """Warn of a run that would go on, where that is known: not inside `jit` or `vmap`."""
+        if _holds(going) and _holds(self._goes_on(state, path)):
+            warnings.warn(
+                f"while_loop at {show(path)} was cut off after max_steps={self.max_steps}: its condition still holds "
+                "of the state that it returns. Raise `max_steps`, or where the cut is meant put it in the condition.",
+                stacklevel=2,
+            )
 
     def _goes_on(self, state, path):
         going = self.condition(state)

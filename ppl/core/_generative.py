@@ -110,7 +110,9 @@ class GenerativeFunction(Interface[P, R]):
 
         It is a scan of `max_steps` steps, so that it can be differentiated and its traces have one shape: choices are
         stacked along a leading axis, and those past the end count for nothing (see `mask`). A run that would go on
-        after `max_steps` is cut there: the program is that truncated one.
+        after `max_steps` is cut there: the program is that truncated one. Of a run that was cut the condition holds of
+        the state that is returned, which says so inside `jit` and `vmap` too; outside of them there is a warning.
+        `tg.factor("ended", jnp.where(condition(state), -jnp.inf, 0.0))` gives such runs no density.
 
         Args:
             condition: a function of the state to one bool.
