@@ -23,6 +23,7 @@ from .forks._by_importance import ByImportance
 from .forks._replay import Options, Replaying
 from .program._interpreter import run
 from .program._noise_first import noise_first
+from .program._once import once
 from .program._plan import plan_of
 from .program._site import check_key
 from .program._trace_call import trace_call
@@ -43,10 +44,11 @@ class Program(NamedTuple):
     def estimates(self, *operands) -> list:
         """Run it for values with the derivatives of their expectations."""
         check_stated(self.jaxpr, self.options.objectives)
+        jaxpr = once(self.jaxpr)
         witness = [x for x in operands if is_inexact(x)]
-        credit = credit_plan(self.jaxpr, self.options.objectives) if self.options.credit else None
-        plan = plan_of(self.jaxpr) if credit is None else credit
-        noise = noise_first(self.jaxpr, plan, operands)
+        credit = credit_plan(jaxpr, self.options.objectives) if self.options.credit else None
+        plan = plan_of(jaxpr) if credit is None else credit
+        noise = noise_first(jaxpr, plan, operands)
         mode = Estimating(self.options, operands[self.key], witness, credit=credit, noise=noise)
         return estimate(plan, dict(zip(plan.inputs, operands, strict=True)), 0, mode)
 
