@@ -78,8 +78,7 @@ docs: $(VENV)/.has-docs build/tree
 	$(BIN)/python tests/site_checks.py site
 
 notebooks: $(VENV)/.has-notebooks
-	@for notebook in $(wildcard notebooks/*.ipynb); do \
-		echo "$$notebook"; $(BIN)/jupyter execute "$$notebook" || exit 1; done
+	@printf '%s\n' notebooks/*.ipynb | xargs -t -n 1 -P 2 $(BIN)/jupyter execute
 
 # Every row, ours beside the best by hand and NumPyro. BENCHMARKS: options, or names of rows.
 benchmarks: $(VENV)/.has-test

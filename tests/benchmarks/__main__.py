@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-NAMES = ("vae", "chains", "loops", "noise", "hmm", "air", "particles", "posteriors", "fit", "memmap", "ports")
+NAMES = ("vae", "chains", "loops", "noise", "hmm", "air", "particles", "posteriors", "fit", "memmap", "ports", "tuning")
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["table"]:
