@@ -31,7 +31,7 @@ from .timing import show_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs" / "examples"))
 
-ROUNDS, DRAWS = 16, 32
+ROUNDS, DRAWS = 12, 32
 STEPS = 300
 KEY = jax.random.key(0)
 SCORE, DISARM, MVD, LOCAL = tg.reinforce(), tg.disarm(), tg.mvd(), tg.local_expectation()
@@ -316,20 +316,23 @@ def main(arguments=None):
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; none means all")
     parser.add_argument("--whole", action="store_true", help="the sizes of the literature")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of each tuning")
+    parser.add_argument("--start", action="store_true", help="before training alone")
     parser.add_argument("--details", action="store_true", help="all that was measured")
     options = parser.parse_args(given or [])
     rows = []
     for name in options.names or PROGRAMS:
-        program, params = PROGRAMS[name](whole=options.whole), None
-        params = program.params
-        for when in ("at the start", f"after {STEPS} steps"):
+        program = PROGRAMS[name](whole=options.whole)
+        params, whens = program.params, ("at the start", f"after {STEPS} steps")
+        for when in whens[:1] if options.start else whens:
             choice, cells = row(name, when, program, params, budget=options.budget, details=options.details)
             rows.append(cells)
-            if when == "at the start":
+            if when == whens[0] and not options.start:
                 loss = choice.apply(lambda key, w, program=program: program.objective(key, w, *program.args))
                 adam = optax.adam(program.rate)
                 params = tg.fit(loss, params, adam, key=KEY, steps=STEPS, progress=False).params
-        show_table(f"{name}: the tuned choice against the best of the list", HEAD, rows[-2:])
+        show_table(
+            f"{name}: the tuned choice against the best of the list", HEAD, rows[-1:] if options.start else rows[-2:]
+        )
     show_table("The tuned choice against the best fixed combination", HEAD, rows)
 
 
