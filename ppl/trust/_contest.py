@@ -62,16 +62,11 @@ class Pairs:
             none = [jnp.zeros_like(x) for x in given]
             return lax.fori_loop(2 * start, 2 * stop, lambda i, state: one(i, state, key, arrays), (none, zero))[1]
 
-        self._lowered = pairs.lower(key, 0, 0, _arrays_of(args))
-        self.text = self._lowered.as_text()
-
-    def compile(self) -> None:
-        """Make it ready to be called."""
-        self._compiled = self._lowered.compile()
+        self._pairs, self.text = pairs, pairs.lower(key, 0, 0, _arrays_of(args)).as_text()
 
     def __call__(self, key: Key[Array, ""], start: int, stop: int, args: tuple) -> tuple:
         """The sums over these pairs: of each entry; and of all, its square, and the squared lengths."""
-        return jax.block_until_ready(self._compiled(key, start, stop, _arrays_of(args)))
+        return jax.block_until_ready(self._pairs(key, start, stop, _arrays_of(args)))
 
 
 def _arrays_of(args: tuple) -> list:

@@ -186,7 +186,7 @@ class Tuner:
             return str(error)
         same = self._programs.setdefault(pairs.text, pairs)
         if same is pairs:
-            pairs.compile()
+            pairs(self.key, 0, 0, self.args)  # compiles it
         return same
 
 
