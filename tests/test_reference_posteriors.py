@@ -49,6 +49,7 @@ BY_VI = [
     "gp_pois_regr-gp_regr",
     "inference_gym/Banana",
     "inference_gym/EightSchools",
+    "inference_gym/BrownianMotionUnknownScalesMissingMiddleObservations",
 ]
 
 
@@ -65,16 +66,9 @@ def test_vi_recovers_posteriors_with_its_defaults(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "one_comp_mm_elim_abs-one_comp_mm_elim_abs",
-        "inference_gym/BrownianMotionUnknownScalesMissingMiddleObservations",
-    ],
-)
-def test_vi_says_where_it_does_not_recover_a_posterior(name):
-    """A Michaelis constant whose deviation is thrice its mean; two scales, each of which may explain all the noise."""
-    fit, z, ratio, _ = recovered(name)
+def test_vi_says_where_it_does_not_recover_a_posterior():
+    """A Michaelis constant whose density falls as its third power, so that it has no variance."""
+    fit, z, ratio, _ = recovered("one_comp_mm_elim_abs-one_comp_mm_elim_abs")
     assert z.max() > 0.1 or ratio.min() < 0.9 or ratio.max() > 1.1
     assert any("run `nuts`" in doubt for doubt in fit.summary().doubts)
 
