@@ -227,9 +227,8 @@ def test_vectors_of_several_trials_have_a_weak_derivative_and_no_list():
         return value_of(sample(key, dist.Multinomial(3, logits=w), estimator=tg.mvd()).astype(float))
 
     w = jnp.array([0.2, -0.3, 0.5])
-    draws = jax.jit(jax.vmap(lambda k: jax.grad(tg.expectation(f), argnums=1)(k, w)))(
-        jax.random.split(quick_key(), 50_000)
-    )
+    keys = jax.random.split(quick_key(), 50_000)
+    draws = jax.jit(jax.vmap(lambda k: jax.grad(tg.expectation(f), argnums=1)(k, w)))(keys)
     error = np.asarray(draws).std(0) / np.sqrt(len(draws))
     assert error.max() < 0.01
     assert np.abs((np.asarray(draws).mean(0) - jax.grad(exact_mean)(w)) / error).max() < 4.5
