@@ -24,8 +24,8 @@ from wrong_values import KINDS
 
 import tracegrad as tg
 
-SINGLES, PAIRS = 100, 25
-"""How many `make test` tries; `make slow` tries all single ones, and four times as many pairs."""
+SINGLES, PAIRS = 100, 100
+"""How many `make test` tries; `make slow` tries all single ones."""
 SECONDS = 120
 
 REASONS: dict[str, str] = {
@@ -236,12 +236,6 @@ def test_a_valid_call_is_finite(name):
 def test_wrong_arguments_are_refused():
     chance = random.Random(moving_seed())
     check(chance.sample(singles(), SINGLES) + chance.sample(pairs(), PAIRS))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("portion", range(4))
-def test_two_wrong_arguments_are_refused(portion):
-    check(random.Random(f"{moving_seed()}/{portion}").sample(pairs(), PAIRS))
 
 
 @pytest.mark.slow
