@@ -104,7 +104,7 @@ def test_forks_are_chosen_where_there_are_many():
     choice = tg.tune_estimators(pairs_of(w), w, key=KEY, budget=30.0)
     rows = rows_of(choice, "forks")
     if isinstance(choice.sites["b"], tg.transforms.Fork):
-        assert set(rows) == {"kept", "all", "1", "4", "16"}
+        assert set(rows) == {"8", "kept", "all", "1", "4", "16"}
         (winner,) = [name for name, row in rows.items() if row["chosen"]]
         assert winner == ("all" if choice.forks is None else str(choice.forks))
         assert rows["all"]["variance"] < rows["1"]["variance"]

@@ -137,7 +137,9 @@ class Tuner:
             self.forks = held
             return False
         count, before = self._alternatives(), self.forks
-        numbers = {"kept": KEPT, "all": None} | {str(n): n for n in FORKS if n < count}
+        # First what is in use, which is compiled already.
+        now = {str(before): before} if isinstance(before, int) else {}
+        numbers = now | {"kept": KEPT, "all": None} | {str(n): n for n in FORKS if n < count}
         self.forks = self._settle("forks", numbers, lambda n: (self.chosen, n), self._left) if count > 1 else KEPT
         return self.forks != before
 
