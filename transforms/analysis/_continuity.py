@@ -73,7 +73,7 @@ LIBRARIES = set(
 JUMPING = {"_frexp"}
 """Functions of these libraries with a derivative of their own that jump all the same."""
 
-HERE = str(File(__file__).parent)
+HERE = str(File(__file__).parents[1])
 
 
 def is_theirs(line: str) -> bool:
