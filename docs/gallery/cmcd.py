@@ -25,7 +25,11 @@ K, WIDE, LANES = 20, 3.0, 64
 MODES = jnp.array([[3.0, 3.0], [-3.0, 3.0], [3.0, -3.0], [-3.0, -3.0]])
 SHARES = jnp.array([0.4, 0.3, 0.2, 0.1])
 target = dist.MixtureSameFamily(dist.Categorical(probs=SHARES), dist.Normal(MODES, 0.7).to_event(1))
-start = dist.Normal(jnp.zeros(2), WIDE).to_event(1)
+
+
+def start_of(w):
+    """The normal that paths start from."""
+    return dist.Normal(w["loc"], jnp.exp(w["log_sd"])).to_event(1)
 
 
 def times_of(w):
@@ -35,7 +39,7 @@ def times_of(w):
 
 def move(w, x, t, step, sign):
     """A Langevin step of the density at time t, pushed by the control forwards and held back by it backwards."""
-    annealed = lambda x: (1.0 - t) * start.log_prob(x) + t * target.log_prob(x)
+    annealed = lambda x: (1.0 - t) * start_of(w).log_prob(x) + t * target.log_prob(x)
     control = w["control"](jnp.append(x / WIDE, t)) if "control" in w else 0.0
     drift = jax.grad(annealed)(x) + sign * control
     return dist.Normal(x + step * drift, jnp.sqrt(2.0 * step)).to_event(1)
@@ -48,7 +52,7 @@ def steps(w, x, inputs, sign):
 
 @tg.gen
 def forwards(w):
-    x = tg.sample("start", start)
+    x = tg.sample("start", start_of(w))
     one = tg.gen(lambda x, inputs: steps.inline(w, x, inputs, 1.0))
     tg.sample("path", one.scan()(x, times_of(w)))
 
@@ -77,31 +81,48 @@ def fitted(objective, w, count, *, maximize):
     return tg.fit(lambda key, w: objective(key, (w,), (w,)), w, adam, **options).params
 
 
+def told(name, w, draws):
+    """Of a trained sampler: where its draws end, the bound, log Z, and how far off the shares of the modes are."""
+    q = jax.jit(jax.vmap(lambda key: sampler.simulate(key, w)))(jax.random.split(jax.random.key(2), draws))
+    log_w = jax.jit(jax.vmap(lambda choices: backwards.assess(choices, w)[0]))(q.choices) - q.logp
+    ends = q.choices["end"]
+    near = jnp.argmin(jnp.sum((ends[:, None] - MODES) ** 2, -1), 1)
+    off = jnp.abs(jnp.bincount(near, length=4) / draws - SHARES).max()
+    return name, ends, float(log_w.mean()), float(jax.nn.logsumexp(log_w) - jnp.log(draws)), float(off)
+
+
+def picture(samplers):
+    figure, axes = plt.subplots(1, len(samplers), figsize=(2.4 * len(samplers), 2.6), layout="constrained")
+    for ax, (name, ends, bound, _, off) in zip(axes, samplers, strict=True):
+        ax.plot(*ends[:1500].T, ".", markersize=1)
+        ax.set(title=f"{name}\nbound {bound:.2f}, shares off {off:.2f}", xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6))
+    return figure
+
+
 def main(quick=False):
-    count, draws = (200, 2000) if quick else (2000, 10000)
+    count, draws = (150, 2000) if quick else (2000, 10000)
     net = eqx.nn.MLP(3, 2, 64, 2, jax.nn.silu, key=jax.random.key(1))
     net = eqx.tree_at(lambda net: net.layers[-1], net, replace_fn=lambda layer: jax.tree.map(jnp.zeros_like, layer))
     plain = {"schedule": jnp.zeros(K), "log_step": jnp.full(K, jnp.log(0.1))}
+    plain |= {"loc": jnp.zeros(2), "log_sd": jnp.full(2, jnp.log(WIDE))}
     elbo = tg.elbo(backwards, sampler, {}, draws=LANES)
     spread = tg.log_variance(backwards, sampler, {}, n=LANES)
-    trained = {
-        "annealing": fitted(elbo, plain, count, maximize=True),
-        "controlled, ELBO": fitted(elbo, plain | {"control": net}, count, maximize=True),
-        "controlled, log-variance": fitted(spread, plain | {"control": net}, count, maximize=False),
-    }
-    ends = {}
-    for name, w in trained.items():
-        q = jax.jit(jax.vmap(lambda key: sampler.simulate(key, w)))(jax.random.split(jax.random.key(2), draws))
-        log_w = jax.vmap(lambda choices: backwards.assess(choices, w)[0])(q.choices) - q.logp
-        ends[name] = q.choices["end"]
-        near = jnp.argmin(jnp.sum((ends[name][:, None] - MODES) ** 2, -1), 1)
-        shares = jnp.bincount(near, length=4) / draws
-        log_z = jax.nn.logsumexp(log_w) - jnp.log(draws)
-        n = jnp.exp(2 * jax.nn.logsumexp(log_w) - jax.nn.logsumexp(2 * log_w)) / draws
-        print(name, log_w.mean(), log_z, n, shares, jnp.exp(w["log_step"]), times_of(w)[0])
+    controlled = plain | {"control": net}
+    samplers = [told("log-variance", fitted(spread, controlled, count, maximize=False), draws)]
+    if not quick:
+        samplers.append(told("ELBO", fitted(elbo, controlled, count, maximize=True), draws))
+    samplers.append(told("annealing", fitted(elbo, plain, count, maximize=True), draws))
+    (_, _, bound, log_z, off), (_, _, annealed, _, _) = samplers[0], samplers[-1]
+    rows = [
+        ("annealing: the bound, log Z = 0", annealed, -1.5 if quick else -0.8, -0.5),
+        ("controlled, log-variance: the bound", bound, -1.2 if quick else -0.35, 0.0),
+        ("the same: log Z by its weights", log_z, *((-0.2, 0.2) if quick else (-0.05, 0.05))),
+        ("the same: most that a mode's share is off", off, 0.0, 0.15 if quick else 0.05),
+    ]
+    if not quick:
+        rows.append(("controlled, ELBO: the same", samplers[1][-1], 0.05, 0.12))
+    return rows, picture(samplers)
 
 
 if __name__ == "__main__":
-    import time; t=time.process_time()
-    main(quick=False)
-    print(time.process_time()-t)
+    run(main, __file__)
