@@ -99,7 +99,7 @@ def picture(samplers):
     return figure
 
 
-def main(quick=False):
+def main(*, quick=False):
     count, draws = (150, 2000) if quick else (2000, 10000)
     net = eqx.nn.MLP(3, 2, 64, 2, jax.nn.silu, key=jax.random.key(1))
     net = eqx.tree_at(lambda net: net.layers[-1], net, replace_fn=lambda layer: jax.tree.map(jnp.zeros_like, layer))

@@ -132,7 +132,7 @@ def picture(shares, exact):
     return figure
 
 
-def main(quick=False):
+def main(*, quick=False):
     steps = 300 if quick else 2000
     k1, k2, k3, k4, k5 = jax.random.split(jax.random.key(0), 5)
     truth = 2.0 * jax.random.normal(k1, (PARTS, D))

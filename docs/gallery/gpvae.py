@@ -115,7 +115,7 @@ def fitted(batch, decoder, encoder, steps):
     return tg.fit(bound, start, adam, key=jax.random.key(3), **options).params
 
 
-def main(quick=False):
+def main(*, quick=False):
     steps = 300 if quick else 1000
     k1, k2, k3, k4, k5 = jax.random.split(jax.random.key(0), 5)
     import time; t=time.process_time()

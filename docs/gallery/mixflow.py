@@ -162,7 +162,7 @@ def picture(draws, maps, bounds):
     return figure
 
 
-def main(quick=False):
+def main(*, quick=False):
     steps, particles, maps = (500, 8, (1, 40)) if quick else (4000, 32, (1, 5, 20, 50, 100))
     k1, k2, k3 = jax.random.split(jax.random.key(1), 3)
     normal = fitted(mean_field, {"loc": jnp.zeros(2), "log_sd": jnp.zeros(2)}, 600, 0.02)
