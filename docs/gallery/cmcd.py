@@ -39,7 +39,10 @@ def times_of(w):
 
 def move(w, x, t, step, sign):
     """A Langevin step of the density at time t, pushed by the control forwards and held back by it backwards."""
-    annealed = lambda x: (1.0 - t) * start_of(w).log_prob(x) + t * target.log_prob(x)
+
+    def annealed(x):
+        return (1.0 - t) * start_of(w).log_prob(x) + t * target.log_prob(x)
+
     control = w["control"](jnp.append(x / WIDE, t)) if "control" in w else 0.0
     drift = jax.grad(annealed)(x) + sign * control
     return dist.Normal(x + step * drift, jnp.sqrt(2.0 * step)).to_event(1)
@@ -95,7 +98,9 @@ def picture(samplers):
     figure, axes = plt.subplots(1, len(samplers), figsize=(2.4 * len(samplers), 2.6), layout="constrained")
     for ax, (name, ends, bound, _, off) in zip(axes, samplers, strict=True):
         ax.plot(*ends[:1500].T, ".", markersize=1)
-        ax.set(title=f"{name}\nbound {bound:.2f}, shares off {off:.2f}", xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6))
+        ax.set(
+            title=f"{name}\nbound {bound:.2f}, shares off {off:.2f}", xticks=[], yticks=[], xlim=(-6, 6), ylim=(-6, 6)
+        )
     return figure
 
 

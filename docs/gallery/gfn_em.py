@@ -17,7 +17,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 import optax
 from runner import run
 
@@ -101,7 +100,10 @@ def policy_shares(w, x):
     """Of the twenty sets, by the policy: the sum over the orders in which each is made."""
     orders = jnp.array(list(itertools.permutations(range(PARTS), PICK)))
     which = (jax.nn.one_hot(orders, PARTS).sum(1)[:, None] == SETS).all(-1).astype(float)
-    logp = lambda order: policy.assess({"steps": {"part": order}}, w["policy"], w["parts"], x)[0]
+
+    def logp(order):
+        return policy.assess({"steps": {"part": order}}, w["policy"], w["parts"], x)[0]
+
     return jnp.exp(jax.vmap(logp)(orders)) @ which
 
 

@@ -114,7 +114,9 @@ def main(*, quick=False):
     rows.append(("enum: nats below the density of the data", gap, 0.0, 1.5 if quick else 0.5))
     if not quick:
         variance = noise_of(start, x, k5)
-        rows.append(("variance, reinforce over enum, at the start", variance[tg.reinforce()] / variance[tg.enum()], 1.5, 1e4))
+        rows.append(
+            ("variance, reinforce over enum, at the start", variance[tg.reinforce()] / variance[tg.enum()], 1.5, 1e4)
+        )
     return rows, picture(found, x)
 
 

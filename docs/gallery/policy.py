@@ -66,9 +66,7 @@ LEARNERS = {
     "reinforce": mean_of(tg.with_estimators(reward, {"*": tg.reinforce()})),
     "leave one out": tg.leave_one_out(tg.with_estimators(reward, {"*": tg.reinforce()}), BATCH),
     "forks at the end": mean_of(
-        tg.with_estimators(
-            reward, dict.fromkeys(EARLY, tg.reinforce(baseline=0.5)) | dict.fromkeys(LATE, tg.mvd())
-        )
+        tg.with_estimators(reward, dict.fromkeys(EARLY, tg.reinforce(baseline=0.5)) | dict.fromkeys(LATE, tg.mvd()))
     ),
 }
 
@@ -86,8 +84,15 @@ def learned(objective, net, steps, seen):
     arrays, static = eqx.partition(net, eqx.is_array)
     curve = [float(exact_reward(net))]
     tg.fit(
-        objective, net, optax.adam(1e-2), key=jax.random.key(1), steps=steps, maximize=True, progress=False,
-        callback=lambda fit: curve.append(float(exact_reward(fit.params))), every=seen,
+        objective,
+        net,
+        optax.adam(1e-2),
+        key=jax.random.key(1),
+        steps=steps,
+        maximize=True,
+        progress=False,
+        callback=lambda fit: curve.append(float(exact_reward(fit.params))),
+        every=seen,
     )
     return np.array(curve)
 
@@ -119,7 +124,9 @@ def main(*, quick=False):
     if not quick:
         rows[0] = (*rows[0][:2], 0.5, 1.0)
         each = {name: noise(objective, net) for name, objective in LEARNERS.items()}
-        rows.append(("variance at the start, reinforce over forks", each["reinforce"] / each["forks at the end"], 2, 1e3))
+        rows.append(
+            ("variance at the start, reinforce over forks", each["reinforce"] / each["forks at the end"], 2, 1e3)
+        )
     return rows, picture(curves, seen)
 
 

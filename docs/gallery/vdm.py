@@ -101,7 +101,12 @@ def main(*, quick=False):
     nearest = jnp.argmin(jnp.sum((draws[:, None] - RING) ** 2, -1), 1)
     share = jnp.bincount(nearest, length=8) / len(draws)
     rows = [
-        ("nats below minus the entropy, held-out", float(truth.log_prob(held_out).mean()) - reached, 0.0, 1.2 if quick else 0.2),
+        (
+            "nats below minus the entropy, held-out",
+            float(truth.log_prob(held_out).mean()) - reached,
+            0.0,
+            1.2 if quick else 0.2,
+        ),
         ("least share of a mode, of 0.125", float(share.min()), 0.04 if quick else 0.1, 0.125),
         ("largest share of a mode", float(share.max()), 0.125, 0.25 if quick else 0.15),
     ]
