@@ -11,12 +11,13 @@ BIN := $(VENV)/bin
 # The two folders and every file in them, for targets that must notice a new one.
 SOURCES = $(shell find ppl transforms -name '*.py')
 
-.PHONY: help demo air test slow optimised lowest all-tests lint types docs notebooks benchmarks dist format clean
+.PHONY: help demo air gallery test slow optimised lowest all-tests lint types docs notebooks benchmarks dist format clean
 .PRECIOUS: $(VENV)/.has-%
 
 help:
 	@echo 'make demo        train a variational autoencoder on real digits and draw docs/images/vae.png'
 	@echo 'make air         attend, infer, repeat, by every estimator: half an hour. AIR="--quick", or "--methods mvd --epochs 10"'
+	@echo 'make gallery     every system of docs/gallery in its small form. GALLERY="svae collapse", or "--whole"'
 	@echo 'make test        the tests that are not marked slow; quicker the second time'
 	@echo 'make slow        the tests that are'
 	@echo 'make all-tests   both'
@@ -37,6 +38,10 @@ demo: $(VENV)/.has-demo
 # AIR: options of docs/examples/air.py. The results go to build/air.
 air: $(VENV)/.has-demo
 	$(BIN)/python docs/examples/air.py $(AIR)
+
+# GALLERY: names of systems, and --whole for the whole forms, which leave their pictures in docs/images.
+gallery: $(VENV)/.has-gallery
+	MPLBACKEND=Agg $(BIN)/python docs/gallery $(GALLERY)
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m pytest $(TESTFLAGS) -m 'not slow'

@@ -193,3 +193,21 @@ CONTINUOUS = {
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_what_is_known_to_be_continuous_is_silent(name):
     assert jumps(CONTINUOUS[name]) == []
+
+
+def test_the_states_of_a_chain_are_summed_out_and_only_jumps_of_the_program_count():
+    """The sum guards against infinities, and has two ways to one number: none of that is a jump."""
+
+    @tg.gen
+    def step(k, _):
+        k = tg.sample("k", dist.Bernoulli(probs=jnp.where(k == 1, 0.9, 0.2)))
+        tg.sample("x", dist.Normal(2.0 * k.astype(float), 1.0))
+        return k, None
+
+    chain = tg.marginal(step.scan(length=3), "x", tg.forward_filter())
+
+    def log_density(x):
+        return chain.assess({"x": x + jnp.arange(3.0)}, 0, None)[0]
+
+    assert jumps(log_density) == []
+    assert jumps(lambda x: log_density(jnp.where(x > 0.5, x, -x))) == ["gt"]

@@ -34,6 +34,7 @@ from ._pytree import stop_gradient as stop_gradient
 from .analysis._addends import Addends as Addends
 from .analysis._addends import addends as addends
 from .analysis._affine import affine as affine
+from .analysis._continuity import continuous as continuous
 from .analysis._has_surrogate import states_gradient as states_gradient
 from .analysis._influences import influences as influences
 from .analysis._nonfinite import nonfinite as nonfinite

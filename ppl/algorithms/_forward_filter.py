@@ -13,6 +13,7 @@ from .._errors import DensityError
 from ..core._addresses import Choices
 from ..core._target import Target
 from ..transforms import RandomKeyError
+from ..transforms._internal import continuous
 from ._base import Algorithm, Estimate, Retained, choose, split
 from ._chain_sums import Weights, filtered_in_logs, log_filtered, log_total
 from ._finite_chain import FiniteChain, Later, finite_chain_of, later, onto_first, path_at
@@ -31,11 +32,11 @@ class Filter(NamedTuple):
 
     def total(self) -> Float[Array, ""]:
         """Log Z."""
-        return self._by_steps()[0] if self.weights is None else log_total(self.weights)
+        return self._by_steps()[0] if self.weights is None else continuous(log_total)(self.weights)
 
     def filtered(self) -> Float[Array, "steps k"]:
         """At each step the log probabilities of the states given what was observed until then."""
-        return self._by_steps()[1] if self.weights is None else log_filtered(self.weights)
+        return self._by_steps()[1] if self.weights is None else continuous(log_filtered)(self.weights)
 
     def _by_steps(self):
         weigh = jax.checkpoint(lambda stacked: self.later.between(*self.later.whole(stacked)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path as File
+
+import jax
 
 from .._jax import inner_jaxprs, is_inexact_aval, name_of_call, param, source_of
 
@@ -60,7 +63,7 @@ CONTINUOUS = set(
     softmax log_softmax norm sinc xlogy xlog1py entr kl_div rel_entr nan_to_num _interp _std _var quantile median
     percentile ndtr ndtri log_ndtr erfinv erf_inv i0 i0e i1 i1e expi expn betainc zeta polygamma gammaincc gammainc
     tril triu _cholesky cholesky _solve solve inv det slogdet expm power hypot fmax fmin nanmedian nanquantile
-    nanpercentile corrcoef _geomspace _lstsq _sqrtm polar poly""".split()
+    nanpercentile corrcoef _geomspace _lstsq _sqrtm polar poly known_continuous""".split()
 )
 """Names of traced functions that are continuous, though not all of their steps are."""
 
@@ -74,6 +77,18 @@ JUMPING = {"_frexp"}
 """Functions of these libraries with a derivative of their own that jump all the same."""
 
 HERE = str(File(__file__).parents[1])
+
+
+def continuous(function: Callable) -> Callable:
+    """A function of arrays that is continuous, though not all of its steps are: they are not looked at.
+
+    For sums that guard against infinities, or that choose between two ways to the same number.
+    """
+
+    def known_continuous(*args):
+        return function(*args)
+
+    return jax.jit(known_continuous)
 
 
 def is_theirs(line: str) -> bool:
