@@ -1,8 +1,8 @@
 """Samplers that are trained: annealed Langevin steps with stochastic maps, and controlled Monte Carlo diffusions.
 
-The family tells a path forwards: a wide normal, then twenty Langevin steps through densities between it and the target.
-The model tells one backwards, from the target. `relabel` lets one be compared with the other, and every objective of the
-library then trains the sampler: learned step sizes and schedule alone (a stochastic normalizing flow), or with a
+The family tells a path forwards: a wide normal, then twenty Langevin steps through densities between it and the
+target. The model tells one backwards, from the target. `relabel` lets them be compared, and every objective of the
+library then trains the sampler: its start, step sizes and schedule alone (a stochastic normalizing flow), or with a
 network that controls the drift of both, by the ELBO, or by the log-variance loss, which needs no derivative along the
 path. The target is a mixture of four normals with weights .4, .3, .2, .1 that integrates to one: minus the bound is the
 divergence between the paths, and the draws should fall to the modes in those shares.

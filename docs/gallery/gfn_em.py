@@ -45,7 +45,7 @@ def model(parts):
 
 
 def choosing(heat):
-    """Takes parts by how well they fit what is left, weighed and corrected by a network; the hotter, the more evenly."""
+    """Takes parts by how well they fit what is left, corrected by a network; hot, more evenly."""
 
     @tg.gen
     def policy(w, parts, x):

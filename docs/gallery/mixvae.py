@@ -1,8 +1,8 @@
 """Categories and styles together: a VAE with a joint discrete and continuous latent, on three arcs.
 
 Each point has a category and a place along the arc of that category, and neither is seen. The family is q(k | x)
-q(z | x, k): a choice, and a continuous draw that depends on it. Nothing is relaxed: the category is summed (`enum`), its
-alternatives are run (`mvd`), or it is scored (`reinforce`), by a word beside the model, and the style keeps its path
+q(z | x, k): a choice, and a continuous draw that depends on it. Nothing is relaxed: the category is summed (`enum`),
+its alternatives are run (`mvd`), or it is scored (`reinforce`), chosen by its address, and the style keeps its path
 under each. What is known: the arc that each point came from, and the density of the data by quadrature.
 
 Source: Dupont, Learning Disentangled Joint Continuous and Discrete Representations, 2018 (with relaxed categories);

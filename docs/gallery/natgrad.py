@@ -68,7 +68,7 @@ def natural(rate):
 
 
 def proximal(rate):
-    """A plain step in the square root for the energy, which is one of Bures and Wasserstein; then one for the entropy."""
+    """A plain step in the square root for the energy, one of Bures and Wasserstein; then one for the entropy."""
 
     def step(g, w):
         moved = w["root"] - rate * (g["root"] + jnp.linalg.inv(w["root"]).T)  # the entropy's part is taken out
