@@ -56,24 +56,30 @@ def influence(hurst):
     return each, each.sum(-1)
 
 
-@tg.gen
-def family(w, x):
+def steering(w):
+    """Of each step: what of the state is seen later, how it is pulled by what is left to explain, its spread."""
     each, pushes = influence(jax.nn.sigmoid(w["hurst"]))
     unseen = jnp.cumsum((DT * pushes[:, :, None] * pushes[:, None])[::-1], 0)[::-1]  # covariances of looks to come
     gains = jnp.linalg.solve(unseen + jnp.exp(w["log_noise"]) ** 2 * jnp.eye(len(SEEN)), pushes[..., None])[..., 0]
+    return each, gains, DT**0.5 * jnp.exp(w["log_sd"])
 
+
+@tg.gen
+def family(steered, x):
     @tg.gen
     def step(y, inputs):
         each, gain, sd = inputs
         left = jnp.where(each.any(-1), x - each @ (KEEP * y), 0.0)  # what the state does not yet explain
         return driven.inline(y, (DT * gain @ left, sd))
 
-    tg.sample("path", step.scan()(jnp.zeros(len(RATES)), (each, gains, DT**0.5 * jnp.exp(w["log_sd"]))))
+    tg.sample("path", step.scan()(jnp.zeros(len(RATES)), steered))
 
 
 def bound(key, w, data):
+    steered = steering(w["family"])
+
     def one(key, x):
-        return tg.elbo(model, family, {"x": x})(key, jax.nn.sigmoid(w["model"]), (w["family"], x))
+        return tg.elbo(model, family, {"x": x})(key, jax.nn.sigmoid(w["model"]), (steered, x))
 
     return jax.vmap(one)(jax.random.split(key, len(data)), data).mean()
 

@@ -25,6 +25,7 @@ FEATURES, CLASSES = wine_data()
 X = jnp.asarray(np.column_stack([np.ones(len(CLASSES)), (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)]), jnp.float32)
 Y = jnp.asarray(CLASSES == 1, jnp.float32)
 D, WIDE = X.shape[1], 3.0
+START = {"loc": jnp.zeros(D), "root": 0.5 * jnp.eye(D)}
 
 
 @tg.gen
@@ -58,11 +59,15 @@ def stateless(step):
 
 
 def natural(rate):
-    """Steepest descent where distance is divergence: the covariance times the gradient."""
+    """Steepest descent where distance is divergence: a step of the precision, then the covariance times the gradient."""
 
     def step(g, w):
-        covariance = w["root"] @ w["root"].T
-        return {"loc": -rate * covariance @ g["loc"], "root": -0.5 * rate * covariance @ g["root"]}
+        inner = w["root"].T @ g["root"]
+        lengths, axes = jnp.linalg.eigh(
+            jnp.eye(D) + 0.5 * rate * (inner + inner.T)
+        )  # the precision in units of the old
+        root = w["root"] @ axes / jnp.sqrt(jnp.maximum(lengths, 0.1))
+        return {"loc": -rate * root @ (root.T @ g["loc"]), "root": root - w["root"]}
 
     return stateless(step)
 
@@ -82,14 +87,13 @@ def proximal(rate):
 # ---- training and numbers --------------------------------------------------------------------------------------------
 
 
-def fitted(objective, optimizer, steps, *, maximize=True):
+def fitted(objective, optimizer, steps, w=START, *, maximize=True):
     """The parameters after so many steps, and the exact bound at each."""
 
     def loss(key, w, state):
         seen = jax.lax.dynamic_update_slice(state[1], exact_bound(jax.lax.stop_gradient(w))[None], (state[0],))
         return objective(key, (), w), (state[0] + 1, seen)
 
-    w = {"loc": jnp.zeros(D), "root": 0.5 * jnp.eye(D)}
     state = jnp.array(0), jnp.zeros(steps)
     options = dict(key=jax.random.key(0), steps=steps, state=state, maximize=maximize, progress=False)
     run = tg.fit(loss, w, optimizer, **options)
@@ -114,7 +118,7 @@ def picture(curves, best):
 def main(*, quick=False):
     steps, few = (1000, 150) if quick else (4000, 400)
     bound = tg.sticking_the_landing(model, family, {"y": Y}, draws=16)
-    jeffreys = tg.symmetric_kl(model, family, {"y": Y}, n=32)
+    jeffreys = tg.symmetric_kl(model, family, {"y": Y}, n=128)
     adams = {f"Adam, rate {rate}": optax.adam(rate) for rate in ((0.05,) if quick else (0.02, 0.05, 0.1))}
     curves = {name: fitted(bound, adam, steps)[1] for name, adam in adams.items()}
     w, curves["natural"] = fitted(bound, natural(0.2), few)
@@ -125,9 +129,9 @@ def main(*, quick=False):
         ("the same: Adam's over natural's", adam / first_within(curves["natural"], best), 10, steps),
     ]
     if not quick:
-        _, curves["proximal (JKO)"] = fitted(bound, proximal(0.05), few)
-        _, curves["plain"] = fitted(bound, optax.sgd(0.05), few)
-        wide, curves["Jeffreys, natural"] = fitted(jeffreys, natural(0.1), few, maximize=False)
+        _, curves["proximal (JKO)"] = fitted(bound, proximal(0.005), few)
+        _, curves["plain"] = fitted(bound, optax.sgd(0.005), few)
+        wide, curves["Jeffreys, natural"] = fitted(jeffreys, natural(0.05), few, w, maximize=False)
         sds = [jnp.linalg.norm(w["root"], axis=1).mean() for w in (wide, w)]
         rows.append(("proximal: nats below the best bound", best - curves["proximal (JKO)"].max(), 0, 2.0))
         rows.append(("Jeffreys: sds over those of the ELBO", float(sds[0] / sds[1]), 1.0, 1.3))
