@@ -27,7 +27,7 @@ help:
 	@echo 'make types       mypy'
 	@echo 'make docs        the documentation, in site/, warnings as errors, and a check of what was built'
 	@echo 'make notebooks   run every notebook'
-	@echo 'make benchmarks  the timings of tests/benchmarks'
+	@echo 'make benchmarks  one table of times, ours beside those by hand and of NumPyro. BENCHMARKS="--quick", or "--check"'
 	@echo 'make dist        wheel and sdist in dist/, installed and imported in an empty environment'
 	@echo 'make format      let ruff rewrite the files'
 	@echo 'make clean       remove everything that these made'
@@ -83,11 +83,11 @@ docs: $(VENV)/.has-docs build/tree
 	$(BIN)/python tests/site_checks.py site
 
 notebooks: $(VENV)/.has-notebooks
-	@for notebook in $(wildcard notebooks/*.ipynb); do \
-		echo "$$notebook"; $(BIN)/jupyter execute "$$notebook" || exit 1; done
+	@printf '%s\n' notebooks/*.ipynb | xargs -t -n 1 -P 2 $(BIN)/jupyter execute
 
+# Every row, ours beside the best by hand and NumPyro. BENCHMARKS: options, or names of rows.
 benchmarks: $(VENV)/.has-test
-	$(BIN)/python tests/benchmarks
+	$(BIN)/python tests/benchmarks table $(BENCHMARKS)
 
 # Built from a copy, because setuptools puts what it finds in an old build/lib into the next wheel.
 dist: $(VENV)/.has-dev

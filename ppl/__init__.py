@@ -106,10 +106,11 @@ from .training._result import Fit, load_fit
 from .training._signal_to_noise import signal_to_noise
 from .transforms import exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
+from .trust._chosen_estimators import EstimatorChoice
 from .trust._compare_estimators import Comparison, compare_estimators
 from .trust._estimator_choice import describe_estimators, with_estimators
 from .trust._mcmc import Draws, hmc, nuts
-from .trust._tune_estimators import EstimatorChoice, tune_estimators
+from .trust._tune_estimators import tune_estimators
 
 __version__ = _version("tracegrad")
 

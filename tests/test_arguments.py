@@ -53,6 +53,8 @@ COUNTS = {
     "axis_size": lambda n: model.vmap(axis_size=n),
     "scan": lambda n: step.scan(n),
     "unroll": lambda n: step.scan(2, unroll=n),
+    "checkpoint": lambda n: step.scan(2, checkpoint=n),
+    "chunk": lambda n: model.vmap(chunk=n),
     "chunk_size": lambda n: tg.expectation(cost, chunk_size=n),
     "forks": lambda n: tg.expectation(cost, forks=n),
     "chunks of importance": lambda n: tg.importance(3, chunk_size=n),

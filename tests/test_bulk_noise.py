@@ -1,5 +1,7 @@
 """Noise that is drawn before a loop: the same as in it, whatever is drawn, and none drawn in the loop."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -199,11 +201,33 @@ def test_generators_that_a_vmap_changes_are_left_in_the_loop():
     np.testing.assert_allclose(value, jnp.arange(1.0, T + 1.0) @ states, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("most", "early"), [(T - 1, False), (T, True)])
-def test_noise_that_would_be_too_much_is_left_in_the_loop(most, early, monkeypatch):
+@pytest.mark.parametrize(("most", "loops"), [(1, set()), (2, {0, 1}), (4, {0, 1}), (T, {0})])
+def test_noise_that_would_be_too_much_is_made_block_by_block(most, loops, monkeypatch):
+    """Of one step at a time it is left in the loop; a block of what is left over is one more."""
     monkeypatch.setattr(bulk_noise, "MOST", most)
     found = jax.make_jaxpr(lambda w: value_and_slope(states(DRAWS["normal"]), KEY, w))(0.7)
-    assert ("early_noise" in {p for p, _ in primitives(found.jaxpr)}) == early
+    assert {depth for p, depth in primitives(found.jaxpr) if p == "early_noise"} == loops
+
+
+@pytest.mark.parametrize("name", ["backwards", pytest.param("plates", marks=pytest.mark.slow)])
+def test_blocks_change_nothing(name, monkeypatch):
+    whole = value_and_slope(LOOPS[name], KEY, 0.7)
+    monkeypatch.setattr(bulk_noise, "MOST", 6)
+    np.testing.assert_allclose(value_and_slope(LOOPS[name], KEY, 0.7), whole, rtol=1e-6)
+
+
+def test_a_loop_of_many_steps_keeps_the_noise_of_a_block():
+    """A hundred thousand steps of a hundred numbers are 40 MB of noise; of the loop a state is kept."""
+
+    def f(key, w):
+        def step(c, key):
+            xs = sample(key, dist.Normal(w * c, 0.5).expand([100]).to_event(1), estimator=tg.reparam())
+            return jnp.mean(xs), None
+
+        return lax.scan(step, jnp.array(0.3), jax.random.split(key, 100_000))[0]
+
+    compiled = jax.jit(expectation(f)).lower(KEY, 0.7).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 20_000_000
 
 
 @pytest.mark.parametrize("length", [0, 1, 2])
@@ -247,7 +271,7 @@ def test_the_mean_of_an_estimate_is_exact_though_its_noise_is_early():
 
 
 def test_noise_of_an_inner_loop_stays_in_the_outer_one_where_it_would_be_too_much(monkeypatch):
-    monkeypatch.setattr(bulk_noise, "MOST", 2 * T - 1)
+    monkeypatch.setattr(bulk_noise, "MOST", 3)
     found = jax.make_jaxpr(lambda w: value_and_slope(loop_in_loop, KEY, w))(0.7)
     assert {loops for p, loops in primitives(found.jaxpr) if p == "early_noise"} == {1}
 
@@ -354,6 +378,29 @@ def test_many_equal_draws_are_one_call_of_the_generator(sites, together):
     assert [len(eqn.invars) for eqn in early] == [together] * bool(together)
     hlo = jax.jit(jax.vmap(lambda key: g(key, 0.7))).lower(jax.random.split(KEY, 5)).as_text()
     assert hlo.count("erf_inv") <= (sites if not together else 3)
+
+
+def test_very_many_equal_draws_are_said_to_be_a_plate_or_a_loop(monkeypatch):
+    """When they are compiled, not when they are looked at; once; and not of one fewer."""
+    monkeypatch.setattr(halves, "MANY", 11)
+    monkeypatch.setattr(halves, "_registry", {})
+
+    def written_out(n):
+        def f(key, w):
+            keys = jax.random.split(key, n)
+            return sum(sample(k, dist.Normal(w, 1.0), label=("a", f"x{i}")) ** 2 for i, k in enumerate(keys))
+
+        return jax.jit(jax.grad(expectation(f), argnums=1)).trace(KEY, 0.7)
+
+    traced = written_out(11)
+    with pytest.warns(UserWarning, match=r"11 sites of one kind, 'a/x0' the first, .* A plate \(`vmap`\) or a loop"):
+        traced.lower()
+    written_out(10).lower()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            written_out(11).lower()
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("at_once", [0, 1 << 17])

@@ -12,7 +12,8 @@ from jax import numpy as jnp
 
 from tracegrad.transforms._jax import open_jaxpr
 from tracegrad.transforms.analysis import _dependence as dep
-from tracegrad.transforms.analysis._sources import source
+from tracegrad.transforms.analysis._sources import reshaped, source
+from tracegrad.transforms.estimate._scores import Scores
 
 N = 3
 INDICES = jnp.arange(N)
@@ -113,3 +114,38 @@ def test_lanes_that_are_apart_are_seen_to_be(name):
 @pytest.mark.parametrize("name", list(MIXED))
 def test_lanes_that_meet_are_seen_to_meet(name):
     assert set(claims(MIXED[name])) == {None}
+
+
+# ---- axes that are parts of others ----------------------------------------------------------------------------------
+
+SHAPES = [(24,), (4, 6), (2, 12), (2, 3, 4), (4, 3, 2), (6, 1, 4), (8, 3)]
+
+
+def slope_of_box(score, shape, depends):
+    """The derivative of a box is the sum of the scores in it."""
+    return jax.jvp(lambda t: Scores([t * score]).box(jnp.ones(shape), depends), (1.0,), (1.0,))[1]
+
+
+def test_boxes_of_what_was_reshaped_are_those_of_its_entries():
+    """Scores laid along a value that was reshaped are those that its entries had, whatever axes were kept apart."""
+    random, kept = np.random.default_rng(0), 0
+    for _ in range(12):
+        shape = now = SHAPES[random.integers(len(SHAPES))]
+        depends = source(0, shape, tuple(a if random.random() < 0.8 else None for a in range(len(shape))))
+        for _ in range(random.integers(1, 4)):
+            before, now = now, SHAPES[random.integers(len(SHAPES))]
+            depends = reshaped(depends, before, now)
+        score = random.normal(size=shape)
+        ((_, axes),) = depends
+        mixed = tuple(i for i, a in enumerate(axes) if a is None)
+        wanted = jnp.broadcast_to(score.sum(mixed, keepdims=True), shape).reshape(now)
+        np.testing.assert_allclose(slope_of_box(score, now, depends), wanted, atol=1e-5)
+        kept += sum(a is not None for a in axes)
+    assert kept > 6
+
+
+def test_a_reshape_and_back_keeps_lanes_apart():
+    depends = source(0, (4, 6))
+    flat = reshaped(depends, (4, 6), (24,))
+    assert reshaped(flat, (24,), (4, 6)) == depends
+    assert [a for (_, axes) in reshaped(flat, (24,), (5, 0)) for a in axes] == [None, None]

@@ -1,5 +1,6 @@
 """Numbers that are not finite in a run: where they come from, what becomes of the run, and what is kept of it."""
 
+import re
 import warnings
 
 import jax
@@ -265,3 +266,32 @@ def test_a_step_whose_state_goes_bad_is_skipped_with_it():
     np.testing.assert_allclose(found.params, good.params, rtol=1e-6)
     same(found.state, good.state)
     assert np.isinf(found.state["bound"])
+
+
+# ---- of automatic families ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p | {"loc": p["loc"].at[2].set(jnp.nan)}, r"; params\['loc'\]\[2\] was not finite before it"),
+        (lambda p: p | {"log_scale": p["log_scale"] + 1e3}, "first in `exp`"),
+    ],
+)
+def test_parameters_of_a_family_are_told_by_the_latents_that_they_are_of(change, words):
+    """Of the point at 'unconstrained', which is no site of the user's, each latent and its places."""
+
+    @tg.gen
+    def model():
+        mu = tg.sample("mu", dist.Normal(0.0, 1.0))
+        tau = tg.sample("tau", dist.HalfNormal(1.0).expand([2]))
+        tg.sample("x", dist.Normal(mu, tau))
+
+    family = tg.auto.mean_field(tg.Target(model, (), {"x": jnp.ones(2)}))
+    bound = tg.elbo(model, family.guide, {"x": jnp.ones(2)})
+    params = change(family.init(KEY))
+    with pytest.raises(tg.FitError, match="at step 0.*'unconstrained, the coordinates of mu at 0, tau at 1 to 2'") as e:
+        run(lambda key, p: bound(key, (), p), params, maximize=True, steps=2)
+    assert re.search(words, str(e.value))
+    (row,) = tg.describe_estimators(bound, KEY, (), params)
+    assert row.label == ("unconstrained",)

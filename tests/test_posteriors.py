@@ -292,18 +292,22 @@ def test_a_long_summary_is_cut():
     @tg.gen
     def wide():
         tg.sample("w", dist.Normal(0.0, 1.0).expand([5, 10]))
+        tg.sample("z", dist.Normal(0.0, 1.0))
 
     class Prior(tg.Posterior):
         target: tg.Target
 
         def latents(self, key, n):
-            return {"w": jax.random.normal(key, (n, 5, 10))}
+            return {"w": jax.random.normal(key, (n, 5, 10)), "z": jnp.zeros(n)}
 
     summary = Prior(tg.Target(wide)).summary(n=10)
     assert "`sbc` asks that" in summary.doubts[0]
-    assert len(summary.rows) == 50
-    assert "w[0,9]" in str(summary)
-    assert "... and 10 more" in str(summary)
+    assert len(summary.rows) == 51
+    text = str(summary)
+    assert "w[0,9]" in text
+    assert "w[1,0]" not in text
+    assert "\nz " in text  # which a long array does not hide
+    assert "... and 40 more of w" in text
 
 
 # ---- ArviZ ----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax import numpy as jnp
+from jax.scipy import special, stats
 from jax.scipy.ndimage import map_coordinates
 
 import tracegrad as tg
@@ -107,6 +108,12 @@ JUMPS = {
     "while": (loop, "lt"),
     "scan": (steps, "gt"),
     "carried": (counted, "round"),
+    "density with an edge": (lambda x: jnp.exp(jnp.where(x > 0.0, -x, -jnp.inf)), "gt"),
+    "density of a library with an edge": (stats.expon.pdf, "lt"),
+    "sum of densities with an edge": (lambda x: jnp.logaddexp(jnp.where(x > 0.0, -x, -jnp.inf), 0.0), "gt"),
+    "infinity that is replaced": (lambda x: jnp.maximum(jnp.where(x < 1.0, x, -jnp.inf), -5.0), "lt"),
+    "infinity that is tested": (lambda x: jnp.isfinite(jnp.where(x > 0.0, x, jnp.inf)).astype(float), "is_finite"),
+    "cumulative of counts": (lambda x: stats.poisson.cdf(x, 2.0), "floor"),
     "jit": (jax.jit(lambda x: jax.vmap(jnp.floor)(x[None])[0]), "floor"),
     "checkpoint": (jax.checkpoint(jnp.floor), "floor"),
     "bilinear": (bilinear, "floor"),
@@ -168,6 +175,14 @@ CONTINUOUS = {
     "logaddexp": lambda x: jnp.logaddexp(x, 0.5),
     "finite guard": lambda x: jnp.where(jnp.isfinite(x), x, 0.0),
     "support": lambda x: jnp.where(x > 0.0, jnp.log1p(x), -jnp.inf),
+    "logarithm of what vanishes": lambda x: jnp.exp(jnp.where(x > 0.0, jnp.log(jnp.where(x > 0.0, x, 1.0)), -jnp.inf)),
+    "logarithm of what vanishes, and more": lambda x: jnp.exp(
+        jnp.where(x > 0.0, jnp.log(jnp.where(x > 0.0, x, 1.0)) - x, -jnp.inf)
+    ),
+    "cumulative": lambda x: stats.norm.cdf(x) + stats.norm.sf(x) + stats.laplace.cdf(x) + special.ndtr(x),
+    "cumulative in lanes": lambda x: jax.jit(jax.vmap(stats.norm.cdf))(x[None])[0],
+    "quantile": lambda x: stats.norm.ppf(jax.nn.sigmoid(x)) + special.ndtri(jax.nn.sigmoid(x)),
+    "error function": lambda x: special.erf(x) + special.erfc(x) + special.log_ndtr(x),
     "sort": lambda x: jnp.sort(jnp.stack([x, 0.5 * x]))[0],
     "median": lambda x: jnp.median(jnp.stack([x, 0.5 * x, 2.0 * x])),
     "held": lambda x: x * jnp.floor(lax.stop_gradient(x)),

@@ -103,7 +103,7 @@ def test_forks_are_chosen_where_there_are_many():
     w = jnp.linspace(-1.0, 1.0, 40)
     choice = tg.tune_estimators(pairs_of(w), w, key=KEY, budget=30.0)
     rows = rows_of(choice, "forks")
-    if str(choice.sites["b"]) in ("mvd()", "local_expectation()"):
+    if isinstance(choice.sites["b"], tg.transforms.Fork):
         assert set(rows) == {"kept", "all", "1", "4", "16"}
         (winner,) = [name for name, row in rows.items() if row["chosen"]]
         assert winner == ("all" if choice.forks is None else str(choice.forks))
@@ -142,6 +142,20 @@ def test_without_time_every_site_keeps_its_own():
     assert (tuning.untried, tuning.forks) == (("b",), "kept")
     assert tuning.rows == ()
     assert "No time was left for b." in str(tuning)
+
+
+def test_a_site_whose_own_is_best_keeps_its_baseline():
+    """The description of a site has no arrays: what is put in place of it would have lost them."""
+
+    @tg.gen
+    def with_baseline(p, c):
+        return tg.sample("b", dist.Geometric(p), estimator=tg.reinforce(baseline=c))
+
+    objective = tg.expectation(lambda key, p, c: with_baseline.simulate(key, p, c).retval.astype(jnp.float32))
+    kept = tg.EstimatorChoice({"b": tg.reinforce()}, "kept", (), 0.0).apply(objective)
+    slopes = [float(jax.grad(f, argnums=1)(KEY, 0.3, 2.0)) for f in (objective, kept)]
+    plain = float(jax.grad(tg.with_estimators(objective, {"b": tg.reinforce()}), argnums=1)(KEY, 0.3, 2.0))
+    assert slopes[0] == slopes[1] != plain
 
 
 def test_only_the_arguments_that_are_named_count():

@@ -74,11 +74,39 @@ def test_the_density_is_that_of_the_turns_that_ran():
 def test_none_one_and_all_turns():
     none = flip.while_loop(lambda state: state[0] < 0, max_steps=3).simulate(jax.random.key(0), (0, False, 0.5))
     assert (int(none.retval[0]), float(none.logp)) == (0, 0.0)
-    every = flip.while_loop(lambda state: state[0] < 99, max_steps=3).simulate(jax.random.key(0), (0, False, 0.5))
+    all_three = flip.while_loop(lambda state: state[0] < 99, max_steps=3)
+    with pytest.warns(UserWarning, match="while_loop at the outermost level was cut off after max_steps=3"):
+        every = all_three.simulate(jax.random.key(0), (0, False, 0.5))
     assert int(every.retval[0]) == 3
     assert float(every.logp) == pytest.approx(3 * np.log(0.5), rel=1e-5)
     with pytest.raises(tg.ChoiceError, match="max_steps"):
         flip.while_loop(lambda state: state[1], max_steps=0)
+
+
+def test_a_run_that_is_cut_off_says_so():
+    """At its address where that is known; in lanes and compiled its state does. An end at the last step is no cut."""
+    heads = jnp.array([[0, 0, 0], [0, 0, 1], [1, 0, 0]])
+    three = flip.while_loop(lambda state: ~state[1], max_steps=3)
+    model = tg.gen(lambda: tg.sample("flips", three((0, False, 0.3))))
+    with pytest.warns(UserWarning, match="while_loop at 'flips' was cut off after max_steps=3.*Raise `max_steps`"):
+        model.assess({"flips": {"heads": heads[0]}})
+    for ended in heads[1:]:
+        assert bool(model.assess({"flips": {"heads": ended}})[1][1])
+    lanes = jax.jit(jax.vmap(lambda h: model.assess({"flips": {"heads": h}})[1][1]))(heads)
+    assert lanes.tolist() == [False, True, True]
+
+
+def test_a_factor_gives_runs_that_are_cut_off_no_density():
+    """What is left are the runs of one to three flips: 1 - 0.7^3 in all."""
+
+    @tg.gen
+    def within_three():
+        _, done, _ = tg.sample("flips", flip.while_loop(lambda state: ~state[1], max_steps=3)((0, False, 0.3)))
+        tg.factor("ended", jnp.where(done, 0.0, -jnp.inf))
+
+    runs = jnp.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
+    logps = jax.vmap(lambda h: within_three.assess({"flips": {"heads": h}})[0])(runs)
+    np.testing.assert_allclose(jnp.exp(logps), [0.3, 0.21, 0.147, 0.0], rtol=1e-5)
 
 
 def test_breaking_a_stick():

@@ -41,6 +41,10 @@ from .analysis._nonfinite import nonfinite as nonfinite
 from .analysis._steps_at_once import steps_at_once as steps_at_once
 from .estimate._leave_one_out import lanes_of as lanes_of
 from .exact._outcome_sum import outcome_sum as outcome_sum
+from .program._blocks import blocks as blocks
+from .program._blocks import dividing as dividing
+from .program._blocks import joined as joined
+from .program._blocks import scan_by_blocks as scan_by_blocks
 from .program._lane_keys import key_in_lane as key_in_lane
 from .program._share import share as share
 from .program._site import check_key as check_key

@@ -350,6 +350,12 @@ def source_line(eqn: Any) -> str:
     return "" if line.startswith("<unknown>") else line
 
 
+def frames_of(eqn: Any) -> list[tuple[str, str]]:
+    """The files and functions in whose calls an equation was made, innermost first; none where they were not kept."""
+    traceback = eqn.source_info.traceback
+    return [] if traceback is None else [(frame.file_name, frame.function_name) for frame in traceback.frames]
+
+
 def hide_frames(folder: str) -> None:
     """Leave the files of a folder out of source lines."""
     source_info_util.register_exclusion(folder)

@@ -34,6 +34,19 @@ POINT = "unconstrained"
 """The address, beside those of the latents, at which a guide draws the point: estimators are chosen for it there."""
 
 
+NAMED = 5
+"""So many of the latents that a point is made of are named."""
+
+
+class _PointName(str):
+    """`POINT`, which in the names of operations, and so in errors, is followed by the latents that the point is of."""
+
+    latents: str
+
+    def __str__(self):
+        return f"{POINT}, the coordinates of {self.latents}"
+
+
 class Family(Plain):
     """A variational family over the latents of a target: `init(key)` gives parameters, `guide` takes them.
 
@@ -64,10 +77,26 @@ class Family(Plain):
         """What messages call it."""
         return type(self).__name__.lower()
 
+    def point_at(self, path: Path) -> Path:
+        """The path of the point that a guide draws, where the guide is at a path."""
+        name, latents, start = _PointName(POINT), [], 0
+        for at, site in ((at, site) for at, site in self.space.sites if not site.discrete and site.size):
+            last = start + site.size - 1
+            latents.append(f"{'/'.join(at)} at {start}" + (f" to {last}" if last > start else ""))
+            start += site.size
+        more = [f"{len(latents) - NAMED} more"] if latents[NAMED:] else []
+        name.latents = ", ".join(latents[:NAMED] + more)
+        return (*path, name)
+
     @property
     def widened(self) -> Family:
         """A family of the same parameters with heavier tails, of which importance weights are taken; here itself."""
         return self
+
+    @property
+    def lanes(self) -> int | None:
+        """How many draws are made at a time; None for as many as fit."""
+        return None
 
     def matched(self, params: Mapping, points: Float[Array, "n d"], weights: Float[Array, " n"]) -> Mapping | None:
         """Parameters with the moments of weighted points, starting from others; None where a family has none such."""

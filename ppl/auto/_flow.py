@@ -18,7 +18,7 @@ from ..core._target import Target
 from ..transforms import log_density
 from ..transforms._internal import function as check_function
 from ..transforms._internal import lenient
-from ._family import POINT, Family
+from ._family import Family
 from ._normal import given_scale, start_scale
 from ._unconstrained import describe
 
@@ -39,7 +39,7 @@ class Flow(Family):
 
     def draw(self, key, params, path):
         """Standard normal noise through the flow, then shifted and scaled."""
-        at = (*path, POINT)
+        at = self.point_at(path)
         noise = dist.Normal(jnp.zeros_like(params["loc"]), 1.0).to_event(1)
         start = draw_at(at, key, noise)
         with lenient():

@@ -18,7 +18,7 @@ from ..core._overrides import draw_at
 from ..core._target import Target
 from ..transforms import log_density
 from ..transforms._internal import positive
-from ._family import POINT, Family
+from ._family import Family
 from ._unconstrained import Unconstrained, cholesky_factor, describe
 
 
@@ -47,7 +47,7 @@ class Distributed(Family):
 
     def draw(self, key, params, path):
         """Draw from the distribution."""
-        at, q = (*path, POINT), self.distribution(params)
+        at, q = self.point_at(path), self.distribution(params)
         point = draw_at(at, key, q)
         return point, log_density(q, point)
 

@@ -145,10 +145,10 @@ def _mode(log_prob, start, steps):
 
     never = jnp.asarray(jnp.inf, start.dtype)
     point = lax.while_loop(unfinished, step, (start, optimizer.init(start), 0, never, 0))[0]
-    hessian = _hessian(loss)
+    curvature = hessian(loss)
 
     def look(point, moving):
-        (value, slope), curved = jax.value_and_grad(loss)(point), hessian(point)
+        (value, slope), curved = jax.value_and_grad(loss)(point), curvature(point)
         polished = point - jnp.linalg.solve(curved, slope)
         better = moving & (loss(polished) <= value)  # False where it is not a number, too.
         return jnp.where(better, polished, point), (-value, -slope, curved)
@@ -158,7 +158,7 @@ def _mode(log_prob, start, steps):
     return point, *at_index(seen, -1)
 
 
-def _hessian(loss):
+def hessian(loss):
     """The Hessian; of a program whose solver has its derivative in reverse mode alone, by differences of gradients."""
 
     def at(point):

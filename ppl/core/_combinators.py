@@ -8,6 +8,7 @@ branches, with zeros at the addresses of the branches not taken.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,9 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import AddressError, ChoiceError
-from ..transforms._internal import Spec, flag, is_boolean, lenient, partition, steps_at_once, whole
+from ..transforms._internal import Spec, flag, is_boolean, joined, lenient, partition, steps_at_once, whole
 from ._addresses import Path, nest, paths, show
+from ._chunks import lanes_by_chunks, steps_by_blocks
 from ._lane_keys import lane_keys, own
 from ._operations import Given, Operation, Outcome, Regenerate, Update
 
@@ -33,6 +35,14 @@ class Combinator(eqx.Module):
 
 def _total(x):
     return jnp.sum(x, axis=0)
+
+
+def _joined(whole: Outcome, left: Outcome | None) -> Outcome:
+    """The outcome of all lanes or steps, from that of whole blocks of them and of those that are left, if any are."""
+    logp, weight = (jnp.sum(x, axis=(0, 1)) for x in (whole.logp, whole.weight))
+    if left is not None:
+        logp, weight = logp + _total(left.logp), weight + _total(left.weight)
+    return joined(whole, left)._replace(logp=logp, weight=weight)
 
 
 def _split(key, n):
@@ -68,8 +78,8 @@ def _freeze(in_axes: Any) -> Spec:
     return partition(jax.tree.map(lambda x: whole("vmap", "in_axes", x, ChoiceError, least=None), in_axes))[1]
 
 
-def _length(what: str, name: str) -> Callable:
-    return lambda n: None if n is None else whole(what, name, n, ChoiceError, least=0)
+def _length(what: str, name: str, least: int = 0) -> Callable:
+    return lambda n: None if n is None else whole(what, name, n, ChoiceError, least=least)
 
 
 class Vmap(Combinator):
@@ -77,6 +87,7 @@ class Vmap(Combinator):
 
     in_axes: Any = eqx.field(static=True, converter=_freeze)
     axis_size: int | None = eqx.field(static=True, converter=_length("vmap", "axis_size"))
+    chunk: int | None = eqx.field(static=True, converter=_length("vmap", "chunk", least=1), default=None)
 
     def visit(self, inner, operation, key, given, path, args):
         """One visit in each lane, with a key of its own."""
@@ -88,8 +99,11 @@ class Vmap(Combinator):
             return inner(operation, key, given, path, args, {})
 
         keys, mapped = lane_keys(key, n)
-        out = jax.vmap(lane, in_axes=(mapped, 0, *axes), axis_size=n)(keys, given, *args)
-        return out._replace(logp=_total(out.logp), weight=_total(out.weight))
+        in_axes, operands = (mapped, 0, *axes), (keys, given, *args)
+        if self.chunk is None or self.chunk >= n:
+            out = jax.vmap(lane, in_axes=in_axes, axis_size=n)(*operands)
+            return out._replace(logp=_total(out.logp), weight=_total(out.weight))
+        return _joined(*lanes_by_chunks(lane, in_axes, operands, n, self.chunk))
 
     def _axes(self, args, path):
         """One entry of `in_axes` for each argument."""
@@ -131,6 +145,7 @@ class Scan(Combinator):
     length: int | None = eqx.field(static=True, converter=_length("scan", "length"))
     reverse: bool = eqx.field(static=True, converter=lambda x: flag("scan", "reverse", x, ChoiceError))
     unroll: int = eqx.field(static=True, converter=lambda x: whole("scan", "unroll", x, ChoiceError))
+    checkpoint: int | None = eqx.field(static=True, converter=_length("scan", "checkpoint", least=1), default=None)
 
     def visit(self, inner, operation, key, given, path, args):
         """One visit for each step, with a key of its own."""
@@ -153,10 +168,14 @@ class Scan(Combinator):
             return carry, out._replace(retval=y)
 
         steps = (_split(key, n), given, xs)
-        init = _settle(body, init, steps, path)
+        init, how = _settle(body, init, steps, path), {"reverse": self.reverse, "unroll": self.unroll}
+        if self.checkpoint is not None and n:
+            carry, *parts = steps_by_blocks(body, init, steps, n, self.checkpoint, **how)
+            out = _joined(*parts)
+            return out._replace(retval=(carry, out.retval))
         # Without a key all choices are given, and the state before a step may be known without the step before.
         loop = lax.scan if key is not None else steps_at_once
-        carry, out = loop(body, init, steps, n, reverse=self.reverse, unroll=self.unroll)
+        carry, out = loop(body, init, steps, n, **how)
         return out._replace(retval=(carry, out.retval), logp=_total(out.logp), weight=_total(out.weight))
 
     def _length(self, xs, path):
@@ -261,7 +280,18 @@ class While(Combinator):
 
         loop = Scan(self.max_steps, reverse=False, unroll=1)
         out = loop.visit(step, operation, key, given, path, ((jnp.ones((), bool), args[0]),))
-        return out._replace(retval=out.retval[0][1])
+        going, state = out.retval[0]
+        self._say_if_cut(going, state, path)
+        return out._replace(retval=state)
+
+    def _say_if_cut(self, going, state, path):
+        """Warn of a run that would go on, where that is known: not inside `jit` or `vmap`."""
+        if _holds(going) and _holds(self._goes_on(state, path)):
+            warnings.warn(
+                f"while_loop at {show(path)} was cut off after max_steps={self.max_steps}: its condition still holds "
+                "of the state that it returns. Raise `max_steps`, or where the cut is meant put it in the condition.",
+                stacklevel=2,
+            )
 
     def _goes_on(self, state, path):
         going = self.condition(state)

@@ -50,29 +50,69 @@ class GenerativeFunction(Interface[P, R]):
 
     # ---- combinators ----
 
-    def vmap(self, in_axes: Any = 0, *, axis_size: int | None = None) -> GenerativeFunction:
+    def vmap(self, in_axes: Any = 0, *, axis_size: int | None = None, chunk: int | None = None) -> GenerativeFunction:
         """Independent lanes under `jax.vmap`; choices are stacked along a leading axis.
 
         Args:
             in_axes: as for `jax.vmap`, over the positional arguments.
             axis_size: the number of lanes, where no argument is mapped.
-        """
-        return Combined(self, Vmap(in_axes, axis_size))
+            chunk: run at most so many lanes at a time, in a loop, and compute them again for the derivative, so that
+                what is computed in lanes takes the memory of one chunk. Draws do not change. Chunks of one size are
+                made where a divisor of the number of lanes is at hand, from half of `chunk` on; otherwise lanes are
+                left over, which are copied, compiled once more, and whose score terms (`reinforce`) are credited
+                together. None runs all at once.
 
-    def scan(self, length: int | None = None, *, reverse: bool = False, unroll: int = 1) -> GenerativeFunction:
+        Raises:
+            ChoiceError: an option that is not a number of lanes; on use, arguments without an axis of one size.
+
+        Examples:
+            >>> import jax, jax.numpy as jnp, tracegrad as tg
+            >>> noisy = tg.gen(lambda x: tg.sample("y", tg.dist.Normal(x, 1.0)))
+            >>> key, xs = jax.random.key(0), jnp.zeros(1000)
+            >>> some, all_ = (noisy.vmap(chunk=k).simulate(key, xs) for k in (100, None))
+            >>> bool((some.choices["y"] == all_.choices["y"]).all())
+            True
+        """
+        return Combined(self, Vmap(in_axes, axis_size, chunk))
+
+    def scan(
+        self, length: int | None = None, *, reverse: bool = False, unroll: int = 1, checkpoint: int | None = None
+    ) -> GenerativeFunction:
         """A loop `f(carry, x) -> (carry, y)` as in `jax.lax.scan`, called as `f.scan()(init, xs)`.
 
         Choices are stacked along a leading axis, one entry for each step. An initial carry of a narrower type than
         the step returns (a bool for an integer, say) is promoted.
+
+        Args:
+            length: the number of steps, where there are no xs.
+            reverse: whether the last step runs first.
+            unroll: how many steps the compiler sees at once.
+            checkpoint: for the derivative keep the carry before every block of at most so many steps, and what is
+                computed in one block, which is then computed again; 1 keeps every carry, and about the square root of
+                the number of steps takes the least memory. Neither draws nor values change, nor does the rule for
+                blocks differ from that for the chunks of `vmap`. None keeps what all steps compute.
+
+        Raises:
+            ChoiceError: an option out of its range; on use, a carry that changes its type, or steps without a number.
+
+        Examples:
+            >>> import jax, tracegrad as tg
+            >>> walk = tg.gen(lambda x, _: (tg.sample("x", tg.dist.Normal(x, 1.0)), None))
+            >>> key = jax.random.key(0)
+            >>> some, all_ = (walk.scan(900, checkpoint=k).simulate(key, 0.0, None) for k in (30, None))
+            >>> bool((some.choices["x"] == all_.choices["x"]).all())
+            True
         """
-        return Combined(self, Scan(length, reverse, unroll))
+        return Combined(self, Scan(length, reverse, unroll, checkpoint))
 
     def while_loop(self, condition: Callable, *, max_steps: int) -> GenerativeFunction:
         """A loop `f(state) -> state` as long as `condition(state)` holds, called as `f.while_loop(...)(state)`.
 
         It is a scan of `max_steps` steps, so that it can be differentiated and its traces have one shape: choices are
         stacked along a leading axis, and those past the end count for nothing (see `mask`). A run that would go on
-        after `max_steps` is cut there: the program is that truncated one.
+        after `max_steps` is cut there: the program is that truncated one. Of a run that was cut the condition holds of
+        the state that is returned, which says so inside `jit` and `vmap` too; outside of them there is a warning.
+        `tg.factor("ended", jnp.where(condition(state), -jnp.inf, 0.0))` gives such runs no density.
 
         Args:
             condition: a function of the state to one bool.

@@ -95,17 +95,20 @@ class Corrections(NamedTuple):
     doubts: tuple[str, ...]
 
 
-def corrections(weighted: Any, plain: Mapping) -> Corrections:
-    """What weighted draws, of whatever proposal, correct of the plain draws of a family."""
+def corrections(weighted: Any, plain: Mapping, least: float = MENDED) -> Corrections:
+    """What weighted draws, of whatever proposal, correct of the plain draws of a family.
+
+    A family is doubted where its standard deviation is below the share `least` of the right one.
+    """
     shifted, rescaled = moments_off(weighted, plain)
     words, doubts = [], []
     if shifted:
         worst = max(shifted.values(), key=abs)
         words.append(f"They correct the mean at {named(shifted)}, by at most {abs(worst):.2f} sd.")
     if rescaled:
-        least, most = min(rescaled.values()), max(rescaled.values())
-        words.append(f"They correct the sd at {named(rescaled)}: the family's is {least:.2f} to {most:.2f} of it.")
-    narrow = {name: ratio for name, ratio in rescaled.items() if ratio < MENDED}
+        low, high = min(rescaled.values()), max(rescaled.values())
+        words.append(f"They correct the sd at {named(rescaled)}: the family's is {low:.2f} to {high:.2f} of it.")
+    narrow = {name: ratio for name, ratio in rescaled.items() if ratio < least}
     even, n = float(weighted.ess), len(weighted.log_weights)
     if even < ROUGH * n:
         doubts.append(

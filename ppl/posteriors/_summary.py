@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,8 @@ from ..core._addresses import paths
 from ..transforms._internal import table
 
 QUANTILES = {"5%": 0.05, "median": 0.5, "95%": 0.95}
-SHOWN = 40
-"""So many rows are printed; the rest is counted."""
+SHOWN, OF_ONE = 40, 10
+"""So many rows are printed, and of an array so many; the rest is counted."""
 FEWEST = 8
 """Draws of a chain below which its halves say nothing about it."""
 MIXED = 1.01
@@ -55,16 +56,29 @@ class Summary:
         return self.rows[quantity]
 
     def __str__(self):
-        names = list(self.rows)
+        names, left = _shown(self.rows)
         columns = list(self.rows[names[0]]) if names else []
-        cells = [(name, *(f"{self.rows[name][column]:.4g}" for column in columns)) for name in names[:SHOWN]]
+        cells = [(name, *(f"{self.rows[name][column]:.4g}" for column in columns)) for name in names]
         lines = [self.title, table(("", *columns), cells)] if names else [f"{self.title}: there are no latents"]
-        if len(names) > SHOWN:
-            lines.append(f"... and {len(names) - SHOWN} more")
+        if left:
+            lines.append("... and " + ", ".join(f"{count} more of {of}" for of, count in left.items()))
         words = self.doubts or ("Nothing was found that speaks against these numbers.",)
         return "\n".join([*lines, "", *words])
 
     __repr__ = __str__
+
+
+def _shown(names: Iterable[str]) -> tuple[list[str], Counter]:
+    """The quantities that are printed, and of each array how many are not."""
+    shown, seen, left = [], Counter(), Counter()
+    for name in names:
+        of = name.split("[")[0]
+        seen[of] += 1
+        if seen[of] <= OF_ONE and len(shown) < SHOWN:
+            shown.append(name)
+        else:
+            left[of] += 1
+    return shown, left
 
 
 def scalars(choices: Mapping, lead: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -13,11 +13,11 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ..algorithms._base import at_index, log_mean_exp
-from ..auto._family import Family
+from ..auto._family import Family, Guide
+from ..auto._nested import Nested, nested
 from ..core._addresses import Choices
 from ..core._arguments import count
-from ..core._generative import GenerativeFunction
-from ..posteriors._doubts import RELIABLE, corrections, fit_doubts, k_hat_or_none, weights_doubts
+from ..posteriors._doubts import MENDED, RELIABLE, Corrections, corrections, fit_doubts, k_hat_or_none, weights_doubts
 from ..posteriors._fitted import WEIGHED, Fitted
 from ..posteriors._importance_sampling import WeightedDraws
 from ..posteriors._posterior import asked, key_of_summary
@@ -32,6 +32,8 @@ MOST = 50
 """Proposals of a draw at most."""
 ROUNDS, EVEN = 5, 0.5
 """Proposals are matched to the moments of weighted ones so often at most, until they are worth such a share of them."""
+UNEVEN = 0.2
+"""Proposals of a normal that are worth a smaller share are followed by those of a richer kind, which cost more."""
 
 
 class Proposal(NamedTuple):
@@ -79,7 +81,7 @@ class Variational(Fitted):
     weights_k_hat: float | None
     log_evidence: Any
     proposals: int = eqx.field(static=True)
-    proposal: GenerativeFunction
+    proposal: Guide
     proposal_args: tuple
 
     def __init__(self, family: Family, params: Mapping, history: Any, report: str, judged: Judgement):
@@ -116,6 +118,7 @@ class Variational(Fitted):
             n: the number of draws.
             chunk_size: run at most about this many at a time; None finds out how many times the data fit 64 MiB.
         """
+        chunk_size = self.proposal.family.lanes if chunk_size is None else chunk_size
         return Fitted(self.target, self.proposal, self.proposal_args).weighted(key, n, chunk_size=chunk_size)
 
     @property
@@ -137,7 +140,8 @@ class Variational(Fitted):
         key, n = key_of_summary(self, key), count("Variational.summary", "n", n)
         draw, plain, rest = jax.random.split(key, 3)
         weighted = self.weighted(draw, n)
-        doubts = [*weights_doubts(weighted), *corrections(weighted, super().latents(plain, n)).doubts]
+        mended = _mended(self.proposal.family, weighted, super().latents(plain, n))
+        doubts = [*weights_doubts(weighted), *mended.doubts]
         choices = with_deterministics(self.target, rest, weighted.choices, n)
         alone = jax.tree.map(lambda x: x[None], choices)
         return summarised(repr(self), alone, weighted.psis()[0], doubts)
@@ -173,7 +177,7 @@ def judged(family: Family, params: Any, key: Key[Array, ""], *, correct: bool) -
     if not k_hat <= RELIABLE:
         return Judgement(k_hat, evidence), list(weights_doubts(by.weighted))
     many = min(MOST, math.ceil(SPARE * WEIGHED / by.ess))
-    mended = corrections(by.weighted, plain.weighted.choices)
+    mended = _mended(by.family, by.weighted, plain.weighted.choices)
     words = [*_covers(k_hat), _corrected(by, many), *mended.words, _evidence(by), *mended.doubts]
     return Judgement(k_hat, evidence, many, by), words
 
@@ -186,7 +190,9 @@ class _Kind:
         self._weigh, self._points = jax.jit(self._weighed), jax.jit(jax.vmap(self._point))
 
     def _weighed(self, params, key):
-        found = Fitted(self.family.space.target, self.family.guide, (params,)).weighted(key, WEIGHED)
+        found = Fitted(self.family.space.target, self.family.guide, (params,)).weighted(
+            key, WEIGHED, chunk_size=self.family.lanes
+        )
         return found.choices, found.log_weights
 
     def _point(self, choices):
@@ -200,23 +206,47 @@ class _Kind:
     def rounds(self, found: list[Proposal], key: Key[Array, ""]) -> list[Proposal]:
         """Proposals and more, each with the moments of the weighted draws of the last, until the weights are even."""
         for i in range(ROUNDS):
-            by = found[-1]
             if _best(found).ess > EVEN * WEIGHED:
                 break
-            weights = jax.nn.softmax(by.weighted.psis()[0])
-            params = self.family.matched(by.params, self._points(by.weighted.choices), weights)
-            if params is None or not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(params)):
+            params = self.matched(found[-1].params, found[-1].weighted)
+            if params is None:
                 break
             found = [*found, self.at(params, jax.random.fold_in(key, i))]
         return found
 
+    def matched(self, params: Any, weighted: WeightedDraws) -> Any:
+        """Parameters with the moments of weighted draws; None where a family has none, or they are not finite."""
+        weights = jax.nn.softmax(weighted.psis()[0])
+        params = self.family.matched(params, self._points(weighted.choices), weights)
+        finite = params is not None and all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(params))
+        return params if finite else None
+
 
 def _proposals(plain, key) -> list[Proposal]:
-    """The family; the one with wider tails; and while weights are uneven, that with the moments of weighted draws."""
+    """The family; the one with wider tails; and while weights are uneven, that with the moments of weighted draws.
+
+    Where all that leaves them uneven, the few are drawn by kernels and the many given those.
+    """
     found, wider = [plain], _Kind(plain.family.widened)
     if wider.family is not plain.family:
         found.append(wider.at(plain.params, key))
-    return wider.rounds(found, key)
+    found = wider.rounds(found, key)
+    inside = nested(plain.family, plain.params)
+    if inside is None or _best(found).ess > UNEVEN * WEIGHED:
+        return found
+    return [*found, *_nested_proposals(*inside, _best(found), jax.random.fold_in(key, ROUNDS))]
+
+
+def _nested_proposals(family, params, by, key) -> list[Proposal]:
+    """Those that start from the weighted draws of another proposal."""
+    kind = _Kind(family)
+    params = kind.matched(params, by.weighted)
+    return [] if params is None else kind.rounds([kind.at(params, key)], key)
+
+
+def _mended(family, weighted, plain) -> Corrections:
+    """What the weights correct of the plain draws; kernels go where the weights say, however narrow the fit was."""
+    return corrections(weighted, plain, least=0.0 if isinstance(family, Nested) else MENDED)
 
 
 def _best(found: list[Proposal]) -> Proposal:
@@ -232,9 +262,10 @@ def _covers(k_hat) -> list[str]:
 
 
 def _corrected(by, proposals) -> str:
+    how = f" {by.family.in_words()}" if isinstance(by.family, Nested) else ""
     return (
         f"Draws are corrected by importance weights, each picked from {proposals} proposals; {WEIGHED} are worth "
-        f"{by.ess:.0f} even ones. (The family alone: `correct=False`.)"
+        f"{by.ess:.0f} even ones. (The family alone: `correct=False`.){how}"
     )
 
 

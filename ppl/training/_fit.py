@@ -8,10 +8,11 @@ number, so a run does not depend on how its steps are grouped, nor on where it w
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -35,6 +36,8 @@ from ._arguments import (
     trained,
 )
 from ._checkpoints import EVERY, KEEP, Checkpoints, begun
+from ._choosing import LEGS, Choosing
+from ._chosen import AUTO, applied, check_estimators
 from ._loop import Now, objective_of
 from ._mesh import check_mesh, everywhere
 from ._plateau import WINDOW, Plateau
@@ -96,7 +99,7 @@ def _start_of(
     skipped = jnp.asarray(earlier.skipped, jnp.int32)
     params = eqx.combine(arrays, static)
     average = (params if earlier.average is None else earlier.average) if averages else None
-    return Fit(params, earlier.history, opt_state, state, skipped, average, origin)
+    return Fit(params, earlier.history, opt_state, state, skipped, average, origin, earlier.choices)
 
 
 def _taken_up(checkpoints: Checkpoints, start: Fit, end: int, *, resume: bool) -> Fit:
@@ -131,6 +134,13 @@ def _has_settled(run: Run, plateau: Plateau | None, latest: np.ndarray, *, maxim
     if plateau.at is not None:
         run.back_to(plateau.at)
     return plateau.at is not None
+
+
+def _leg(estimators: Any, tune_every: int | None, steps: int) -> int | None:
+    """The steps from one choice of estimators to the next; None where none is made."""
+    if estimators != AUTO:
+        return None
+    return -(-steps // LEGS) if tune_every is None else tune_every
 
 
 def _say_ended(signal: str, done: int, checkpoints: Checkpoints) -> None:
@@ -168,6 +178,8 @@ def fit(
     patience: int | None = None,
     window: int | None = None,
     average_from: int | None = None,
+    estimators: Mapping | str | None = None,
+    tune_every: int | None = None,
     on_nonfinite: str = "raise",
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
@@ -215,6 +227,13 @@ def fit(
         window: the steps of a window, 50 unless it is said; at least 2.
         average_from: the step from which on the parameters are averaged (Polyak and Ruppert); the mean of what the
             steps from there on gave is `Fit.average`. None averages nothing.
+        estimators: a dict from addresses to estimators, as `with_estimators` takes it; or `"auto"`, by which the run
+            measures at its first step which estimator is best at each site, and how many forks
+            (`tune_estimators`), and again every so often, within 5 % of its time. What it chose is `Fit.choices`. A
+            choice is made from what there is before a step, by draws of its own, so that gradients stay unbiased. None
+            takes the objective as it is.
+        tune_every: the steps from one choice to the next, with which `estimators` is `"auto"`; a quarter of `steps`
+            unless it is said.
         on_nonfinite: what becomes of a step whose objective, parameters, optimiser's state or own state are not finite
             (where they were before): `"raise"` a `FitError` with what there was before it (`error.fit`); `"stop"`
             there, and return that, with a warning; or `"skip"` the step, leaving everything as it was. How many were
@@ -230,7 +249,7 @@ def fit(
             ended has ended.
 
     Returns:
-        A `Fit`: params, history (the objective itself at each step, shape (steps,)), opt_state, state.
+        A `Fit`: params, history (the objective itself at each step, shape (steps,)), opt_state, state, choices.
 
     Raises:
         FitError: arguments that do not fit together; or an objective or a gradient that is no longer finite, with the
@@ -257,6 +276,8 @@ def fit(
     policy = one_of("fit", "on_nonfinite", on_nonfinite, POLICIES, FitError)
     checkpoints = _checkpoints_of(checkpoint, checkpoint_every, keep, flag("fit", "resume", resume, FitError))
     step_key, data_key = jax.random.split(key)
+    tune_every = None if tune_every is None else count_of("tune_every", tune_every)
+    estimators = check_estimators(estimators, tunes=tune_every is not None)
     mesh = check_mesh(mesh)
     batches = batches_of(data, batch_size, data_key, mesh)
     origin = Origin.of(key, maximize=maximize, examples=batches.examples, batch_size=batches.batch_size)
@@ -268,13 +289,29 @@ def fit(
     if checkpoints is not None:
         start = _taken_up(checkpoints, start, end, resume=resume)
     arrays, static = trained(start.params)
-    loss = objective_of(objective, static, batches, stateful=start.state is not None, maximize=maximize)
+    loss_of = functools.partial(
+        objective_of, objective, static, batches, stateful=start.state is not None, maximize=maximize
+    )
+    choosing = Choosing(loss_of(), key, every=_leg(estimators, tune_every, steps), begins=begins, end=end)
+    start = choosing.goes_on_from(start)
+    by_address = estimators if isinstance(estimators, Mapping) else None
     most = min(steps, every or steps, steps if checkpoints is None else checkpoints.every, batches.most or MOST_STEPS)
     most = min(most, MOST_STEPS)
     average = None if start.average is None else trained(start.average)[0]
     now = Now(arrays, start.opt_state, start.state, start.skipped, average)
     run = Run(
-        objective, loss, batches, optimizer, start, now, static, step_key, most=most, end=end, policy=policy, tail=tail
+        objective,
+        lambda chosen: loss_of(applied=applied(chosen, by_address)),
+        batches,
+        optimizer,
+        start,
+        now,
+        static,
+        step_key,
+        most=most,
+        end=end,
+        policy=policy,
+        tail=tail,
     )
     bar, clock = Progress(steps, show=progress), _Clock(most)
     with listening(listens=checkpoints is not None) as asked, checkpoints or contextlib.nullcontext():
@@ -282,7 +319,8 @@ def fit(
         while run.done < end and not run.ended:
             call_at = _next_after(run.done, every, end, begins)
             save_at = end if checkpoints is None else _next_after(run.done, checkpoints.every, end)
-            latest = run.take(clock.next(min(call_at, save_at) - run.done))
+            choosing.before_step(run)
+            latest = run.take(clock.next(min(call_at, save_at, choosing.next_after(run.done)) - run.done))
             run.ended |= _has_settled(run, plateau, latest, maximize=maximize)
             if len(latest):
                 bar.update(run.done - begins, latest)
@@ -291,6 +329,7 @@ def fit(
             if checkpoints is not None:
                 signal = asked.by()
                 run.ended |= signal is not None
+                choosing.before_step(run)  # so that the file has it
                 if run.done == save_at or run.ended:
                     checkpoints.save(run.done, run.result)
                 if signal is not None:
@@ -298,5 +337,6 @@ def fit(
     if run.ended:
         bar.close()
     result = run.result()
+    choosing.say_if_none(run)
     _say_skipped(int(result.skipped), len(result.history))
     return result

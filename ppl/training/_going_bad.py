@@ -59,9 +59,11 @@ def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int
         came = _origin(lambda given: _leaf_at(bad, loss(*given)[1][1]), (before.arrays, before.state))
     else:
         what, came = _bad_in(slope(before.arrays), before, after), _origin(slope, before.arrays)
+    already = _bad_entry(before.arrays)
+    already = "" if already is None else f"; params{already} was not finite before it"
     return (
-        f"{what} at step {step}{came}. Look for a density at a value outside its support, a scale that reached zero, "
-        "or a learning rate that is too high."
+        f"{what} at step {step}{came}{already}. Look for a density at a value outside its support, a scale that reached "
+        "zero, or a learning rate that is too high."
     )
 
 
@@ -88,6 +90,15 @@ def _bad_leaf(tree: Any, before: Any = None) -> str | None:
         if is_inexact(x) and (~np.isfinite(x) & np.isfinite(y)).any():
             return jax.tree_util.keystr(path)
     return None
+
+
+def _bad_entry(tree: Any) -> str | None:
+    """The path of the first array with an entry that is not finite, and the index of that entry."""
+    bad = _bad_leaf(tree)
+    if bad is None:
+        return None
+    index = np.argwhere(~np.isfinite(_leaf_at(bad, tree)))[0]
+    return bad + (f"[{', '.join(map(str, index))}]" if len(index) else "")
 
 
 def _leaf_at(name: str | None, tree: Any) -> Any:

@@ -33,10 +33,11 @@ class Now(NamedTuple):
     average: Any
 
 
-def objective_of(objective, static, batches, *, stateful, maximize):
+def objective_of(objective, static, batches, *, stateful, maximize, applied=None):
     """The loss, and with it the objective and the next state, of the arrays among the parameters.
 
-    It holds neither the objective nor the data, so that what is compiled of it may outlive both.
+    It holds neither the objective nor the data, so that what is compiled of it may outlive both. `applied` makes of the
+    objective another one, where that is what is to be optimised.
     """
     given = ("key", "params", "batch") if batches.has_data else ("key", "params")
     takes = names_taken(objective, given, batches.names, stateful=stateful)
@@ -45,7 +46,8 @@ def objective_of(objective, static, batches, *, stateful, maximize):
     def loss(arrays, key, batch, indices, state):
         named = {"scale": scale, "indices": indices, "state": state}
         named = {name: named[name] for name in takes}
-        value = behind()(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
+        function = behind() if applied is None else applied(behind())
+        value = function(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
         if stateful:
             if not isinstance(value, tuple) or len(value) != 2:
                 raise FitError("fit: with `state`, the objective must return a pair (value, next state).")

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._errors import CheckpointError, FitError
 from ._arguments import as_arrays, check_optimizer, named_leaves, trained
+from ._chosen import Chosen, chosen_of
 from ._file import read, told, write
 from ._history import Blocks, read_blocks
 
@@ -110,6 +111,8 @@ class Fit(eqx.Module):
         skipped: how many steps were left out because they were not finite, an integer; see `on_nonfinite`.
         average: the mean of the parameters over the last steps, of their structure; None without `average_from`.
         origin: by what the run is recognised when it goes on.
+        choices: the estimators that `fit(..., estimators="auto")` chose, tuples (step, sites, forks): from that step on
+            the objective was `with_estimators(objective, dict(sites), forks=forks)`.
 
     Examples:
         >>> import jax, optax, tracegrad as tg
@@ -126,6 +129,7 @@ class Fit(eqx.Module):
     skipped: Int[Array, ""] | int = 0
     average: PyTree = None
     origin: Origin | None = None
+    choices: tuple[Chosen, ...] = eqx.field(static=True, default=())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keep it in one file, all of it or nothing; `load_fit` reads it, and sees when it was altered.
@@ -197,6 +201,7 @@ def write_fit(path: Path, fit: Fit, before: Blocks | None = None) -> None:
     steps = len(fit.history) + (0 if before is None else before.steps)
     words = {"steps": steps, "opt_state": str(jax.tree.structure(fit.opt_state))}
     words |= {} if fit.origin is None else fit.origin.said()
+    words |= {"choices": [chosen.said() for chosen in fit.choices]} if fit.choices else {}
     words |= {} if before is None or not before.steps else {"before": before.said()}
     write(path, _as_kept(fit, fit.origin), words)
 
@@ -206,6 +211,7 @@ def restored(path: Path, like: Fit) -> Fit:
     some = Origin.of(jax.random.key(0), maximize=False, examples=None, batch_size=None)
     run = told(path)
     fit = read(path, _as_kept(like, some if "key" in run else None), growing=("history",))
+    fit = dataclasses.replace(fit, choices=chosen_of(path, run.get("choices", [])))
     if "before" not in run:
         return fit
     latest = np.asarray(fit.history)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import optax
 from jax import numpy as jnp
 
 from .._errors import FitError
+from ._chosen import Chosen
 from ._data import Batches
 from ._going_bad import last_good, what_went_bad
 from ._kept import compiled
@@ -20,6 +22,8 @@ from ._loop import Now, loss_at, make_run, stays_finite
 from ._result import Fit, Origin
 
 POLICIES = ("raise", "skip", "stop")
+TIMES = 3
+"""So often is a step taken to see how long it takes: the quickest counts, for what else runs only adds."""
 
 
 class Run:
@@ -28,12 +32,13 @@ class Run:
     Attributes:
         done: how many steps are taken, those of an earlier fit among them.
         ended: whether it has come to an end before its last step.
+        choices: the estimators that it has chosen, each with its first step.
     """
 
     def __init__(
         self,
         objective: Callable,
-        loss: Callable,
+        loss_with: Callable[[Chosen | None], Callable],
         batches: Batches,
         optimizer: optax.GradientTransformationExtraArgs,
         earlier: Fit,
@@ -46,9 +51,16 @@ class Run:
         policy: str,
         tail: int | None,
     ):
-        self._loss, self._batches, self._key, self._static = loss, batches, key, static
-        loop = make_run(loss, batches.at, optimizer.update, skips=policy == "skip", tail=tail)
-        self._loop = compiled(loop, objective)
+        self._batches, self._key, self._static = batches, key, static
+
+        def program(chosen: Chosen | None) -> tuple[Callable, Callable]:
+            loss = loss_with(chosen)
+            loop = make_run(loss, batches.at, optimizer.update, skips=policy == "skip", tail=tail)
+            return loss, compiled(loop, objective)
+
+        self._program, self._programs = program, dict[Any, tuple[Callable, Callable]]()
+        self.choices: tuple[Chosen, ...] = earlier.choices
+        self._use(self.choices[-1] if self.choices else None)
         self._is_good = jax.jit(stays_finite)
         self._policy, self._most = policy, most
         self._values = jnp.zeros((most,))
@@ -57,7 +69,48 @@ class Run:
         self._again: Callable[[int], Now] = lambda _: now
         self._history = [np.asarray(earlier.history)]
         self.done, self.ended = len(earlier.history), False
+        self._ahead: tuple[Any, int] | None = None
         batches.begin(self.done, end)
+
+    def choose(self, chosen: Chosen) -> None:
+        """Go on with other estimators."""
+        self.choices = (*self.choices, chosen)
+        self._use(chosen)
+
+    def _use(self, chosen: Chosen | None) -> None:
+        """Take up a program, the one that was compiled for these estimators before if there is one."""
+        name = None if chosen is None else chosen[1:]
+        if name not in self._programs:
+            self._programs[name] = self._program(chosen)
+        self._loss, self._loop = self._programs[name]
+
+    def next_batch(self) -> bool:
+        """Fetch what the next step is fed, which is then a dispatch of its own; whether there is something."""
+        if self._ahead is None:
+            self._ahead = self._batches.feed(self.done, 1, self._most)
+        return self._ahead[1] > 0
+
+    def arguments(self) -> tuple:
+        """What the next step has, once that is fetched: the arrays, the batch, which examples it holds, the state."""
+        return (self._now.arrays, *self._batches.at(self._fed, 0), self._now.state)
+
+    @property
+    def _fed(self) -> Any:
+        return None if self._ahead is None else self._ahead[0]
+
+    def seconds(self) -> tuple[float, float]:
+        """What compiling takes, and what a step does: the next one is taken a few times, and forgotten."""
+
+        def taken(count: int) -> float:
+            begun = time.perf_counter()
+            jax.block_until_ready(
+                self._loop(self._now, self._key, np.uint32(self.done), count, self._values, self._fed)
+            )
+            return time.perf_counter() - begun
+
+        first = taken(1)
+        one, none = (min(taken(count) for _ in range(TIMES)) for count in (1, 0))
+        return max(0.0, first - one), max(0.0, one - none)
 
     def take(self, count: int) -> np.ndarray:
         """Take so many steps; their objectives, fewer where the run ends because something is not finite.
@@ -65,8 +118,9 @@ class Run:
         Raises:
             FitError: something is not finite, and the policy is to raise.
         """
-        begin = (self._now, self._key, np.uint32(self.done))
-        fed, there = self._batches.feed(self.done, count, self._most)
+        begin, loop, values = (self._now, self._key, np.uint32(self.done)), self._loop, self._values
+        count = count if self._ahead is None else 1
+        (fed, there), self._ahead = self._ahead or self._batches.feed(self.done, count, self._most), None
         if there < count:
             warnings.warn(f"fit: the run stops after {self.done + there} steps, where its data end.", stacklevel=3)
             self.ended = True
@@ -75,7 +129,7 @@ class Run:
         count = there
 
         def run(n):
-            return self._loop(*begin, n, self._values, fed)
+            return loop(*begin, n, values, fed)  # no `self`: what it holds would outlive the run
 
         self._again = lambda n: run(n)[0]
         after, self._values = run(count)
@@ -128,4 +182,4 @@ class Run:
         arrays, opt_state, state, skipped, average = self._now
         average = None if average is None else eqx.combine(average, self._static)
         params = eqx.combine(arrays, self._static)
-        return Fit(params, history, opt_state, state, skipped, average, self._origin)
+        return Fit(params, history, opt_state, state, skipped, average, self._origin, self.choices)

@@ -31,26 +31,20 @@ ALIKE = 1.1
 """Costs within this factor are a tie."""
 
 
-class Trial:
-    """The gradient of one choice, and what has been seen of it.
+class Pairs:
+    """The sum over pairs of gradients of one objective, compiled once for all arguments of the same shapes.
 
     Differences of pairs are looked at: half the squared length of g1 - g2 has the variance for its mean, whatever the
     mean of the gradient, so that pairs can be added up one by one.
 
     Attributes:
-        choice: what is tried.
-        pairs: how many pairs have been drawn.
-        seconds: of one gradient, a round each.
+        leaves: the names of the gradient's entries.
     """
 
-    def __init__(self, choice: Any, objective: Callable, args: tuple, argnums: tuple[int, ...] | None):
-        self.choice, self.pairs = choice, 0
-        self.seconds: list[float] = []
+    def __init__(self, objective: Callable, args: tuple, argnums: tuple[int, ...] | None):
         run, names, _, given = gradient_of(objective, args, argnums)
         self.leaves = names[1:]
-        self._sums = np.zeros(len(self.leaves))
-        self._total = np.zeros(3)
-        arrays, static = eqx.partition(jax.tree.leaves(args), eqx.is_array)
+        static = eqx.partition(jax.tree.leaves(args), eqx.is_array)[1]
 
         def one(i, state, key, arrays):
             before, sums = state
@@ -67,11 +61,29 @@ class Trial:
             none = [jnp.zeros_like(x) for x in given]
             return lax.fori_loop(2 * start, 2 * stop, lambda i, state: one(i, state, key, arrays), (none, zero))[1]
 
-        self._run = lambda key, start, stop: jax.block_until_ready(pairs(key, start, stop, arrays))
+        self._pairs = pairs
 
-    def warm_up(self, key: Key[Array, ""]) -> None:
-        """Compile, and raise what the choice is refused for."""
-        self._run(key, 0, 0)
+    def __call__(self, key: Key[Array, ""], start: int, stop: int, args: tuple) -> tuple:
+        """The sums over these pairs: of each entry; and of all, its square, and the squared lengths."""
+        return jax.block_until_ready(self._pairs(key, start, stop, eqx.filter(jax.tree.leaves(args), eqx.is_array)))
+
+
+class Trial:
+    """The gradient of one choice, and what has been seen of it.
+
+    Attributes:
+        choice: what is tried.
+        pairs: how many pairs have been drawn.
+        seconds: of one gradient, a round each.
+    """
+
+    def __init__(self, choice: Any, pairs: Pairs, args: tuple):
+        self.choice, self.pairs = choice, 0
+        self.seconds: list[float] = []
+        self.leaves = pairs.leaves
+        self._sums = np.zeros(len(self.leaves))
+        self._total = np.zeros(3)
+        self._run = lambda key, start, stop: pairs(key, start, stop, args)
 
     def draw(self, key: Key[Array, ""], pairs: int) -> None:
         """Look at so many further pairs; those of one number are the same in all trials."""
@@ -149,7 +161,8 @@ def contest(trials: list[Trial], key: Key[Array, ""], seconds: float) -> Trial:
             break
         pairs *= 2
     best = _least(alive)
-    return next(t for t in alive if (t.cost, t.milliseconds) <= (ALIKE * best.cost, ALIKE * best.milliseconds))
+    alike = (t for t in alive if (t.cost, t.milliseconds) <= (ALIKE * best.cost, ALIKE * best.milliseconds))
+    return next(alike, alive[0])  # none is like another where they are not finite
 
 
 def _least(trials):

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar
 
+import equinox as eqx
+import jax
 from jaxtyping import Array, Key
 
 from .._errors import AddressError
@@ -22,6 +24,43 @@ R = TypeVar("R")
 def path_of(label: Any) -> Path:
     """The path that the label of a site stands for."""
     return label if isinstance(label, tuple) and label else (str(label),)
+
+
+def with_choice(
+    objective: Callable[P, R], sites: Mapping, *, forks: int | None | Literal["kept"] = "kept"
+) -> Callable[P, R]:
+    """As `with_estimators`, but a site that has such an estimator keeps its own, and with it its baseline."""
+    return _with_rules(objective, estimators_of(sites), forks, _unless_alike)
+
+
+def kind_of(estimator: Any) -> str:
+    """What an estimator is but for its numbers (a baseline), of which a description knows some and others not."""
+    return str(jax.tree.map(lambda x: None if isinstance(x, float) or eqx.is_array(x) else x, estimator))
+
+
+def _unless_alike(found: Any, present: Any) -> Any:
+    return None if kind_of(found) == kind_of(present) else found
+
+
+def _with_rules(objective: Callable[P, R], overrides: Any, forks: Any, pick: Callable) -> Callable[P, R]:
+    """The objective with estimators by address; `pick` has the last word, from the one found and the present one."""
+    objective_function("with_estimators", objective)
+
+    @functools.wraps(objective)
+    def chosen(*args, **kwargs):
+        rules = InForce("with_estimators", overrides, ())
+
+        def choose(label, present):
+            return pick(rules.at(path_of(label)), present)
+
+        out = choose_estimators(objective, choose, forks=forks)(*args, **kwargs)
+        for pattern in overrides.patterns:
+            if not any(matches(pattern, path) for path in rules.seen):
+                have = name_them(rules.seen, pattern)
+                raise AddressError(f"with_estimators: {show(pattern)} matches no sample. The objective has: {have}.")
+        return out
+
+    return chosen
 
 
 def with_estimators(
@@ -50,20 +89,7 @@ def with_estimators(
         >>> float(jax.grad(tg.with_estimators(f, {"b": tg.mvd()}), argnums=1)(jax.random.key(0), 0.25))
         4.0
     """
-    objective_function("with_estimators", objective)
-    overrides = estimators_of(estimators)
-
-    @functools.wraps(objective)
-    def chosen(*args, **kwargs):
-        rules = InForce("with_estimators", overrides, ())
-        out = choose_estimators(objective, lambda label, _: rules.at(path_of(label)), forks=forks)(*args, **kwargs)
-        for pattern in overrides.patterns:
-            if not any(matches(pattern, path) for path in rules.seen):
-                have = name_them(rules.seen, pattern)
-                raise AddressError(f"with_estimators: {show(pattern)} matches no sample. The objective has: {have}.")
-        return out
-
-    return chosen
+    return _with_rules(objective, estimators_of(estimators), forks, lambda found, _: found)
 
 
 def describe_estimators(objective: Callable, key: Key[Array, ""], *args, **kwargs) -> Description:

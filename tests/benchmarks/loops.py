@@ -33,8 +33,8 @@ def binary_law(c, w):
     return dist.Bernoulli(logits=w + c)
 
 
-def ours(n, law, estimator):
-    """Value and gradient in the language."""
+def programs(n, law, estimator):
+    """The model and the family in the language, and what is observed."""
     given = {"s": {"y": data(n)}}
 
     @tg.gen
@@ -49,8 +49,13 @@ def ours(n, law, estimator):
 
     model = tg.gen(lambda: tg.sample("s", step.scan(n)(jnp.zeros(()), None)))
     family = tg.gen(lambda w: tg.sample("s", family_step.scan(n)(jnp.zeros(()), w)))
-    objective = tg.elbo(model, family, given)
-    return jax.jit(jax.value_and_grad(lambda key, w: objective(key, (), (w,)), argnums=1))
+    return model, family, given
+
+
+def ours(n, law, estimator):
+    """Value and gradient in the language."""
+    objective = tg.elbo(*programs(n, law, estimator))
+    return jax.value_and_grad(lambda key, w: objective(key, (), (w,)), argnums=1)
 
 
 def by_hand(n, law, draw):
@@ -70,7 +75,7 @@ def by_hand(n, law, draw):
         surrogate = gains.sum() + (scores * later).sum()
         return surrogate - lax.stop_gradient(surrogate - gains.sum())
 
-    return jax.jit(jax.value_and_grad(elbo, argnums=1))
+    return jax.value_and_grad(elbo, argnums=1)
 
 
 def numpyros(n, law):
@@ -94,7 +99,7 @@ def numpyros(n, law):
     def loss(key, w):
         return Trace_ELBO().loss(key, {"w": w}, model, guide)
 
-    return jax.jit(jax.value_and_grad(loss, argnums=1))
+    return jax.value_and_grad(loss, argnums=1)
 
 
 CHAINS = {
@@ -112,7 +117,8 @@ def main():
             args = jax.random.key(0), jnp.full(n, 0.5)
             runs = {"ours": ours(n, law, estimator), "NumPyro": numpyros(n, law)}
             runs |= {"hand": by_hand(n, law, draw)} if draw else {}
-            times = take_turns({k: lambda run=run, args=args: run(*args) for k, run in runs.items()}, ROUNDS)
+            compiled = {k: jax.jit(run) for k, run in runs.items()}
+            times = take_turns({k: lambda run=run, args=args: run(*args) for k, run in compiled.items()}, ROUNDS)
             least = {k: 1e3 * min(v) for k, v in times.items()}
             hand = f"{median_ratio(times['ours'], times['hand']):.2f}" if draw else ""
             ratio = f"{median_ratio(times['ours'], times['NumPyro']):.2f}"

@@ -72,15 +72,21 @@ TABLE = {
         key=maybe_key(),
     ),
     "GenerativeFunction.vmap": contract(
-        lambda in_axes, axis_size: guide.vmap(in_axes, axis_size=axis_size).simulate(KEY, jnp.zeros(2)).logp,
+        lambda in_axes, axis_size, chunk: (
+            guide.vmap(in_axes, axis_size=axis_size, chunk=chunk).simulate(KEY, jnp.zeros(2)).logp
+        ),
         in_axes=Given("axes", 0),
         axis_size=maybe_count(2),
+        chunk=maybe_count(1),
     ),
     "GenerativeFunction.scan": contract(
-        lambda length, reverse, unroll: step.scan(length, reverse=reverse, unroll=unroll).simulate(KEY, 0.0, None).logp,
+        lambda length, reverse, unroll, checkpoint: (
+            step.scan(length, reverse=reverse, unroll=unroll, checkpoint=checkpoint).simulate(KEY, 0.0, None).logp
+        ),
         length=Given("copies", 2),
         reverse=flag(True),
         unroll=count(1),
+        checkpoint=maybe_count(2),
     ),
     "GenerativeFunction.repeat": contract(lambda n: model.repeat(n).simulate(KEY).logp, n=Given("copies", 2)),
     "GenerativeFunction.with_estimators": contract(

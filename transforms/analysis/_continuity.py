@@ -8,7 +8,7 @@ from pathlib import Path as File
 
 import jax
 
-from .._jax import inner_jaxprs, is_inexact_aval, name_of_call, param, source_of
+from .._jax import frames_of, inner_jaxprs, is_inexact_aval, name_of_call, param, source_of
 
 ELEMENTWISE = set(
     """abs acos acosh add add_any asin asinh atan atanh bessel_i0e bessel_i1e cbrt clamp complex conj
@@ -73,9 +73,19 @@ LIBRARIES = set(
 )
 """Installed packages whose own code is not looked at."""
 
+SPECIAL = re.compile(r"[/\\]scipy[/\\]special")
+"""The files of JAX's special functions, which are traced into their callers."""
+
+DISTRIBUTIONS = re.compile(r"[/\\]scipy[/\\]stats[/\\](?!bernoulli|betabinom|binom|geom|multinomial|nbinom|poisson)")
+"""The files of JAX's continuous distributions."""
+
+PROBABILITIES = set("cdf sf logcdf logsf ppf isf".split())
+"""What is continuous of a continuous distribution, though it is told case by case. Its density may not be."""
+
 JUMPING = {"_frexp"}
 """Functions of these libraries with a derivative of their own that jump all the same."""
 
+JAX = re.compile(r"(?:site|dist)-packages[/\\]jax(?:lib)?[/\\]")
 HERE = str(File(__file__).parents[1])
 
 
@@ -93,8 +103,24 @@ def continuous(function: Callable) -> Callable:
 
 def is_theirs(line: str) -> bool:
     """Whether a line is in the code of a library that is known to keep to continuous functions."""
-    package = re.search(r"(?:site|dist)-packages[/\\\\](\w+)", line)
+    package = re.search(r"(?:site|dist)-packages[/\\](\w+)", line)
     return package is not None and package[1] in LIBRARIES
+
+
+def is_inside_known(eqn) -> bool:
+    """Whether an equation was made inside a function of JAX that is known to be continuous, and that is no call."""
+    for file, function in frames_of(eqn):
+        if not JAX.search(file):
+            return False
+        name = function.rpartition(".")[2]
+        if (
+            name.lstrip("_") in CONTINUOUS
+            and SPECIAL.search(file)
+            or name in PROBABILITIES
+            and DISTRIBUTIONS.search(file)
+        ):
+            return True
+    return False
 
 
 def is_opaque(eqn) -> bool:

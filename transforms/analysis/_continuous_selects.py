@@ -8,7 +8,21 @@ from collections.abc import Callable, Sequence
 from .._jax import Literal, param
 
 State = tuple[int, int]
-"""Of a value: the draws it depends on continuously (bit 0: parameters), and the jumps it carries, as bits."""
+"""Of a value: the draws it depends on continuously (bit 0: parameters), and the jumps it carries, as bits.
+
+Of each jump the odd bit is its cliff: the value falls to minus infinity there, which its mean tells by itself. It is a
+jump as soon as an operation takes infinity to something finite.
+"""
+
+BOUNDING = set("exp exp2 expm1 logistic tanh erf erfc atan max min clamp div integer_pow reduce_max reduce_min".split())
+"""Operations that take infinity to something finite, or may."""
+
+
+def cliffs_in(jumps: int) -> int:
+    """The jumps whose cliffs are among these."""
+    count = (jumps.bit_length() + 1) // 2
+    return jumps >> 1 & (4**count - 1) // 3
+
 
 COMPARISONS = {"gt", "ge", "lt", "le", "lt_to", "le_to"}
 TESTS = {"eq", "ne", "eq_to", "is_finite"}
@@ -57,11 +71,38 @@ class Branches:
             key, others = self.key(compared), [k for k in range(len(states)) if k != i]
             mine = self.jumps_of(key)
             for k in others:
-                states[k] = (states[k][0], states[k][1] & ~mine)
+                states[k] = (states[k][0], states[k][1] & ~(mine | mine << 1))
             roots = [self.root(eqn.invars[k]) for k in others]
             if self._meet(key, roots, product=product):
-                states[i] = (0, union(self.look(compared.invars))[1])
+                cliff = 0 if product else self._cliff(key, roots, mine)
+                states[i] = (0, union(self.look(compared.invars))[1] | cliff)
         return states
+
+    def _cliff(self, key, others, mine) -> int:
+        """The cliff of a comparison between infinity and something that is not infinite where it turns."""
+        falls = any(isinstance(o, float) and math.isinf(o) for o in others)
+        return mine << 1 if falls and key[0] in COMPARISONS and not self._meet_at_infinity(key, others) else 0
+
+    def _meet_at_infinity(self, key, others) -> bool:
+        """Whether what is not infinite goes there where a comparison turns."""
+        sides = key[1:]
+        return any(
+            sides[1 - k] == 0.0
+            and all(isinstance(o, float) or self._falls(o, sides[k], (key, i), DEPTH) for i, o in enumerate(others))
+            for k in (0, 1)
+            if len(sides) == 2 and not isinstance(sides[k], float)
+        )
+
+    def _falls(self, value, at, taken, depth) -> bool:
+        """Whether a value is surely infinite where another one is zero: the logarithm of what vanishes, and more."""
+        eqn = self.made.get(value)
+        if eqn is None or depth == 0:
+            return False
+        parts = [self.root(a) for a in eqn.invars]
+        if eqn.primitive.name == "log":
+            return self.vanishes(parts[0], at, taken, DEPTH)
+        name = eqn.primitive.name
+        return name in ("add", "sub", "neg", "reduce_sum") and any(self._falls(p, at, taken, depth - 1) for p in parts)
 
     def _meet(self, key, others, *, product) -> bool:
         sides = key[1:]

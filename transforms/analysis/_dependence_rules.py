@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._jax import param
-from .._pytree import size
-from ._sources import Dependence, mixed, move, union
+from ._sources import Dependence, mixed, move, reshaped, union
 
 ELEMENTWISE = set(
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil
@@ -63,13 +62,7 @@ def _broadcast(eqn, inputs):
 def _reshape(eqn, inputs):
     if param(eqn, "dimensions") is not None:
         return mixed(inputs[0])
-    before, now = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
-
-    def axis_of(a):
-        place = (size(before[:a]), before[a])
-        return next((b for b in range(len(now)) if (size(now[:b]), now[b]) == place), None)
-
-    return move(inputs[0], axis_of)
+    return reshaped(inputs[0], _shape(eqn.invars[0]), _shape(eqn.outvars[0]))
 
 
 def _transpose(eqn, inputs):

@@ -27,8 +27,8 @@ from .._samples_in import samples_in
 from ..program._flow import Domain
 from ..program._plan import Inlined, inline
 from ..program.control import control_of
-from ._continuity import BODIES, CONTINUOUS, FOLDS, POLES, continuous_outputs, is_opaque, is_theirs
-from ._continuous_selects import COMPARISONS, TESTS, Branches, State, union
+from ._continuity import BODIES, CONTINUOUS, FOLDS, POLES, continuous_outputs, is_inside_known, is_opaque, is_theirs
+from ._continuous_selects import BOUNDING, COMPARISONS, TESTS, Branches, State, cliffs_in, union
 from ._discontinuity_warning import Jump, relaxes, warn
 from ._signs import APART, POSITIVE, WEAK, Signs, analytic
 from ._sources import bits
@@ -177,6 +177,8 @@ class _Analysis(Domain[State]):
         if name in ("select_n", "mul"):
             return [union(branches.states(eqn, states))]
         path, jump = union(states)
+        if name in BOUNDING or is_opaque(eqn):
+            jump |= cliffs_in(jump)
         if name in COMPARISONS or _is_test(eqn) and not all(analytic(branches.made, a) for a in eqn.invars):
             return [(0, jump | self._born(path, eqn, branches.key(eqn)))]
         if name in POLES and _meets_pole(eqn, states, signs, branches):
@@ -216,7 +218,8 @@ class _Analysis(Domain[State]):
             return 0
         if key not in self.jumps:
             line = next(filter(None, map(source_line, (eqn, *self.callers[id(eqn)]))), "")
-            self.jumps[key] = (0 if is_theirs(line) else 1 << len(self.jumps), 0, eqn.primitive.name, line)
+            known = is_theirs(line) or is_inside_known(eqn)
+            self.jumps[key] = (0 if known else 1 << 2 * len(self.jumps), 0, eqn.primitive.name, line)
         bit, before, name, line = self.jumps[key]
         self.jumps[key] = (bit, before | path, name, line)
         return bit

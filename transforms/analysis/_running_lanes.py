@@ -37,7 +37,7 @@ class Running(NamedTuple):
         axes = self.axes.get(id(eqn), ())
         if term is None or not axes:
             return term
-        if None in axes:
+        if not all(isinstance(a, int) for a in axes):
             raise NoRuleError(
                 f"The sample at {name_of(param(eqn, 'site').label)} is in a `while_loop` under a `vmap` in which lanes "
                 "end apart, and its key mixes the lanes, so that it is not known which are still drawing. Derive its "

@@ -5,7 +5,8 @@ input of a program. The dependence of a value says for each source whether the v
 the source, along which axis of the value it does so index by index: an entry of the value at i along that axis depends
 only on the source's entries at i along its own. None in place of an axis means that every entry may depend on every
 entry along it. In the body of a loop an axis may also be that of the loop's steps, `STEP`: what is made in a step
-depends only on the source's entries of that step.
+depends only on the source's entries of that step. Where a reshape makes one axis of several (chunks and their lanes
+become lanes), those of the source are each a `Part` of it.
 
 More dependence than there is costs variance, never bias; so where two ways to a value differ in an axis, it is None.
 
@@ -18,9 +19,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import or_
+from typing import NamedTuple
+
+from .._pytree import size
+
+
+class Part(NamedTuple):
+    """An axis of a source inside an axis of a value: the entry at i is that at `i // stride % size` of the source."""
+
+    axis: int
+    stride: int
+    size: int
+
 
 Shape = tuple[int, ...]
-Axes = tuple[int | None, ...]
+Axis = int | Part | None
+Axes = tuple[Axis, ...]
 Dependence = dict[tuple[Shape, Axes], int]
 NOTHING: Dependence = {}
 
@@ -68,13 +82,45 @@ def _add(out, key, mask):
     return out
 
 
-def move(dependence: Dependence, axis_of: Callable[[int], int | None]) -> Dependence:
+def move(dependence: Dependence, axis_of: Callable[[int], Axis]) -> Dependence:
     """Dependence of a result whose axis `axis_of(a)` is the operand's axis a (None: gone or mixed)."""
+    return _placed(dependence, lambda axis: _moved(axis, axis_of))
+
+
+def _placed(dependence, place):
     out: Dependence = {}
     for (shape, axes), mask in dependence.items():
-        key = (shape, tuple(None if a is None else axis_of(a) for a in axes))
+        key = (shape, tuple(None if axis is None else place(axis) for axis in axes))
         out[key] = out.get(key, 0) | mask
     return out
+
+
+def _moved(axis, axis_of):
+    if not isinstance(axis, Part):
+        return axis_of(axis)
+    to = axis_of(axis.axis)
+    if isinstance(to, Part):
+        return Part(to.axis, to.stride * axis.stride, axis.size)
+    return None if to is None else axis._replace(axis=to)
+
+
+def reshaped(dependence: Dependence, before: Shape, now: Shape) -> Dependence:
+    """Dependence of an array of one shape that is read in another, row by row.
+
+    An axis of the source is there as `flat // stride % length`, flat the number of an entry in the whole array; so it
+    is along whatever axis now has all of that.
+    """
+
+    def place(axis):
+        a, stride, length = axis if isinstance(axis, Part) else (axis, 1, before[axis])
+        step = stride * size(before[a + 1 :])
+        for b in range(len(now)) if length > 1 and size(now) else ():
+            inner, left = divmod(step, size(now[b + 1 :]))
+            if not left and inner and now[b] % (inner * length) == 0:
+                return b if now[b] == length else Part(b, inner, length)
+        return None
+
+    return _placed(dependence, place)
 
 
 def mixed(dependence: Dependence) -> Dependence:
@@ -87,10 +133,7 @@ def substitute(dependence: Dependence, given: Sequence[Dependence]) -> Dependenc
     live = sum(1 << i for i, d in enumerate(given) if d)
     parts = []
     for (_, axes), mask in dependence.items():
-        parts += [
-            move(given[i], lambda a, axes=axes: STEP if a == STEP else axes[a])  # type: ignore[misc]
-            for i in bits(mask & live)
-        ]
+        parts += [move(given[i], lambda a, axes=axes: STEP if a == STEP else axes[a]) for i in bits(mask & live)]
     return union(parts)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ..analysis._sources import Dependence, bits
+from ..analysis._sources import Dependence, Part, bits
 from ..program._site_terms import magic_box
 from ._ledger import total
 
@@ -50,18 +50,32 @@ class Scores:
         """A value times the box of the scores that it depends on."""
         if not dependence:
             return x
-        groups = (x.ndim, *dependence.items())
+        groups = (x.shape, *dependence.items())
         if groups not in self.boxes:
-            first, *others = (self._aligned(key, mask, x.ndim) for key, mask in dependence.items())
+            first, *others = (self._aligned(key, mask, x.shape) for key, mask in dependence.items())
             self.boxes[groups] = magic_box(sum(others, first))
         return x * self.boxes[groups].astype(x.dtype)
 
-    def _aligned(self, key, mask, rank):
-        """The summed scores of a group, laid along the axes of a value of this rank."""
-        shape, axes = key
+    def _aligned(self, key, mask, shape):
+        """The summed scores of a group, laid along the axes of a value of this shape."""
+        axes = key[1]
         score = jnp.sum(self.of(mask), axis=tuple(i for i, a in enumerate(axes) if a is None))
-        kept = [a for a in axes if a is not None]
-        order = sorted(range(len(kept)), key=kept.__getitem__)
-        score = jnp.transpose(score, order)
-        lengths = dict(zip(sorted(kept), score.shape, strict=True))
-        return jnp.reshape(score, [lengths.get(a, 1) for a in range(rank)])
+        kept = [a if isinstance(a, Part) else Part(a, 1, shape[a]) for a in axes if a is not None]
+        order = sorted(range(len(kept)), key=lambda i: (kept[i].axis, -kept[i].stride))
+        return _laid(jnp.transpose(score, order), [kept[i] for i in order], shape)
+
+
+def _laid(score, parts, shape):
+    """A score whose axes are these parts of the axes of a value, in order, laid along it."""
+    own, full, lengths = [], [], []
+    for axis, n in enumerate(shape):
+        inside = [part for part in parts if part.axis == axis]
+        left = n if inside else 1
+        lengths.append(left)
+        for part in inside:  # outermost first, and what is between two of them is the same all along
+            own += [1, part.size]
+            full += [left // (part.stride * part.size), part.size]
+            left = part.stride
+        own.append(1)
+        full.append(left)
+    return jnp.broadcast_to(score.reshape(own), full).reshape(lengths)

@@ -2,8 +2,9 @@
 
 A generator that is called at every step of a loop costs more than all else in it. What a step draws comes from a key,
 and its keys are known before the loop begins: so the early halves (`_halves`) of the draws of a step, with the
-operations on keys that lead to them, are run by one `vmap` over the steps, and handed to the steps one by one. Bits do
-not change. An estimate's loop stays one whose draws can be told: each is still there, with its key.
+operations on keys that lead to them, are run by one `vmap` over the steps, and handed to the steps one by one; of long
+loops over the steps of a block, block by block, so that they take no more memory than one. Bits do not change. An
+estimate's loop stays one whose draws can be told: each is still there, with its key.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jax import numpy as jnp
 
 from .._jax import Literal, is_key_aval, is_typed_by_mesh, trace
 from .._pytree import size
+from ._blocks import joined, scan_by_blocks
 from ._given_noise import kind_of, lanes_of_key, run_with, segment_of, variables
 from ._halves import EARLY_NOISE, early_noise
 from ._plan import Assign, Const, Plan, Segment, Step, plan_of, read
@@ -24,15 +26,16 @@ from ._site import again
 BATCHED_OTHERWISE = {"rbg", "unsafe_rbg"}
 """Generators of which a `vmap` over keys draws other bits than one key at a time."""
 
-MOST = 1 << 26
-"""Of more numbers than this the noise of a loop is not kept at a time."""
+MOST = 1 << 20
+"""Of so many numbers the noise of a loop is made at a time: that of more steps is made block by block."""
 
 
 def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
     """`loop.scan(step, init, xs)`; what can be drawn before it is."""
     tree: Any
     leaves, tree = jax.tree.flatten(xs)
-    if loop.length < 2 or not leaves:  # Without anything of its own a step has no key of its own.
+    # Without anything of its own a step has no key of its own; and what is run again is to be kept nowhere.
+    if loop.length < 2 or not leaves or loop.checkpoint is not None:
         return loop.scan(step, init, xs)
     one = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in leaves]
     traced = trace(lambda init, *x: step(init, tree.unflatten(x)), init, *one)
@@ -42,7 +45,7 @@ def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
     # The halves of a draw were traced once, for arrays whose types know no mesh.
     if any(is_typed_by_mesh(v.aval) for v in plan.inputs):
         return loop.scan(step, init, xs)
-    halved = _Halved(traced.jaxpr, plan, {v for v in (*shared, *steps) if is_known(v.aval)}, loop.length)
+    halved = _Halved(traced.jaxpr, plan, {v for v in (*shared, *steps) if is_known(v.aval)})
     if not halved.given:
         return loop.scan(step, init, xs)
     operands = dict(zip(shared, traced.consts, strict=True))
@@ -55,7 +58,15 @@ def scan_after_noise(loop: Any, step: Callable, init: Any, xs: Any) -> Any:
         values = zip((*carry, *steps), (*jax.tree.leaves(state), *x), strict=True)
         return jax.tree.unflatten(jax.tree.structure(traced.out), halved.late(operands | dict(values), noise))
 
-    return loop.scan(late, init, (leaves, jax.vmap(early)(*leaves)))
+    def some(state, leaves):
+        length = leaves[0].shape[0]
+        return loop._replace(length=length).scan(late, state, (leaves, jax.vmap(early)(*leaves)))
+
+    at_a_time = max(1, MOST // halved.numbers)
+    if loop.length <= at_a_time:
+        return some(init, leaves)
+    state, *parts = scan_by_blocks(some, init, leaves, loop.length, at_a_time, reverse=loop.reverse)
+    return state, joined(*parts)
 
 
 def is_known(aval: Any) -> bool:
@@ -75,10 +86,11 @@ class _Halved:
         before: the steps of the first half, and those that give noise among them.
         given: the identities of those: draws, and segments that are noise of an inner loop.
         after: the steps of the second half, and those that were given noise among them.
+        numbers: how many numbers the noise of a step is.
     """
 
-    def __init__(self, jaxpr: Any, plan: Plan, known: set, length: int):
-        self.jaxpr, self.plan, self.length = jaxpr, plan, length
+    def __init__(self, jaxpr: Any, plan: Plan, known: set):
+        self.jaxpr, self.plan, self.numbers = jaxpr, plan, 0
         self.before: list[Segment | Assign | Step] = []
         self.given: list[int] = []
         self.after: list[Segment | Assign | Step] = []
@@ -89,15 +101,17 @@ class _Halved:
             if isinstance(step, Assign):
                 self._assign(step, known)
             else:
-                if self._can_be_early(step, known):
-                    self._give(step)
+                numbers = self._early_numbers(step, known)
+                if self._is_little(numbers):
+                    self._give(step, numbers)
                 known.difference_update(step.writes)
             self.after.append(step)
         self._keep_what_is_read()
 
-    def _give(self, step):
+    def _give(self, step, numbers):
         self.given.append(id(step))
         self.before.append(step)
+        self.numbers += numbers
 
     def _operations(self, step, known):
         """What is computed of keys alone; what is noise of an inner loop is not computed once more."""
@@ -106,8 +120,9 @@ class _Halved:
             reads = variables(eqn.invars)
             alone = known.issuperset(reads) and not eqn.effects
             (known.update if alone else known.difference_update)(eqn.outvars)
-            if alone and eqn.primitive.name == EARLY_NOISE and self._is_little(eqn.outvars):
-                self._give(segment_of(self.jaxpr, [eqn]))
+            numbers = _count(eqn.outvars) if alone and eqn.primitive.name == EARLY_NOISE else 0
+            if self._is_little(numbers):
+                self._give(segment_of(self.jaxpr, [eqn]), numbers)
                 self.after.append(self.before[-1])
                 continue
             if alone:
@@ -125,19 +140,18 @@ class _Halved:
         known.update(w for _, w in here)
         self.before.append(Assign([r for r, _ in here], [w for _, w in here]))
 
-    def _can_be_early(self, step, known):
-        """Whether a step is noise, whole so far, whose key is known, with an early half that is not too large."""
+    def _early_numbers(self, step, known):
+        """How many numbers a step draws early: zero where it is not noise, whole so far, whose key is known."""
         if step.name != "sample" or step.site.estimator is not None or step.reads[0] not in known:
-            return False
+            return 0
         kind = kind_of(step)
         if kind is None:
-            return False
-        lanes = lanes_of_key(step)
-        return self._is_little(kind.early(step.reads[0].aval).outvars, [lane.size for lane in lanes])
+            return 0
+        return size(lane.size for lane in lanes_of_key(step)) * _count(kind.early(step.reads[0].aval).outvars)
 
-    def _is_little(self, variables, lanes=()):
-        """Whether the values of all steps, in lanes, are not too many to keep."""
-        return self.length * size(lanes) * sum(size(v.aval.shape) for v in variables) <= MOST
+    def _is_little(self, numbers):
+        """Whether there is noise, and not too much to keep that of two steps at a time."""
+        return 0 < numbers and 2 * (self.numbers + numbers) <= MOST
 
     def _keep_what_is_read(self):
         """Drop what no noise comes from."""
@@ -169,6 +183,10 @@ class _Halved:
         env.update(self.plan.constants)
         run_with(self.jaxpr, self.after, env, dict(zip(self.given, noise, strict=True)))
         return read(env, self.plan.outputs)
+
+
+def _count(variables):
+    return sum(size(v.aval.shape) for v in variables)
 
 
 def _early_half(step, env):

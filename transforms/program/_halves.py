@@ -8,6 +8,7 @@ go. A draw keeps its bits: both halves are cut from the sampler's own jaxpr.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import jax
 from jax import numpy as jnp
 
 from .. import _distribution as _d
+from .._errors import name_of
 from .._jax import Literal, evaluate_with, is_key_aval, make_primitive, segment, trace, vmapped, without_lanes
 from .._jax import lane_shape as shape_of_lanes
 from .._pytree import KINDS, Spec, size
@@ -84,7 +86,9 @@ class Kind(NamedTuple):
         return _both(self.distribution, key, self.arrays).early
 
 
-def _run(*keys, kind: Kind, numbers, lanes):
+def _run(*keys, kind: Kind, numbers, first, lanes):
+    _hint(len(keys), first)
+
     def of(number):
         return lambda key: evaluate_with(kind.early(key), [key if number is None else jax.random.fold_in(key, number)])
 
@@ -95,6 +99,27 @@ def _run(*keys, kind: Kind, numbers, lanes):
     folded = jnp.array(numbers, jnp.uint32) if numbers else None
     found = jax.vmap(lambda key, number: vmapped(of(number), of_each[0])(key))(jnp.stack(keys), folded)
     return [ys[i] for i in range(len(keys)) for ys in found]
+
+
+MANY = 200
+"""Of so many sites of one kind, or more, a word is said."""
+
+_registry: dict = {}
+
+
+def _hint(n, first):
+    """Say, once for each such program under default filters, what a long compilation comes from; as it begins."""
+    if n < MANY:
+        return
+    warnings.warn_explicit(
+        f"{n} sites of one kind, {name_of(first)} the first, are written out one by one, and XLA's time to compile "
+        "them grows faster than their number. A plate (`vmap`) or a loop (`scan`) has one site for all of them, and "
+        "compiles in a second or two.",
+        UserWarning,
+        "tracegrad",
+        1,
+        registry=_registry,
+    )
 
 
 def _is_much(keys, kind, lanes):
@@ -119,13 +144,15 @@ _bind = make_primitive(
 )
 
 
-def early_noise(keys: Sequence[Any], kind: Kind, lanes: tuple, numbers: tuple[int, ...] = ()) -> list[list]:
+def early_noise(
+    keys: Sequence[Any], kind: Kind, lanes: tuple, numbers: tuple[int, ...] = (), *, first: Any = None
+) -> list[list]:
     """The early half of a draw with each key, in lanes, as one operation until it is lowered.
 
     Where there are `numbers`, one is folded into each key first. One call of the generator makes them all, with the
-    keys in front: lanes that are put around it later do not come between the draws.
+    keys in front: lanes that are put around it later do not come between the draws. `first` is the label of the first.
     """
     lanes = tuple(lane._replace(mapped=(True,) * len(keys)) for lane in lanes)
-    found = _bind(*keys, kind=kind, numbers=numbers, lanes=lanes)
+    found = _bind(*keys, kind=kind, numbers=numbers, first=first, lanes=lanes)
     n = len(found) // len(keys)
     return [found[i : i + n] for i in range(0, len(found), n)]

@@ -41,7 +41,7 @@ def noise_first(jaxpr: Any, plan: Plan, operands: Sequence[Any]) -> Noise:
         if len(steps) >= LEAST:
             parents, numbers = keys.values(jaxpr, env, steps)
             kind: Any = kind_of(steps[0])
-            made = early_noise(parents, kind, lanes_of_key(steps[0]), numbers)
+            made = early_noise(parents, kind, lanes_of_key(steps[0]), numbers, first=steps[0].site.label)
             noise.update(zip(map(id, steps), made, strict=True))
     return noise
 

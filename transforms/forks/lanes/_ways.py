@@ -65,7 +65,7 @@ def _way(dependence):
     if not dependence:
         return SAME
     ((_, (axis,)),) = dependence
-    return APART if axis is None else axis
+    return axis if isinstance(axis, int) else APART
 
 
 def enters(eqn: Any, given: Sequence[int]) -> bool:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from ..._jax import param
 from ._base import Control, body
+
+
+def options_of(eqn: Any) -> dict[str, Any]:
+    """How it runs again, as options of `jax.checkpoint`."""
+    return {"prevent_cse": param(eqn, "prevent_cse"), "policy": param(eqn, "policy")}
 
 
 class Checkpoint(Control):
@@ -23,12 +30,11 @@ class Checkpoint(Control):
     def run(self, step, operands, mode, alternative):
         """The same checkpoint of what the mode makes of the program."""
         (inside,) = self.bodies(step.eqn)
-        how = {"prevent_cse": param(step.eqn, "prevent_cse"), "policy": param(step.eqn, "policy")}
 
         def run(*args):
             return mode.inner(inside.jaxpr, [*inside.consts, *args], alternative)
 
-        return jax.checkpoint(run, **how)(*operands)
+        return jax.checkpoint(run, **options_of(step.eqn))(*operands)
 
     def flow(self, eqn, states, domain):
         """As through any call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 from jax import lax
 
 from ..._jax import closed_consts, open_jaxpr
@@ -20,6 +21,7 @@ class Loop(NamedTuple):
         unroll: how many steps XLA sees at once.
         num_consts: how many operands all steps share.
         num_carry: how many are carried.
+        checkpoint: how a step is run again for the derivative, as options of `jax.checkpoint`; None where it is not.
     """
 
     jaxpr: Any
@@ -28,6 +30,7 @@ class Loop(NamedTuple):
     unroll: Any
     num_consts: int
     num_carry: int
+    checkpoint: dict | None = None
 
     @property
     def body(self) -> Any:
@@ -49,5 +52,6 @@ class Loop(NamedTuple):
         return list(outs[: self.num_carry]), list(outs[self.num_carry :])
 
     def scan(self, step: Callable, init: Any, xs: Any) -> Any:
-        """`lax.scan` of another step, in the same order."""
+        """`lax.scan` of another step, in the same order, run again for the derivative as the step itself is."""
+        step = step if self.checkpoint is None else jax.checkpoint(step, **self.checkpoint)
         return lax.scan(step, init, xs, self.length, reverse=self.reverse, unroll=self.unroll)

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from ..._jax import evaluate_with, param, params_of
+from ..._jax import Literal, closed_consts, evaluate, evaluate_with, open_jaxpr, param, params_of, trace
+from ..._per_jaxpr import once_per_jaxpr
 from ._base import Control, Turn, body, control_of
+from ._checkpoint import Checkpoint, options_of
 from ._loop import Loop
 
 
@@ -18,9 +20,35 @@ def is_loop(eqn: Any) -> bool:
 
 
 def loop_of(eqn: Any) -> Loop:
-    """The parts of an equation that is a loop."""
-    body, length = param(eqn, "jaxpr"), param(eqn, "length")
-    return Loop(body, length, param(eqn, "reverse"), param(eqn, "unroll"), *_counts(eqn))
+    """The parts of an equation that is a loop.
+
+    Of a loop whose step is one checkpoint and nothing else they are those of the loop of what is in the checkpoint,
+    which runs its steps again: so draws inside are seen, and credited, as in any loop.
+    """
+    step, length = param(eqn, "jaxpr"), param(eqn, "length")
+    found = None if closed_consts(step) else _checkpointed(open_jaxpr(step))
+    step, checkpoint = found or (step, None)
+    return Loop(step, length, param(eqn, "reverse"), param(eqn, "unroll"), *_counts(eqn), checkpoint)
+
+
+@once_per_jaxpr
+def _checkpointed(jaxpr):
+    """What is in the checkpoint that a step is, and the options of that; None where it is none."""
+    if len(jaxpr.eqns) != 1 or not isinstance(control_of(jaxpr.eqns[0]), Checkpoint):
+        return None
+    (eqn,) = jaxpr.eqns
+
+    def step(*xs):
+        env = dict(zip(jaxpr.invars, xs, strict=True))
+        env.update(zip(eqn.outvars, evaluate(open_jaxpr(param(eqn, "jaxpr")), *_read(env, eqn.invars)), strict=True))
+        return _read(env, jaxpr.outvars)
+
+    traced = trace(step, *[v.aval for v in jaxpr.invars])
+    return None if traced.consts else (traced.jaxpr, options_of(eqn))
+
+
+def _read(env, atoms):
+    return [a.val if isinstance(a, Literal) else env[a] for a in atoms]
 
 
 def _counts(eqn):
