@@ -79,7 +79,7 @@ def natural(rate):
 
     def step(root, slope, inner):
         lengths, axes = jnp.linalg.eigh(jnp.eye(D) + rate * inner)  # the new precision in units of the old
-        root = root @ axes / jnp.sqrt(jnp.maximum(lengths, 0.1))
+        root = root @ axes / jnp.sqrt(jnp.clip(lengths, 0.5, 2.0))
         return -rate * root @ (root.T @ slope), root
 
     return geometry(step)
@@ -130,11 +130,11 @@ def picture(curves, best):
 
 def main(*, quick=False):
     steps, few = (1000, 150) if quick else (4000, 400)
-    bound = tg.sticking_the_landing(model, family, {"y": Y}, draws=16)
+    bound = tg.sticking_the_landing(model, family, {"y": Y}, draws=64)
     jeffreys = tg.symmetric_kl(model, family, {"y": Y}, n=128)
     adams = {f"Adam, rate {rate}": optax.adam(rate) for rate in ((0.05,) if quick else (0.02, 0.05, 0.1))}
     curves = {name: fitted(bound, adam, steps)[1] for name, adam in adams.items()}
-    w, curves["natural"] = fitted(bound, natural(0.2), few)
+    w, curves["natural"] = fitted(bound, natural(0.3), few)
     best = max(curve.max() for curve in curves.values())
     adam = min(first_within(curves[name], best) for name in adams)
     rows = [
