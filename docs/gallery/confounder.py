@@ -45,7 +45,7 @@ def guide(net, row):
 
 def bound(key, w, rows):
     def of_row(key, row):
-        return tg.iwelbo(model, guide, row, n=5)(key, w["model"], (w["net"], row))
+        return tg.iwelbo(model, guide, row, n=20)(key, w["model"], (w["net"], row))
 
     return jax.vmap(of_row)(jax.random.split(key, len(rows["y"])), rows).mean()
 
@@ -75,7 +75,7 @@ def contrast(rows, *others):
 
 
 def main(*, quick: bool = False):
-    n, steps = (2000, 800) if quick else (5000, 3000)
+    n, steps = (2000, 800) if quick else (5000, 4000)
     rows = jax.vmap(lambda key: model.simulate(key, TRUTH).choices)(jax.random.split(jax.random.key(0), n))
     u = rows.pop("u")
     found = {"naive": contrast(rows), "proxies": contrast(rows, *rows["x"].T), "seeing u": contrast(rows, u)}

@@ -132,7 +132,7 @@ def draw(gaps, apart):
     figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), sharey=True, layout="constrained")
     for ax, values, title in zip(axes, (gaps, apart), ("evidence of task 1", "both tasks at once"), strict=True):
         ax.barh(list(values), list(values.values()))
-        ax.set(title=f"nats below: {title}", xscale="log")
+        ax.set(title=f"nats below: {title}", xscale="log", xlim=(0.01, 10.0))
     return figure
 
 
