@@ -129,14 +129,14 @@ def picture(times, z, draws):
 
 
 def main(*, quick=False):
-    steps = 150 if quick else 700
+    steps = 120 if quick else 700
     k1, *keys = jax.random.split(jax.random.key(0), 5)
     z, batch = made(k1, lambda z: z * ALONG)
     w = fitted(batch, eqx.nn.Linear(1, D, use_bias=False, key=keys[0]), eqx.nn.Linear(D, 2, key=keys[1]), steps)
     learned = w["decoder"].weight[:, 0], jnp.exp(w["log_length"]), jnp.exp(w["log_noise"])
     exact = jax.vmap(lambda times, y: evidence(times, y, *learned))(*batch).mean()
     rows = [
-        ("linear: nats below tinygp's evidence", float(exact) - reached(w, batch), -0.02, 4.0 if quick else 0.05),
+        ("linear: nats below tinygp's evidence", float(exact) - reached(w, batch), -0.02, 8.0 if quick else 0.05),
         ("linear: sd of the noise, of 0.3", float(learned[2]), 0.25, 0.5 if quick else 0.33),
         ("linear: length scale, of 0.7", float(learned[1]), 0.3 if quick else 0.55, 1.5 if quick else 0.9),
     ]
