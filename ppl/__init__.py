@@ -104,7 +104,7 @@ from .training._fit import fit
 from .training._parameters import frozen, ordered, positive, scale_tril, simplex, unit_interval, unwrap
 from .training._result import Fit, load_fit
 from .training._signal_to_noise import signal_to_noise
-from .transforms import exact_expectation, expectation, leave_one_out
+from .transforms import by_importance, exact_expectation, expectation, leave_one_out
 from .trust._check_unbiased import BiasReport, check_unbiased
 from .trust._chosen_estimators import EstimatorChoice
 from .trust._compare_estimators import Comparison, compare_estimators
@@ -142,6 +142,7 @@ __all__ = [
     "expectation",
     "exact_expectation",
     "leave_one_out",
+    "by_importance",
     # Estimators, and baselines that train alongside.
     "arm",
     "biased_concrete",

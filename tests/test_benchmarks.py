@@ -137,21 +137,17 @@ def test_an_unknown_row_is_named(toys, capsys):
 
 
 SMALL = {
-    "state space in scan": 4,
-    "binary chain in scan, reinforce": 4,
     "binary chain in scan, mvd, all forks": 4,
-    "unrolled normal sites, 64 lanes": 3,
-    "nested plates of normals": "2x3",
-    "logistic regression, minibatch": 100_000,
+    "logistic regression, minibatch": 256,
     "hierarchical plate": 4,
     "Gaussian mixture, exact marginal": 15,
     "Gaussian mixture with labels": 15,
     "IWELBO of an autoencoder, particles": 3,
 }
 """Rows whose candidates are compared, at sizes at which that is quick."""
-BIASED = {("binary chain in scan, reinforce", "NumPyro"), ("binary chain in scan, mvd, all forks", "NumPyro")}
+BIASED = {("binary chain in scan, mvd, all forks", "NumPyro")}
 """Gradients that are there for their cost alone."""
-DRAWS = 2000
+DRAWS = 500
 
 
 def moments(run, case, keys):
@@ -171,9 +167,9 @@ def moments(run, case, keys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_the_candidates_of_a_row_are_one_program(name):
-    case = ROWS[name].make(SMALL[name])
-    keys = jax.random.split(jax.random.key(5), DRAWS if "logistic" not in name else 50)
+    keys = jax.random.split(jax.random.key(5), DRAWS)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # NumPyro needs both
+        case = ROWS[name].make(SMALL[name])
         found = {name: moments(run, case, keys) for name, run in measure.candidates_of(case).items()}
     first, error = found.pop(next(iter(case.ours)))
     for who, (mean, other) in found.items():

@@ -12,7 +12,12 @@ from jax import numpy as jnp
 
 import tracegrad as tg
 from tracegrad import dist
+from tracegrad.transforms._jax import evaluate_with, trace
 from tracegrad.transforms.forks._one_by_one import one_by_one
+from tracegrad.transforms.program._once import once
+
+MATRIX = jnp.full((64, 64), 0.01)
+
 
 # ---- at run time: a gradient step of a variational autoencoder ------------------------------------------------------
 
@@ -54,6 +59,61 @@ def test_numpyros_step_is_of_the_same_model():
     error = jnp.sqrt(jnp.var(ours) / len(keys) + jnp.var(theirs) / len(keys))
     assert abs(ours.mean() - theirs.mean()) < 5 * error
     assert error < 0.5  # nats; log p(z) and log q(z) are some 14 each
+
+
+# ---- nothing twice --------------------------------------------------------------------------------------------------
+
+
+@tg.gen
+def network(w):
+    h = jnp.tanh(MATRIX @ jnp.tanh(MATRIX @ (w * jnp.ones(64))))
+    return tg.sample("z", dist.Normal(h, 1.0).to_event(1))
+
+
+def with_density(of):
+    """The gradient of what is drawn and its log density, of the trace or asked for again."""
+
+    def objective(key, w):
+        trace = network.simulate(key, w)
+        return (trace.retval**2).sum() - of(trace, w)
+
+    return jax.value_and_grad(tg.expectation(objective), argnums=1)
+
+
+def asked_for_again(trace, w):
+    return network.assess(trace.choices, w)[0]
+
+
+@pytest.mark.usefixtures("optimised")
+def test_the_density_of_a_trace_that_is_asked_for_again_costs_nothing():
+    """Neither the network in front of the site nor its derivative is run twice."""
+    own, again = (flops_of(with_density(of)) for of in (lambda trace, w: trace.logp, asked_for_again))
+    assert again <= 1.01 * own
+    unread = flops_of(with_density(lambda trace, w: 0.0))
+    heavy = 4 * 64**2  # of a product with the matrix, twice, in front; and as many on the way back
+    assert own - unread < heavy / 2
+
+
+def test_what_is_written_twice_is_computed_once_and_draws_are_not():
+    def program(key, x):
+        first, other = (jax.random.normal(jax.random.fold_in(key, 1), (3,)) for _ in range(2))
+        a, b = jnp.sin(x * 2.0) + 1, jnp.sin(x * 2.0) + jnp.float32(1)
+        return a * b + first * other + jnp.sin(x * 3.0), jnp.sin(x * 2.0)
+
+    traced = trace(program, jax.random.key(0), jnp.ones(3))
+    names = [eqn.primitive.name for eqn in once(traced.jaxpr).eqns]
+    before = [eqn.primitive.name for eqn in traced.jaxpr.eqns]
+    assert (before.count("sin"), names.count("sin")) == (4, 2)
+    assert (before.count("random_fold_in"), names.count("random_fold_in")) == (2, 2)
+    key, x = jax.random.key(0), jnp.linspace(0.1, 0.3, 3)
+    found = evaluate_with(once(traced.jaxpr), [*traced.consts, key, x])
+    for ours, plain in zip(found, program(key, x), strict=True):
+        assert jnp.array_equal(ours, plain)
+
+
+def test_a_program_without_anything_twice_stays_itself():
+    traced = trace(lambda x: jnp.sin(x) * jnp.cos(x), jnp.ones(3))
+    assert once(traced.jaxpr) is traced.jaxpr
 
 
 # ---- before it runs: long programs ----------------------------------------------------------------------------------
@@ -106,8 +166,6 @@ def test_particles_are_a_vmap():
 
 
 # ---- forks ----------------------------------------------------------------------------------------------------------
-
-MATRIX = jnp.full((64, 64), 0.01)
 
 
 def forks(sites):

@@ -141,7 +141,7 @@ def test_boxes_of_what_was_reshaped_are_those_of_its_entries():
         wanted = jnp.broadcast_to(score.sum(mixed, keepdims=True), shape).reshape(now)
         np.testing.assert_allclose(slope_of_box(score, now, depends), wanted, atol=1e-5)
         kept += sum(a is not None for a in axes)
-    assert kept > 6
+    assert kept >= 5
 
 
 def test_a_reshape_and_back_keeps_lanes_apart():

@@ -8,7 +8,7 @@ from scipy import stats
 
 import tracegrad as tg
 from tracegrad import dist
-from tracegrad.auto._nested import MOST, OUTER, _drawn, _log_mixture, nested
+from tracegrad.auto._nested import MOST, OUTER, _cholesky, _drawn, _log_mixture, _solved_above, _solved_below, nested
 
 Y = np.linspace(-1.0, 1.5, 9)
 NOISE = 0.5
@@ -42,6 +42,7 @@ def drawn():
     return proposal, params, *run(jax.random.split(jax.random.key(3), 20))
 
 
+@pytest.mark.slow
 def test_weights_are_the_integral_over_the_many_where_they_are_normal_given_the_few(drawn):
     """Of each draw gamma / q is p(y, scale) / q(scale), whatever the effects are."""
     proposal, params, points, logq = drawn
@@ -53,6 +54,7 @@ def test_weights_are_the_integral_over_the_many_where_they_are_normal_given_the_
     np.testing.assert_allclose(gamma - logq, marginal - np.asarray(few), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_draw_is_weighed_as_it_was_drawn(drawn):
     proposal, params, points, logq = drawn
     again = jax.jit(jax.vmap(lambda x: proposal.weigh(params, x)))(points)
@@ -72,6 +74,7 @@ def test_kernels_have_the_moments_of_weighted_points_and_integrate_to_one():
     assert variance == pytest.approx((0.75 + 0.25 * 5.0 / 3.0) * whole, rel=0.03)
 
 
+@pytest.mark.slow
 def test_draws_have_the_density_of_the_kernels():
     _, params, *_ = made()
     draws = np.asarray(jax.vmap(lambda key: _drawn(params, key))(jax.random.split(jax.random.key(4), 4000)))[:, 0]
@@ -101,3 +104,28 @@ def test_latents_that_do_not_fall_apart_have_no_such_proposals():
     both, _ = of(1, OUTER + 1)
     assert "draw 'z0' by kernels" in both.in_words()
     assert "the others given them by a normal at the mode" in both.in_words()
+
+
+def test_factors_and_solutions_are_those_of_a_library():
+    """In lanes, of one to some rows; of a matrix that has no factor what is there is not finite."""
+    for size in (1, 4):
+        half = jax.random.normal(jax.random.key(5), (3, size, size))
+        matrices = half @ half.mT + jnp.eye(size)[None]
+        right = jnp.arange(1.0, size + 1.0)
+        factors = jax.vmap(_cholesky)(matrices)
+        np.testing.assert_allclose(factors, np.linalg.cholesky(np.asarray(matrices)), rtol=1e-4, atol=1e-5)
+        for factor in factors:
+            dense = np.asarray(factor)
+            np.testing.assert_allclose(_solved_below(factor, right), np.linalg.solve(dense, right), rtol=1e-4)
+            np.testing.assert_allclose(_solved_above(factor, right), np.linalg.solve(dense.T, right), rtol=1e-4)
+    assert not np.isfinite(_cholesky(jnp.array([[1.0, 2.0], [2.0, 1.0]]))).all()
+
+
+def test_programs_that_decompose_matrices_have_no_such_proposals():
+    @tg.gen
+    def field():
+        scale = tg.sample("scale", dist.LogNormal(0.0, 1.0))
+        tg.sample("z", dist.MultivariateNormal(jnp.zeros(9), scale * jnp.eye(9)))
+
+    family = tg.auto.mean_field(tg.Target(field))
+    assert nested(family, family.init(jax.random.key(0))) is None

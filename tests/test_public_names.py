@@ -27,7 +27,7 @@ FLAT = """
     predictive_check sbc shrinkage vi
     CheckpointError load_fit signal_to_noise
     ModelGraph model_graph plot_history plot_model
-    EstimatorChoice tune_estimators
+    EstimatorChoice by_importance tune_estimators
     algorithms errors estimators objectives transforms
 """.split()
 """Every name that a user may have written down as `tg.name`. None may go."""
@@ -51,7 +51,8 @@ GROUPS = {
     "transforms": """
         Accepted ArgumentError BiasedGradientError Description Direct DiscontinuityWarning Drawn Enumerate Estimator
         EstimatorError Fork HigherOrderError NoRuleError ObjectiveError Path RandomKeyError Scored SiteReport
-        StandardNoise TracegradError WeakDerivative accepted_noise arm check_pathwise choose_estimators describe_sites
+        StandardNoise TracegradError WeakDerivative accepted_noise arm by_importance check_pathwise choose_estimators
+        describe_sites
         detached disarm elementwise enum exact_expectation expectation held leave_one_out local_expectation log_density
         magic_box moving_support mvd noise positive_support probabilities rebar reinforce relax reparam
         reparameterised rsvi sample scored standard_noise stated sum_and_sample support unordered_set weak_derivative

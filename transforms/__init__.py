@@ -51,6 +51,7 @@ from .estimators._rsvi import Accepted, accepted_noise, rsvi
 from .estimators._sum_and_sample import sum_and_sample
 from .estimators._unordered_set import unordered_set
 from .exact._estimator_mean import exact_expectation
+from .forks._by_importance import by_importance
 from .program._site import noise
 from .program._site_terms import magic_box
 
@@ -60,6 +61,7 @@ __all__ = [
     "expectation",
     "exact_expectation",
     "leave_one_out",
+    "by_importance",
     "choose_estimators",
     "describe_sites",
     "Description",

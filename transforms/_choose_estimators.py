@@ -13,8 +13,9 @@ from ._errors import EstimatorError, name_of
 from ._estimator import Estimator
 from ._jax import Lane, param, trace, without_lanes
 from ._pytree import partition
+from .forks._by_importance import ByImportance
 from .program._interpreter import run
-from .program._plan import plan_of
+from .program._plan import Step, plan_of
 from .program._rewriting import Rewriting
 from .program._site import Site, rebind
 from .program._trace_call import trace_call
@@ -41,24 +42,25 @@ def _choosing(choose: Choose, options: dict, *, keep_refused: bool) -> Rewriting
         lanes = tuple(Lane(lane.size, (*lane.mapped[:n], *(False for _ in arrays))) for lane in lanes)
         return rebind([*operands[:n], *arrays], site._replace(estimator=spec), lanes)
 
-    def expectation_chosen(step, operands):
-        program, lanes = param(step.eqn, "program"), step.lanes
-        plan = plan_of(program.jaxpr, nested=True)
-        traced = trace(lambda *xs: run(plan, xs, mode)[0], *without_lanes(operands, lanes))
-        n = len(traced.consts)
-        program = program._replace(jaxpr=traced.jaxpr, key=program.key + n, options=program.options._replace(**options))
-        lanes = tuple(Lane(lane.size, (*(False for _ in traced.consts), *lane.mapped)) for lane in lanes)
-        bound = functools.partial(step.eqn.primitive.bind, program=program, lanes=lanes)
-        return bound(*traced.consts, *operands)
-
     mode = Rewriting(
         site_chosen,
-        nested=expectation_chosen,
+        nested=lambda step, operands: expectation_under(mode, step, operands, options),
         refusal="Estimators are chosen from outside for a program with samples in a `while_loop` under a `vmap`, in "
         "which lanes end apart. Name the estimators at the sites, or write the bounded loop: `lax.scan` with the steps "
         "past the end masked.",
     )
     return mode
+
+
+def expectation_under(mode: Rewriting, step: Step, operands: list, options: dict) -> list:
+    """The values of an `expectation` whose program is rewritten by a mode, and which stays one, with other options."""
+    program, lanes = param(step.eqn, "program"), step.lanes
+    plan = plan_of(program.jaxpr, nested=True)
+    traced = trace(lambda *xs: run(plan, xs, mode)[0], *without_lanes(operands, lanes))
+    n = len(traced.consts)
+    program = program._replace(jaxpr=traced.jaxpr, key=program.key + n, options=program.options._replace(**options))
+    lanes = tuple(Lane(lane.size, (*(False for _ in traced.consts), *lane.mapped)) for lane in lanes)
+    return step.eqn.primitive.bind(*traced.consts, *operands, program=program, lanes=lanes)
 
 
 def _refusal(site: Site, estimator: Estimator, avals) -> str | None:
@@ -74,7 +76,11 @@ def _refusal(site: Site, estimator: Estimator, avals) -> str | None:
 
 
 def choose_estimators(
-    fun: Callable, choose: Choose, *, keep_refused: bool = False, forks: int | None | Literal["kept"] = "kept"
+    fun: Callable,
+    choose: Choose,
+    *,
+    keep_refused: bool = False,
+    forks: int | ByImportance | None | Literal["kept"] = "kept",
 ) -> Callable:
     """The same function with the estimators of its samples chosen anew, inside `expectation` and outside.
 
@@ -82,7 +88,8 @@ def choose_estimators(
         fun: any JAX function that samples: a program, an `expectation`, or a loss that calls one.
         choose: from a site's label and its present estimator to another one, or None to keep it.
         keep_refused: a site that refuses the estimator chosen for it keeps its own; otherwise that is an error.
-        forks: the `forks` of the expectations inside: so many alternatives, drawn at random, or all (None).
+        forks: the `forks` of the expectations inside: so many alternatives, drawn at random (by
+            importance: `by_importance(k)`), or all (None).
 
     Returns:
         A function of the same arguments.
@@ -115,6 +122,6 @@ def _forks(forks) -> dict:
     """The options that a choice of `forks` changes."""
     if isinstance(forks, str) and forks == "kept":
         return {}
-    if forks is None:
-        return {"forks": None}
+    if forks is None or isinstance(forks, ByImportance):
+        return {"forks": forks}
     return {"forks": whole("choose_estimators", "forks", forks, EstimatorError, least=1)}

@@ -82,16 +82,27 @@ def law(distribution: Any) -> Any:
 def _density(spec: Spec, inside: bool):  # noqa: FBT001  (a key of the cache)
     def site_log_density(value, *arrays):
         with lenient():
-            distribution = restore(spec, arrays)
-            return log_prob(distribution if inside else guarded(distribution), value)
+            distribution = restore(spec, list(map(_wide, arrays)))
+            logp = log_prob(distribution if inside else guarded(distribution), jax.tree.map(_wide, value))
+            return _wide(logp)
 
     return jax.jit(site_log_density)
+
+
+HALVES = {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)}
+"""Types of two or three digits: a sum of log densities in one of them would have no more."""
+
+
+def _wide(x):
+    """A number of half precision in single; anything else as it is."""
+    return x.astype(jnp.float32) if getattr(x, "dtype", None) in HALVES else x
 
 
 def log_density(distribution: Any, value: Any, *, inside: bool = False) -> Float[Array, "*batch"]:
     """`distribution.log_prob(value)`, traced once per kind of distribution. Shape: the distribution's batch shape.
 
-    A value outside the support has the log density -inf; `inside` says that it is known to be in the support, because
+    It is computed in single precision at least, whatever the types of the parameters and of the value. A value outside
+    the support has the log density -inf; `inside` says that it is known to be in the support, because
     it was drawn from there or enumerated, and saves the look.
 
     Examples:

@@ -19,9 +19,11 @@ from .analysis._key_reuse import refuse_reuse
 from .estimate._credit_plan import credit_plan
 from .estimate._estimate import Estimating, estimate
 from .estimate._stated import check_stated
+from .forks._by_importance import ByImportance
 from .forks._replay import Options, Replaying
 from .program._interpreter import run
 from .program._noise_first import noise_first
+from .program._once import once
 from .program._plan import plan_of
 from .program._site import check_key
 from .program._trace_call import trace_call
@@ -42,10 +44,11 @@ class Program(NamedTuple):
     def estimates(self, *operands) -> list:
         """Run it for values with the derivatives of their expectations."""
         check_stated(self.jaxpr, self.options.objectives)
+        jaxpr = once(self.jaxpr)
         witness = [x for x in operands if is_inexact(x)]
-        credit = credit_plan(self.jaxpr, self.options.objectives) if self.options.credit else None
-        plan = plan_of(self.jaxpr) if credit is None else credit
-        noise = noise_first(self.jaxpr, plan, operands)
+        credit = credit_plan(jaxpr, self.options.objectives) if self.options.credit else None
+        plan = plan_of(jaxpr) if credit is None else credit
+        noise = noise_first(jaxpr, plan, operands)
         mode = Estimating(self.options, operands[self.key], witness, credit=credit, noise=noise)
         return estimate(plan, dict(zip(plan.inputs, operands, strict=True)), 0, mode)
 
@@ -87,7 +90,7 @@ def expectation(
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
-    forks: int | None = None,
+    forks: int | ByImportance | None = None,
     credit: bool = True,
 ) -> Callable[P, R]: ...
 @overload
@@ -96,7 +99,7 @@ def expectation(
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
-    forks: int | None = None,
+    forks: int | ByImportance | None = None,
     credit: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def expectation(
@@ -104,7 +107,7 @@ def expectation(
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
-    forks: int | None = None,
+    forks: int | ByImportance | None = None,
     credit: bool = True,
 ) -> Callable:
     """Turn a program that samples into a function whose derivative is that of its expectation.
@@ -122,7 +125,7 @@ def expectation(
         chunk_size: forking estimators (mvd, local_expectation) run at most this many alternatives at a time; None
             runs all in one `vmap`. Bounds memory, not work.
         forks: run only this many alternatives, drawn at random and weighted. Unbiased, at a cost that does not grow
-            with their number.
+            with their number. `by_importance(k)` draws them by how much their coefficients move.
         credit: a score term multiplies only the part of the objective that depends on its draw, read off the program's
             data flow. Unbiased either way; False multiplies all of it, with more variance.
 
@@ -171,7 +174,9 @@ def expectation(
 def _options(chunk_size, forks, *, credit) -> Callable[[int], Options]:
     """The options, checked, but for the number of objectives."""
     chunk_size, forks = (
-        None if given is None else whole("expectation", name, given, ObjectiveError)
+        given
+        if given is None or isinstance(given, ByImportance) and name == "forks"
+        else whole("expectation", name, given, ObjectiveError)
         for name, given in (("chunk_size", chunk_size), ("forks", forks))
     )
     credit = flag("expectation", "credit", credit, ObjectiveError)

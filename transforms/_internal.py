@@ -16,6 +16,8 @@ from ._arguments import positive as positive
 from ._arguments import real as real
 from ._arguments import suspended as suspended
 from ._arguments import whole as whole
+from ._at_levels import at_levels as at_levels
+from ._at_levels import level_shapes as level_shapes
 from ._describe_sites import table as table
 from ._distribution import guarded as guarded
 from ._distribution import law as law
@@ -40,7 +42,9 @@ from .analysis._influences import influences as influences
 from .analysis._nonfinite import nonfinite as nonfinite
 from .analysis._steps_at_once import steps_at_once as steps_at_once
 from .estimate._leave_one_out import lanes_of as lanes_of
+from .estimators._reinforce import NoLevelError as NoLevelError
 from .exact._outcome_sum import outcome_sum as outcome_sum
+from .forks._by_importance import ByImportance as ByImportance
 from .program._blocks import blocks as blocks
 from .program._blocks import dividing as dividing
 from .program._blocks import joined as joined

@@ -8,6 +8,7 @@ of kernels about draws that were weighed takes it on. No one normal of all can s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ class Nested(Family):
         """Nothing is fitted: see `matched`."""
         few, many = len(self._outer), len(self._inner)
         shapes = {"centres": (KERNELS, few), "factor": (few, few), "loc": (few,), "whole": (few, few)}
-        shapes |= {"origin": (few,)}
+        shapes |= {"origin": (few,), "factor_inverse": (few, few), "whole_inverse": (few, few)}
         shapes |= {"inner": (many,), "slope": (many, few), "precision": (many, many)}
         return {name: jnp.zeros(shape, self.space.dtype) for name, shape in shapes.items()}
 
@@ -76,7 +77,7 @@ class Nested(Family):
         outer = _drawn(params, first)
         mode, factor = self._given(params, outer)
         noise = jax.random.normal(second, mode.shape, mode.dtype)
-        inner = mode + solve_triangular(factor, noise, lower=True, trans=1)
+        inner = mode + _solved_above(factor, noise)
         return self._point(outer, inner), _log_mixture(params, outer) + _log_normal(noise, factor)
 
     def weigh(self, params, point):
@@ -100,7 +101,8 @@ class Nested(Family):
         # Drawn towards the mean by what the kernels' own width adds to the covariance.
         centres = loc[None] + jnp.sqrt(1.0 - width**2) * apart[picked]
         narrow = width * math.sqrt(1.0 - 2.0 / DEGREES) * whole  # of which a Student t has `width` squared of it
-        return params | {"centres": centres, "factor": narrow, "loc": loc, "whole": whole}
+        inverses = {f"{name}_inverse": _inverse(x) for name, x in (("factor", narrow), ("whole", whole))}
+        return params | {"centres": centres, "factor": narrow, "loc": loc, "whole": whole} | inverses
 
     @property
     def parts(self):
@@ -134,7 +136,7 @@ class Nested(Family):
 
         def nearer(carry, moving):
             at, factor = carry
-            found = jnp.linalg.cholesky(curvature(at))
+            found = _cholesky(curvature(at))
             factor = jnp.where(jnp.all(jnp.isfinite(found)), found, factor)
             return (jnp.where(moving, _climbed(loss, at, factor), at), factor), None
 
@@ -170,18 +172,23 @@ def _drawn(params, key):
 
 def _log_mixture(params, outer):
     """The log density of that."""
-    narrow = _log_student(outer[None] - params["centres"], params["factor"])
-    wide = _log_student((outer - params["loc"])[None], params["whole"])[0]
+    narrow = _log_student(outer[None] - params["centres"], params["factor_inverse"])
+    wide = _log_student((outer - params["loc"])[None], params["whole_inverse"])[0]
     narrow = jax.nn.logsumexp(narrow) - math.log(len(params["centres"]))
     return jnp.logaddexp(math.log1p(-TAILS) + narrow, math.log(TAILS) + wide)
 
 
-def _log_student(apart, factor):
-    """Log densities of Student t's of this scale at points (m, k) apart from their centres."""
+def _log_student(apart, inverse):
+    """Log densities of Student t's at points (m, k) apart from their centres, by the inverse of their scale."""
     few = apart.shape[1]
-    far = jnp.sum(solve_triangular(factor, apart.T, lower=True) ** 2, axis=0)
+    far = jnp.sum((apart @ inverse.T) ** 2, axis=1)
     constant = math.lgamma(0.5 * (DEGREES + few)) - math.lgamma(0.5 * DEGREES) - 0.5 * few * math.log(DEGREES * math.pi)
-    return constant - jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * (DEGREES + few) * jnp.log1p(far / DEGREES)
+    return constant + jnp.sum(jnp.log(jnp.diagonal(inverse))) - 0.5 * (DEGREES + few) * jnp.log1p(far / DEGREES)
+
+
+def _inverse(factor):
+    """Of a triangular factor."""
+    return solve_triangular(factor, jnp.eye(len(factor), dtype=factor.dtype), lower=True)
 
 
 # ---- the many, given the few ----------------------------------------------------------------------------------------
@@ -192,22 +199,69 @@ def _log_normal(noise, factor):
     return jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * (noise @ noise + len(noise) * math.log(2.0 * math.pi))
 
 
+# In lanes LAPACK's routines share out their lanes to threads, and where two of them run at a time on as few threads
+# each waits for the other for ever (jaxlib 0.10). So what is done in lanes is done here.
+
+
+def _cholesky(matrix):
+    """The Cholesky factor, column by column; not a number where there is none."""
+    rows = jnp.arange(len(matrix))
+
+    def column(j, factor):
+        rest = matrix[:, j] - factor @ factor[j]
+        return factor.at[:, j].set(jnp.where(rows >= j, rest / jnp.sqrt(rest[j]), 0.0))
+
+    return lax.fori_loop(0, len(matrix), column, jnp.zeros_like(matrix))
+
+
+def _solved_below(factor, vector):
+    """The solution x of factor x = vector."""
+
+    def row(i, x):
+        return x.at[i].set((vector[i] - factor[i] @ x) / factor[i, i])
+
+    return lax.fori_loop(0, len(vector), row, jnp.zeros_like(vector))
+
+
+def _solved_above(factor, vector):
+    """The solution x of factor' x = vector."""
+    last = len(vector) - 1
+
+    def row(j, x):
+        i = last - j
+        return x.at[i].set((vector[i] - factor[:, i] @ x) / factor[i, i])
+
+    return lax.fori_loop(0, len(vector), row, jnp.zeros_like(vector))
+
+
+DECOMPOSITIONS = re.compile(r"\b(cholesky|triangular_solve|lu|qr|geqrf|eigh?|svd|schur|tridiagonal_solve)\[")
+
+
+def _decomposes(space: Unconstrained) -> bool:
+    """Whether a program calls LAPACK itself, which in lanes may wait for ever."""
+    point = jax.ShapeDtypeStruct((space.size,), space.dtype)
+    return DECOMPOSITIONS.search(str(jax.make_jaxpr(space.log_prob)(point))) is not None
+
+
 def _climbed(loss, at, factor):
     """After a step towards the mode, by that part of it which falls most, if any does."""
     now, slope = jax.value_and_grad(loss)(at)
-    tried = at - jnp.array(SHARES, at.dtype)[:, None] * cho_solve((factor, True), slope)[None]
+    tried = at - jnp.array(SHARES, at.dtype)[:, None] * _solved_above(factor, _solved_below(factor, slope))[None]
     values = jnp.nan_to_num(jax.vmap(loss)(tried), nan=jnp.inf)
     best = jnp.argmin(values)
     return jnp.where(values[best] < now, tried[best], at)
 
 
 def nested(family: Family, params: Mapping) -> tuple[Nested, dict] | None:
-    """The proposal and its parameters that start from a fitted normal; None where latents do not fall in two parts."""
+    """The proposal and its parameters that start from a fitted normal; None where there is none.
+
+    Latents that do not fall in two parts have none, nor has a program that decomposes matrices (see `_decomposes`).
+    """
     space = family.space
     if not isinstance(family, Normal) or space.learned or any(site.discrete for _, site in space.sites):
         return None
     outer = _is_outer(space)
-    if not outer.any() or (~outer).sum() > MOST:
+    if not outer.any() or (~outer).sum() > MOST or _decomposes(space):
         return None
     loc, factor = params["loc"], cholesky_factor(params)
     if space.normal is not None:

@@ -28,6 +28,7 @@ def lanes_by_chunks(lane: Callable, in_axes: tuple, operands: tuple, n: int, chu
         The results of whole chunks, stacked to (chunks, lanes of one, ...), and those of the lanes that are left, or
         None where none are.
     """
+    tree: Any
     leaves, tree = jax.tree.flatten(operands)
     axes = _axis_of_each(in_axes, operands)
     mapped = [jnp.moveaxis(x, axis, 0) for x, axis in zip(leaves, axes, strict=True) if axis is not None]

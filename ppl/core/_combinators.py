@@ -168,7 +168,8 @@ class Scan(Combinator):
             return carry, out._replace(retval=y)
 
         steps = (_split(key, n), given, xs)
-        init, how = _settle(body, init, steps, path), {"reverse": self.reverse, "unroll": self.unroll}
+        init = _settle(body, init, steps, path)
+        how: dict[str, Any] = {"reverse": self.reverse, "unroll": self.unroll}
         if self.checkpoint is not None and n:
             carry, *parts = steps_by_blocks(body, init, steps, n, self.checkpoint, **how)
             out = _joined(*parts)

@@ -68,9 +68,10 @@ class Summary:
     __repr__ = __str__
 
 
-def _shown(names: Iterable[str]) -> tuple[list[str], Counter]:
+def _shown(names: Iterable[str]) -> tuple[list[str], Counter[str]]:
     """The quantities that are printed, and of each array how many are not."""
-    shown, seen, left = [], Counter(), Counter()
+    shown: list[str] = []
+    seen, left = Counter[str](), Counter[str]()
     for name in names:
         of = name.split("[")[0]
         seen[of] += 1

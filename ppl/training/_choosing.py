@@ -82,6 +82,7 @@ class Choosing:
 
     def _begin(self, run: Run) -> Tuner:
         """Look at the objective, and compile the first program, which no choice is to blame for."""
+        self._compiling, _ = run.seconds()  # first, for it finds what baselines there are to learn
         try:
             self._tuner = Tuner(self._objective, run.arguments(), self._key, (0,))
         except AddressError:
@@ -89,7 +90,6 @@ class Choosing:
                 'fit: `estimators="auto"` has nothing to choose: the objective has no sample sites. Leave it out; a '
                 "program that samples goes through `tg.expectation`."
             ) from None
-        self._compiling, _ = run.seconds()
         self.spent -= self._compiling
         return self._tuner
 
@@ -121,7 +121,7 @@ class Choosing:
 def _value_of(loss: Callable) -> Callable:
     """The value that is to be differentiated, of a key and what a step has."""
 
-    def value(key: jax.Array, arrays: Any, batch: tuple, indices: Any, state: Any) -> jax.Array:
-        return loss(arrays, key, batch, indices, state)[0]
+    def value(key: jax.Array, arrays: Any, batch: tuple, indices: Any, state: Any, levels: Any) -> jax.Array:
+        return loss(arrays, key, batch, indices, state, levels)[0]
 
     return value

@@ -99,7 +99,17 @@ def _start_of(
     skipped = jnp.asarray(earlier.skipped, jnp.int32)
     params = eqx.combine(arrays, static)
     average = (params if earlier.average is None else earlier.average) if averages else None
-    return Fit(params, earlier.history, opt_state, state, skipped, average, origin, earlier.choices)
+    return Fit(
+        params,
+        earlier.history,
+        opt_state,
+        state,
+        skipped,
+        average,
+        origin,
+        choices=earlier.choices,
+        baselines=earlier.baselines,
+    )
 
 
 def _taken_up(checkpoints: Checkpoints, start: Fit, end: int, *, resume: bool) -> Fit:
@@ -298,7 +308,7 @@ def fit(
     most = min(steps, every or steps, steps if checkpoints is None else checkpoints.every, batches.most or MOST_STEPS)
     most = min(most, MOST_STEPS)
     average = None if start.average is None else trained(start.average)[0]
-    now = Now(arrays, start.opt_state, start.state, start.skipped, average)
+    now = Now(arrays, start.opt_state, start.state, start.skipped, average, start.baselines)
     run = Run(
         objective,
         lambda chosen: loss_of(applied=applied(chosen, by_address)),

@@ -62,8 +62,8 @@ def what_went_bad(loss: Callable, before: Now, after: Now, value: Any, step: int
     already = _bad_entry(before.arrays)
     already = "" if already is None else f"; params{already} was not finite before it"
     return (
-        f"{what} at step {step}{came}{already}. Look for a density at a value outside its support, a scale that reached "
-        "zero, or a learning rate that is too high."
+        f"{what} at step {step}{came}{already}. Look for a density at a value outside its support, a scale that "
+        "reached zero, or a learning rate that is too high."
     )
 
 

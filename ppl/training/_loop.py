@@ -17,20 +17,25 @@ from jax import lax
 from jax import numpy as jnp
 
 from .._errors import FitError
-from ..transforms._internal import is_inexact, lenient, stop_gradient
+from ..transforms._internal import at_levels, is_inexact, lenient, stop_gradient
 from ._arguments import check_next_state, check_value, names_taken
 from ._kept import weakly
+from ._levels import learned, means
 from ._parameters import unwrap
 
 
 class Now(NamedTuple):
-    """What changes from step to step: the trained arrays, the two states, the steps skipped, and the arrays' mean."""
+    """What changes from step to step: the trained arrays, the two states, the steps skipped, and the arrays' mean.
+
+    Beside them are the baselines that are learned, None where there are none.
+    """
 
     arrays: Any
     opt_state: Any
     state: Any
     skipped: Any
     average: Any
+    baselines: Any = None
 
 
 def objective_of(objective, static, batches, *, stateful, maximize, applied=None):
@@ -43,10 +48,11 @@ def objective_of(objective, static, batches, *, stateful, maximize, applied=None
     takes = names_taken(objective, given, batches.names, stateful=stateful)
     scale, behind = batches.size / batches.batch, weakly(objective)
 
-    def loss(arrays, key, batch, indices, state):
+    def loss(arrays, key, batch, indices, state, levels=None):
         named = {"scale": scale, "indices": indices, "state": state}
         named = {name: named[name] for name in takes}
         function = behind() if applied is None else applied(behind())
+        function = at_levels(function, levels) if levels else function
         value = function(key, unwrap(eqx.combine(arrays, static)), *batch, **named)
         if stateful:
             if not isinstance(value, tuple) or len(value) != 2:
@@ -60,8 +66,16 @@ def objective_of(objective, static, batches, *, stateful, maximize, applied=None
 
 
 def loss_at(loss: Callable, batch: tuple, key: jax.Array, step: Any, now: Now) -> Callable:
-    """The loss at a step, of the arrays, and of a state if another is given; the batch has which examples it holds."""
-    return lambda arrays, state=now.state: loss(arrays, jax.random.fold_in(key, step), *batch, state)
+    """The loss at a step, of the arrays, and of a state and levels if others are given.
+
+    The batch has which examples it holds.
+    """
+    own = means(now.baselines)
+
+    def at(arrays, state=now.state, levels=own):
+        return loss(arrays, jax.random.fold_in(key, step), *batch, state, levels)
+
+    return at
 
 
 def _as_finite_as(first: Any, now: Any) -> jax.Array:
@@ -114,13 +128,14 @@ def make_run(loss: Callable, take: Callable, update: Callable, *, skips: bool, t
     def step(i, carry, key, start, fed):
         now, values = carry
         at = loss_at(loss, take(fed, i), key, start + i, now)
-        (value, (objective, state)), grads = jax.value_and_grad(at, has_aux=True)(now.arrays)
-        grads = _slopes(grads)
+        both = jax.value_and_grad(lambda arrays, levels: at(arrays, levels=levels), argnums=(0, 1), has_aux=True)
+        (value, (objective, state)), (grads, drift) = both(now.arrays, means(now.baselines))
+        grads, levels = _slopes(grads), learned(now.baselines, drift)
         with lenient():  # optax mixes types of its own
             updates, opt_state = update(
                 grads, now.opt_state, now.arrays, value=value, grad=grads, value_fn=lambda arrays: at(arrays)[0]
             )
-        following = Now(optax.apply_updates(now.arrays, updates), opt_state, state, now.skipped, now.average)
+        following = Now(optax.apply_updates(now.arrays, updates), opt_state, state, now.skipped, now.average, levels)
         following = _unless_bad(now, following, objective) if skips else following
         following = following if tail is None else _averaged(following, start + i.astype(np.uint32), tail)
         return following, values.at[i].set(objective.astype(values.dtype))

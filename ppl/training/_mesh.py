@@ -72,6 +72,13 @@ def everywhere(tree: Any, mesh: Mesh | None) -> Any:
     return jax.tree.map(put, tree)
 
 
+def like_on_mesh(tree: Any, other: jax.Array) -> Any:
+    """Arrays on every device, where another one is on every device of a mesh."""
+    if not isinstance(other.sharding, NamedSharding):
+        return tree
+    return jax.device_put(tree, NamedSharding(other.sharding.mesh, PartitionSpec()))
+
+
 def sharding_of_batch(x: jax.Array, batch: int, mesh: Mesh | None) -> NamedSharding | None:
     """Where the rows of a minibatch from an array go; None where that is no matter."""
     if mesh is not None and x.sharding.is_fully_replicated:

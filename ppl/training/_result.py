@@ -20,6 +20,7 @@ from ._arguments import as_arrays, check_optimizer, named_leaves, trained
 from ._chosen import Chosen, chosen_of
 from ._file import read, told, write
 from ._history import Blocks, read_blocks
+from ._levels import empty_levels
 
 WORDS = 4
 """Words of 32 bits by which a key is recognised; it is not told by them."""
@@ -111,6 +112,8 @@ class Fit(eqx.Module):
         skipped: how many steps were left out because they were not finite, an integer; see `on_nonfinite`.
         average: the mean of the parameters over the last steps, of their structure; None without `average_from`.
         origin: by what the run is recognised when it goes on.
+        baselines: the baselines that were learned for `reinforce(baseline="auto")`, a dict from the names of sites to
+            running means (`.mean`); None where there are none.
         choices: the estimators that `fit(..., estimators="auto")` chose, tuples (step, sites, forks): from that step on
             the objective was `with_estimators(objective, dict(sites), forks=forks)`.
 
@@ -130,6 +133,7 @@ class Fit(eqx.Module):
     average: PyTree = None
     origin: Origin | None = None
     choices: tuple[Chosen, ...] = eqx.field(static=True, default=())
+    baselines: PyTree = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keep it in one file, all of it or nothing; `load_fit` reads it, and sees when it was altered.
@@ -201,6 +205,7 @@ def write_fit(path: Path, fit: Fit, before: Blocks | None = None) -> None:
     steps = len(fit.history) + (0 if before is None else before.steps)
     words = {"steps": steps, "opt_state": str(jax.tree.structure(fit.opt_state))}
     words |= {} if fit.origin is None else fit.origin.said()
+    words |= {} if fit.baselines is None else {"baselines": {n: list(x.total.shape) for n, x in fit.baselines.items()}}
     words |= {"choices": [chosen.said() for chosen in fit.choices]} if fit.choices else {}
     words |= {} if before is None or not before.steps else {"before": before.said()}
     write(path, _as_kept(fit, fit.origin), words)
@@ -210,7 +215,9 @@ def restored(path: Path, like: Fit) -> Fit:
     """The fit of a file, with an origin if it has one, and with the history that is in blocks beside it."""
     some = Origin.of(jax.random.key(0), maximize=False, examples=None, batch_size=None)
     run = told(path)
-    fit = read(path, _as_kept(like, some if "key" in run else None), growing=("history",))
+    levels = empty_levels(run["baselines"]) if "baselines" in run else None
+    like = dataclasses.replace(_as_kept(like, some if "key" in run else None), baselines=levels)
+    fit = read(path, like, growing=("history",))
     fit = dataclasses.replace(fit, choices=chosen_of(path, run.get("choices", [])))
     if "before" not in run:
         return fit

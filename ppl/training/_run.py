@@ -14,11 +14,14 @@ import optax
 from jax import numpy as jnp
 
 from .._errors import FitError
+from ..transforms._internal import NoLevelError
 from ._chosen import Chosen
 from ._data import Batches
 from ._going_bad import last_good, what_went_bad
 from ._kept import compiled
+from ._levels import means, with_missing
 from ._loop import Now, loss_at, make_run, stays_finite
+from ._mesh import like_on_mesh
 from ._result import Fit, Origin
 
 POLICIES = ("raise", "skip", "stop")
@@ -91,8 +94,8 @@ class Run:
         return self._ahead[1] > 0
 
     def arguments(self) -> tuple:
-        """What the next step has, once that is fetched: the arrays, the batch, which examples it holds, the state."""
-        return (self._now.arrays, *self._batches.at(self._fed, 0), self._now.state)
+        """What the next step has, once that is fetched: arrays, batch, which examples it holds, state, baselines."""
+        return (self._now.arrays, *self._batches.at(self._fed, 0), self._now.state, means(self._now.baselines))
 
     @property
     def _fed(self) -> Any:
@@ -108,7 +111,11 @@ class Run:
             )
             return time.perf_counter() - begun
 
-        first = taken(1)
+        try:
+            first = taken(1)
+        except NoLevelError:
+            self._with_baselines(self._fed)
+            first = taken(1)
         one, none = (min(taken(count) for _ in range(TIMES)) for count in (1, 0))
         return max(0.0, first - one), max(0.0, one - none)
 
@@ -132,7 +139,11 @@ class Run:
             return loop(*begin, n, values, fed)  # no `self`: what it holds would outlive the run
 
         self._again = lambda n: run(n)[0]
-        after, self._values = run(count)
+        try:
+            after, self._values = run(count)
+        except NoLevelError:
+            begin = (self._with_baselines(fed), *begin[1:])
+            after, self._values = run(count)
         # A slice of it on the device would be a program for each count.
         latest = np.asarray(self._values)[:count].copy()
         words = None
@@ -143,6 +154,13 @@ class Run:
         if words is not None:
             self._end(words)
         return latest
+
+    def _with_baselines(self, fed: Any) -> Now:
+        """What there is, with levels for all sites whose baseline is learned."""
+        loss = loss_at(self._loss, self._batches.at(fed, 0), self._key, np.uint32(self.done), self._now)
+        levels = with_missing(self._now.baselines, lambda arrays: loss(arrays, levels=None)[0], self._now.arrays)
+        self._now = self._now._replace(baselines=like_on_mesh(levels, self._now.skipped))
+        return self._now
 
     def back_to(self, step: int) -> None:
         """Go back to a step that the last dispatch passed, as if it had ended there."""
@@ -179,7 +197,8 @@ class Run:
     def result(self, since: int = 0) -> Fit:
         """What there is so far, with the objectives from a step on."""
         history = jax.device_put(self._history_from(since))  # `jnp.asarray` is a program for each length
-        arrays, opt_state, state, skipped, average = self._now
+        arrays, opt_state, state, skipped, average, levels = self._now
         average = None if average is None else eqx.combine(average, self._static)
         params = eqx.combine(arrays, self._static)
-        return Fit(params, history, opt_state, state, skipped, average, self._origin, self.choices)
+        origin, choices = self._origin, self.choices
+        return Fit(params, history, opt_state, state, skipped, average, origin, choices=choices, baselines=levels)

@@ -32,16 +32,17 @@ ALIKE = 1.1
 
 
 class Pairs:
-    """The sum over pairs of gradients of one objective, compiled once for all arguments of the same shapes.
+    """The sum over pairs of gradients of one objective, for all arguments of the shapes of the first ones.
 
     Differences of pairs are looked at: half the squared length of g1 - g2 has the variance for its mean, whatever the
     mean of the gradient, so that pairs can be added up one by one.
 
     Attributes:
         leaves: the names of the gradient's entries.
+        text: the program that it is.
     """
 
-    def __init__(self, objective: Callable, args: tuple, argnums: tuple[int, ...] | None):
+    def __init__(self, objective: Callable, key: Key[Array, ""], args: tuple, argnums: tuple[int, ...] | None):
         run, names, _, given = gradient_of(objective, args, argnums)
         self.leaves = names[1:]
         static = eqx.partition(jax.tree.leaves(args), eqx.is_array)[1]
@@ -61,11 +62,15 @@ class Pairs:
             none = [jnp.zeros_like(x) for x in given]
             return lax.fori_loop(2 * start, 2 * stop, lambda i, state: one(i, state, key, arrays), (none, zero))[1]
 
-        self._pairs = pairs
+        self._pairs, self.text = pairs, pairs.lower(key, 0, 0, _arrays_of(args)).as_text()
 
     def __call__(self, key: Key[Array, ""], start: int, stop: int, args: tuple) -> tuple:
         """The sums over these pairs: of each entry; and of all, its square, and the squared lengths."""
-        return jax.block_until_ready(self._pairs(key, start, stop, eqx.filter(jax.tree.leaves(args), eqx.is_array)))
+        return jax.block_until_ready(self._pairs(key, start, stop, _arrays_of(args)))
+
+
+def _arrays_of(args: tuple) -> list:
+    return eqx.filter(jax.tree.leaves(args), eqx.is_array)
 
 
 class Trial:

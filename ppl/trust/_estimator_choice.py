@@ -15,7 +15,7 @@ from ..core._addresses import Path, matches, name_them, show
 from ..core._by_address import InForce
 from ..core._overrides import estimators_of
 from ..transforms import Description, choose_estimators, describe_sites
-from ..transforms._internal import check_key, objective_function
+from ..transforms._internal import ByImportance, check_key, objective_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,7 +64,7 @@ def _with_rules(objective: Callable[P, R], overrides: Any, forks: Any, pick: Cal
 
 
 def with_estimators(
-    objective: Callable[P, R], estimators: Mapping, *, forks: int | None | Literal["kept"] = "kept"
+    objective: Callable[P, R], estimators: Mapping, *, forks: int | ByImportance | None | Literal["kept"] = "kept"
 ) -> Callable[P, R]:
     """The same objective with other gradient estimators, chosen by address.
 
@@ -72,7 +72,8 @@ def with_estimators(
         objective: `objective(key, *args)`: an `expectation`, or any function that calls one.
         estimators: from address patterns ('z', 'steps/z', ('steps', 'z'), '*', '**/z') to estimators; the most
             specific pattern wins. Here a choice wins over those at the sites and in the generative functions.
-        forks: where it is given, forking estimators run so many alternatives, drawn at random, or all of them (None),
+        forks: where it is given, forking estimators run so many alternatives, drawn at random (by importance:
+            `by_importance(k)`), or all of them (None),
             whatever the `forks` of the expectations inside.
 
     Returns:

@@ -65,6 +65,7 @@ class Tuner:
         self.forks: int | None | Literal["kept"] = KEPT
         self.rows: dict[str, list[dict]] = {}
         self._compiled: dict[tuple, Pairs | str] = {}
+        self._programs: dict[str, Pairs] = {}
         self._end = 0.0
 
     def sites_of(self, objective) -> dict[str, Estimator]:
@@ -121,8 +122,9 @@ class Tuner:
         for i, site in enumerate(self.present):
             if self._left <= 0:
                 return
+            # First what is in use: where there is no time for more, it stays.
             kinds: dict[str, Estimator] = {}
-            for estimator in (self.present[site], self.chosen[site], *TRIED):
+            for estimator in (self.chosen[site], self.present[site], *TRIED):
                 kinds.setdefault(kind_of(estimator), estimator)
             names = {str(e): e for e in kinds.values()}
             share = self._left / (len(self.present) - i)
@@ -143,45 +145,49 @@ class Tuner:
         """Hold a contest, note it, and return the winner among the candidates."""
         begun = time.perf_counter()
         end = begun + seconds
-        names: dict[Trial, str] = {}
-        rows: list[dict] = []
+        trials: dict[str, Trial] = {}
+        refused: dict[str, str] = {}
+        by_program: dict[Pairs, Trial] = {}  # two names of one program are one trial
         for name, candidate in candidates.items():
-            if names and time.perf_counter() > end:
+            if trials and time.perf_counter() > end:
                 break
-            trial = self._trial(candidate, *choice(candidate))
-            if isinstance(trial, str):
-                rows.append(_row(site, name, refused=trial))
-                continue
-            names[trial] = name
-        if not names:
+            pairs = self._pairs_of(*choice(candidate))
+            if isinstance(pairs, str):
+                refused[name] = pairs
+            else:
+                trials[name] = by_program.setdefault(pairs, Trial(candidate, pairs, self.args))
+        if not trials:
             raise EstimatorError(
-                f"tune_estimators: at {site} no estimator is unbiased or fits. " + "; ".join(r["refused"] for r in rows)
+                f"tune_estimators: at {site} no estimator is unbiased or fits. " + "; ".join(refused.values())
             )
         # What was compiled for long is looked at for a while, even when its time is over.
         now = time.perf_counter()
-        winner = contest(list(names), self.key, max(end - now, (now - begun) / 4))
-        rows += [_row(site, names[t], t, chosen=t is winner) for t in sorted(names, key=lambda t: t.cost)]
-        self.rows[site] = sorted(rows, key=lambda row: row["refused"] is not None)
+        winner = contest(list(by_program.values()), self.key, max(end - now, (now - begun) / 4))
+        ranked = sorted(trials, key=lambda name: trials[name].cost)
+        rows = [_row(site, n, trials[n], chosen=candidates[n] is winner.choice) for n in ranked]
+        self.rows[site] = [*rows, *(_row(site, name, refused=why) for name, why in refused.items())]
         return winner.choice
 
-    def _trial(self, candidate, estimators: Mapping, forks) -> Trial | str:
-        """A trial; or why the candidate is refused."""
+    def _pairs_of(self, estimators: Mapping, forks) -> Pairs | str:
+        """The gradients of a choice, compiled once; or why it is refused."""
         name = (*((site, str(estimator)) for site, estimator in estimators.items()), str(forks))
         if name not in self._compiled:
             self._compiled[name] = self._pairs(estimators, forks)
-        pairs = self._compiled[name]
-        return pairs if isinstance(pairs, str) else Trial(candidate, pairs, self.args)
+        return self._compiled[name]
 
     def _pairs(self, estimators: Mapping, forks) -> Pairs | str:
-        """The gradients of a choice, compiled; or why it is refused."""
+        """Those of another choice where they are the same program."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", DiscontinuityWarning)
-                pairs = Pairs(with_choice(self.objective, estimators, forks=forks), self.args, self.argnums)
-                pairs(self.key, 0, 0, self.args)
+                objective = with_choice(self.objective, estimators, forks=forks)
+                pairs = Pairs(objective, self.key, self.args, self.argnums)
         except (EstimatorError, NoRuleError, DiscontinuityWarning) as error:
             return str(error)
-        return pairs
+        same = self._programs.setdefault(pairs.text, pairs)
+        if same is pairs:
+            pairs(self.key, 0, 0, self.args)  # compiles it
+        return same
 
 
 def _at(labels: set, estimator: Estimator) -> Callable:

@@ -25,7 +25,7 @@ ROUNDS = 5, 41
 """The fewest and the most rounds of a run."""
 FEWEST = 3
 """Of fewer rounds nothing is said. So often at most a program is made, where `Effort.making` allows."""
-DRAWS = 16, 256
+DRAWS = 16, 4096
 """The fewest and the most gradients whose variance is taken."""
 
 

@@ -6,7 +6,7 @@ from jax import numpy as jnp
 import tracegrad as tg
 from tracegrad import dist
 
-from .kinds import KEY, Given, callable_, contract, count, flag, given, key, maybe_count, number, positive
+from .kinds import KEY, Given, callable_, contract, count, flag, given, key, maybe_count, number, positive, share
 from .programs import categories, flip, guide, slope
 
 TABLE = {
@@ -35,6 +35,11 @@ TABLE = {
         objective=callable_(flip),
         estimators=Given("estimators", {"z": tg.reinforce()}),
         forks=maybe_count(2),
+    ),
+    "by_importance": contract(
+        lambda **arguments: jax.grad(tg.expectation(flip, forks=tg.by_importance(**arguments)), argnums=1)(KEY, 0.3),
+        k=count(2),
+        uniform=share(0.5),
     ),
     "describe_estimators": contract(
         lambda objective, key: str(tg.describe_estimators(objective, key, 0.3)) and 0.0,

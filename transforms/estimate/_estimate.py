@@ -16,9 +16,12 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from .._errors import name_of
 from .._estimator import Direct, Fork
 from .._pytree import stop_gradient
 from ..analysis._running_lanes import Running, running
+from ..estimators._reinforce import AutoReinforce, NoLevelError
+from ..forks._by_importance import ByImportance
 from ..forks._groups import groups_of
 from ..forks._replay import Options, average
 from ..forks._sum import Forked, add_forks
@@ -41,8 +44,6 @@ class Estimating(Mode):
     `while_loop`, and every loop where there is no `credit`, is one node with one score.
     """
 
-    records = Ledgers()
-
     def __init__(
         self,
         options: Options,
@@ -55,6 +56,8 @@ class Estimating(Mode):
         noise: Noise | None = None,
     ):
         self.options = options
+        self.sized = isinstance(options.forks, ByImportance)
+        self.records = Ledgers(sized=self.sized)
         self.key = key
         self.witness = witness
         self.credit = credit
@@ -110,12 +113,15 @@ class Estimating(Mode):
         if isinstance(kind, Direct):
             return self._direct(step, operands)
         if isinstance(kind, Fork):
-            values, _, coefficients = fork(site, operands, lanes, self.noise.get(id(step), ()))
-            return values, Ledger(coefficients=coefficients.reshape(-1))
+            made = self.noise.get(id(step), ())
+            values, _, coefficients, sizes = fork(site, operands, lanes, made, sized=self.sized)
+            row = sizes.reshape(-1) if self.sized else None
+            return values, Ledger(coefficients=coefficients.reshape(-1), sizes=row)
         return rebind(operands, site, lanes), Ledger()  # spent: what it contributes has its derivative already
 
     def _direct(self, step, operands):
         """Draw, and add the score to the others; of lanes in a loop only those that go on count."""
+        _check_level(step.site)
         values, score, baseline, extra = direct(step.site, operands, step.lanes, self.noise.get(id(step), ()))
         for lanes in self.running:
             score, extra = lanes.keep(score, step.eqn), lanes.keep(extra, step.eqn)
@@ -146,6 +152,17 @@ class Estimating(Mode):
         return [next(tail) if b else y for y, b in zip(outs, self.credit.boxed, strict=True)]
 
 
+def _check_level(site):
+    """Refuse a baseline that nobody carries: without it there would be none, in silence."""
+    if isinstance(site.prototype(), AutoReinforce) and not site.estimator.count:
+        raise NoLevelError(
+            f"reinforce(baseline='auto') at {name_of(site.label)}: its baseline is learned by `fit`, and here a "
+            "derivative is taken outside of `fit`, or by an objective that credits its draws itself (`leave_one_out`, "
+            "`vimco`), where nobody carries it. Write `reinforce(average.value)` with a `MovingAverage` that your loop "
+            "hands on, or `reinforce()`."
+        )
+
+
 def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:
     """Run the rest of a program, and return its outputs with the derivatives of their expectations."""
     outs, ledger = walk(plan, env, mode, start)
@@ -156,5 +173,5 @@ def estimate(plan: Plan, env: dict, start: int, mode: Estimating) -> list:
     if ledger.control is not None:
         ys = [y + ledger.control.astype(y.dtype) for y in ys]
     if mode.forked:
-        ys = add_forks(ys, plan, mode, start, ledger.coefficients)
+        ys = add_forks(ys, plan, mode, start, ledger.coefficients, ledger.sizes)
     return [*ys, *map(stop_gradient, outs[n:])]

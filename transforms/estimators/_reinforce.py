@@ -1,10 +1,13 @@
-"""The score function estimator, with or without a baseline."""
+"""The score function estimator: without a baseline, with one that is given, or with one that `fit` learns."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import equinox as eqx
+import jax
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Key
 
 from .._arguments import real
@@ -36,7 +39,48 @@ class Reinforce(Direct):
         return Drawn(value, log_density(elementwise(distribution), value, inside=True), self.baseline)
 
 
-def reinforce(baseline: Any = None) -> Reinforce:
+AUTO: Literal["auto"] = "auto"
+"""The baseline that `fit` learns."""
+
+
+class NoLevelError(EstimatorError):
+    """A site whose baseline somebody is to carry, and nobody does."""
+
+
+class AutoReinforce(Reinforce):
+    """See `reinforce`, baseline "auto".
+
+    Two terms are added that are zero in value: to the score one in the level, so that the derivative of an objective in
+    the level is the sum of what the score is multiplied by less the level; and to the objective one in the count, whose
+    derivative is how often that is. The first over the second is how far the level is from the mean. Neither touches
+    the derivative in anything else.
+
+    Attributes:
+        level: the baseline, of the shape of the score; None where nobody carries one.
+        count: zeros of the same shape.
+    """
+
+    level: Any = None
+    count: Any = None
+
+    def draw(self, key: Key[Array, ""], distribution: Any) -> Drawn:
+        """As by `reinforce()`, with the level for a baseline."""
+        drawn = super().draw(key, distribution)
+        if self.level is None or drawn.score is None:
+            return drawn
+        held_level, zeros = lax.stop_gradient(self.level), self.count - lax.stop_gradient(self.count)
+        moved = drawn.score + (self.level - held_level).astype(drawn.score.dtype)
+        return Drawn(drawn.value, moved, held_level, zeros)
+
+    def at(self, level: jax.Array, count: jax.Array) -> AutoReinforce:
+        """The same with a level."""
+        return eqx.tree_at(lambda e: (e.level, e.count), self, (level, count), is_leaf=lambda x: x is None)
+
+    def __repr__(self):
+        return "reinforce(baseline='auto')"
+
+
+def reinforce(baseline: Any | Literal["auto"] = None) -> Reinforce:
     """Score function gradient: d/dtheta E f = E[(f - baseline) d log p(value; theta) + df].
 
     For every distribution with a log density whose support does not move with its parameters; right to every order, by
@@ -49,11 +93,14 @@ def reinforce(baseline: Any = None) -> Reinforce:
 
     Args:
         baseline: a number or array that does not depend on the value drawn here; it is subtracted from the objective
-            and leaves the gradient unbiased. A float array broadcastable to the site's batch shape.
+            and leaves the gradient unbiased. A float array broadcastable to the site's batch shape. Or "auto": `fit`
+            learns one for each element of the draw, in each lane and loop step inside the `expectation`: the mean of
+            what the score was multiplied by in the latest twenty steps or so, never in the present one. Outside of
+            `fit`, where nobody carries it, a derivative is refused.
 
     Raises:
         EstimatorError: the support moves with parameters that are arrays (the bounds of a uniform, say); the baseline
-            is no number.
+            is neither a number nor "auto"; it is "auto", and a derivative is taken outside of `fit`.
 
     Source: Williams, 1992 (REINFORCE); Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator,
     2018.
@@ -65,6 +112,8 @@ def reinforce(baseline: Any = None) -> Reinforce:
         >>> jax.grad(f, argnums=1)(jax.random.key(0), 0.5).shape
         ()
     """
+    if isinstance(baseline, str) and baseline == AUTO:
+        return AutoReinforce()
     if baseline is not None:
         baseline = real(
             "reinforce", "baseline", baseline, EstimatorError, "a number or an array", np.isfinite, scalar=False

@@ -20,6 +20,7 @@ from ..program._rewriting import plain
 from ..program._share import share
 from ..program._site_terms import enumerated, fork, fork_shape, replace_lanes, replace_one
 from ..program._width import width, width_of
+from ._by_importance import ByImportance
 from ._numbering import lane_axis, numbering, numbering_of
 
 
@@ -33,7 +34,7 @@ class Options(NamedTuple):
 
     objectives: int
     chunk_size: int | None = None
-    forks: int | None = None
+    forks: int | ByImportance | None = None
     credit: bool = True
 
 
@@ -69,7 +70,7 @@ class Replaying(Mode):
         made = self.noise.get(id(step), ())
         if alternative is None or not isinstance(site.prototype(), Fork):
             return plain(site, operands, lanes, made), None
-        values, alternatives, _ = fork(site, operands, lanes, made)
+        values, alternatives, *_ = fork(site, operands, lanes, made)
         return alternative.put(values, alternatives, fork_shape(site, operands, lanes), lane_shape(lanes)), None
 
     def enumerate(self, step, operands, resume):

@@ -24,6 +24,7 @@ from ..program._noise_first import Noise
 from ..program._plan import Plan
 from ..program._site import again, auxiliary
 from ..program._width import width
+from ._by_importance import ByImportance, likely
 from ._first_order_sum import fork_sum
 from ._groups import groups_of
 from ._numbering import alone, numbering_of_steps
@@ -61,16 +62,16 @@ class _Runs(NamedTuple):
     numbers: Any
 
 
-def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Array) -> list:
+def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Array, sizes: jax.Array | None) -> list:
     """Add to each objective what each alternative changes, times its coefficient."""
-    options, total = mode.options, coefficients.shape[0]
+    options = mode.options
     forked = [f._replace(env={v: stop_gradient(x) for v, x in f.env.items()}) for f in mode.forked]
-    if options.forks is not None and options.forks < total:
-        some_numbers = some(jax.random.fold_in(auxiliary(mode.key), start), options.forks, total)
-        weighted = coefficients[some_numbers] * (total / options.forks)
-        changes = [(weighted, _alone(plan, options, _Runs(forked[0], None, some_numbers)))]
-    else:
+    drawn = _drawn(options.forks, mode, start, coefficients.shape[0], sizes)
+    if drawn is None:
         changes = list(_changes(plan, options, forked, coefficients))
+    else:
+        numbers, weights = drawn
+        changes = [(coefficients[numbers] * weights, _alone(plan, options, _Runs(forked[0], None, numbers)))]
     who = _who(plan)
     for coefficient, replayed in changes:
         ys = [
@@ -78,6 +79,17 @@ def add_forks(ys: list, plan: Plan, mode: Any, start: int, coefficients: jax.Arr
             for y, ls in zip(ys, replayed, strict=True)
         ]
     return ys
+
+
+def _drawn(forks, mode, start, total, sizes):
+    """The numbers of the alternatives that are drawn, and what each counts; None where all are run."""
+    count = forks.k if isinstance(forks, ByImportance) else forks
+    if count is None or count >= total:
+        return None
+    key = jax.random.fold_in(auxiliary(mode.key), start)
+    if isinstance(forks, ByImportance):
+        return likely(key, forks, sizes)
+    return some(key, count, total), total / count
 
 
 def _changes(plan, options, forked, coefficients) -> Iterator[tuple]:

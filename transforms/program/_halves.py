@@ -102,7 +102,9 @@ def _run(*keys, kind: Kind, numbers, first, lanes):
 
 
 MANY = 200
-"""Of so many sites of one kind, or more, a word is said."""
+"""Of so many sites of one kind, or more, a word is said.
+
+For a chain of 50 normal sites XLA took 3.5 times as long as for the same in a `scan`, for one of 200 thirty times."""
 
 _registry: dict = {}
 

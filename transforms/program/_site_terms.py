@@ -17,6 +17,7 @@ from .._distribution import held
 from .._errors import EstimatorError
 from .._jax import lane_shape, vary, varying_axes, vmapped, without_lanes
 from .._pytree import KINDS, size, stop_gradient
+from ._fork_sizes import coefficient_sizes
 from ._given_noise import given_noise, with_noise
 from ._halves import Kind
 from ._site import Site, auxiliary, noise, site_scope
@@ -65,7 +66,7 @@ def _direct(site: Site):
 
 
 @functools.lru_cache(maxsize=KINDS)
-def _fork(site: Site):
+def _fork(site: Site, *, sized: bool = False):
     @jax.jit
     def run(key, *arrays):
         distribution, estimator = site.restore(arrays)
@@ -73,7 +74,17 @@ def _fork(site: Site):
         alternatives, coefficients = estimator.fork(auxiliary(key), distribution, value)
         coefficients = jnp.asarray(coefficients, dtype=float)
         leaves = jax.tree.leaves(stop_gradient(alternatives))
-        return jax.tree.leaves(value), leaves, coefficients - lax.stop_gradient(coefficients)
+        zeros = coefficients - lax.stop_gradient(coefficients)
+        return jax.tree.leaves(value), leaves, zeros, sizes(key, arrays, value) if sized else None
+
+    def sizes(key, arrays, value):
+        n = site.distribution.count
+
+        def coefficients_of(own):
+            distribution, estimator = site.restore([*own, *arrays[n:]])
+            return jnp.asarray(estimator.fork(auxiliary(key), distribution, value).coefficients, dtype=float)
+
+        return coefficient_sizes(coefficients_of, list(arrays[:n]), site.restore(arrays)[0])
 
     return run
 
@@ -130,11 +141,14 @@ def score_shape(site: Site, avals, lanes) -> tuple[int, ...] | None:
     return None if shape is None else (*lane_shape(lanes), *shape)
 
 
-def fork(site: Site, operands, lanes, made=()):
-    """Values, alternatives and zero-valued coefficients of a forking site; lanes come after the alternatives' axis."""
+def fork(site: Site, operands, lanes, made=(), *, sized=False):
+    """Values, alternatives and zero-valued coefficients of a forking site; lanes come after the alternatives' axis.
+
+    Last come the sizes of the coefficients (`_fork_sizes`), where they are wanted.
+    """
     with site_scope(site.label):
-        run, reads, within = _after_noise(_fork(_anonymous(site)), site, operands, lanes, made)
-        values, *rest = vmapped(run, within, out_axes=(0, 1, 1))(*reads)
+        run, reads, within = _after_noise(_fork(_anonymous(site), sized=sized), site, operands, lanes, made)
+        values, *rest = vmapped(run, within, out_axes=(0, 1, 1, 1))(*reads)
     return (_spread(values, operands), *rest)
 
 

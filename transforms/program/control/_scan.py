@@ -28,7 +28,8 @@ def loop_of(eqn: Any) -> Loop:
     step, length = param(eqn, "jaxpr"), param(eqn, "length")
     found = None if closed_consts(step) else _checkpointed(open_jaxpr(step))
     step, checkpoint = found or (step, None)
-    return Loop(step, length, param(eqn, "reverse"), param(eqn, "unroll"), *_counts(eqn), checkpoint)
+    shared, carried = _counts(eqn)
+    return Loop(step, length, param(eqn, "reverse"), param(eqn, "unroll"), shared, carried, checkpoint)
 
 
 @once_per_jaxpr
