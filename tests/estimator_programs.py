@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from exactly import quick_key
 from jax import lax
 from jax import numpy as jnp
 
@@ -39,6 +40,8 @@ class Family(NamedTuple):
     params: tuple[float, ...]
     nodes: Any
     weight: float = 1.0
+    key: Callable = quick_key
+    n: int = N
 
     def quadrature(self, theta):
         """Points and probabilities at these parameters, by numpyro's own density: nothing of this library."""
@@ -51,6 +54,11 @@ class Family(NamedTuple):
 
 def counts(make, *params, most=60):
     return Family(make, params, np.arange(most))
+
+
+def poisson_counts(make, *params, n=N):
+    """Counts that are drawn by `jax.random.poisson`, which takes keys of one kind."""
+    return counts(make, *params)._replace(key=jax.random.key, n=n)
 
 
 def density(make, *params, low, high, n=1500):
@@ -115,20 +123,20 @@ def program(family, estimator):
     return expectation(objective(draw))
 
 
-def z_scores(gradient, truth, *, seed, n=N):
+def z_scores(gradient, truth, key, n=N):
     """How many standard errors the mean of `n` gradients is from the truth, for each number in it; and the errors."""
-    draws = np.asarray(jax.jit(jax.vmap(gradient))(*inputs(jax.random.key(seed), n)), np.float64)
+    draws = np.asarray(jax.jit(lambda key: jax.vmap(gradient)(*inputs(key, n)))(key), np.float64)
     assert np.isfinite(draws).all()
     error, off = draws.std(0) / np.sqrt(n), draws.mean(0) - np.asarray(truth)
     without_noise = (error < 1e-6 * (1 + np.abs(truth))) & (np.abs(off) < 1e-4 * (1 + np.abs(truth)))
     return np.where(without_noise, 0.0, off / np.maximum(error, 1e-30)), error
 
 
-def check_mean(gradient, truth):
+def check_mean(gradient, truth, make_key=quick_key, n=N):
     """The mean of a gradient `gradient(key, rest)` against the truth, in two stages. Returns the standard errors."""
-    z, error = z_scores(gradient, truth, seed=0)
+    z, error = z_scores(gradient, truth, make_key(0), n)
     if np.abs(z).max() > 4:
-        z, error = z_scores(gradient, truth, seed=1, n=16 * N)
+        z, error = z_scores(gradient, truth, make_key(1), 16 * n)
         assert np.abs(z).max() < 5, (z, error)
     return error
 
@@ -137,9 +145,9 @@ def check(family, estimator):
     """The gradient under an estimator against the exact one. Returns the largest standard error."""
     row = jnp.asarray(family.params, float)
     theta = jnp.stack([row, 0.9 * row])
-    truth = jax.jacobian(lambda t: exact(family, t))(theta)
+    truth = jax.jit(jax.jacobian(lambda t: exact(family, t)))(theta)
     gradient = jax.grad(program(family, estimator), argnums=2)
-    return check_mean(lambda key, rest: gradient(key, rest, theta), truth).max()
+    return check_mean(lambda key, rest: gradient(key, rest, theta), truth, family.key, family.n).max()
 
 
 bernoulli = counts(lambda p: dist.Bernoulli(probs=p), 0.3, most=2)

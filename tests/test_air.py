@@ -1,5 +1,6 @@
 """The example "attend, infer, repeat": its scenes, its spatial transformer, its numerics, and its gradients."""
 
+import functools
 import sys
 
 import jax
@@ -223,11 +224,21 @@ def presence_gradients(name, params, image, keys, *, scanned=False):
     return np.asarray(run(keys), np.float64)
 
 
-def assert_agree(one, other, params, image, **options):
+@pytest.fixture(scope="module")
+def gradients(params, image):
+    """`(name, seed, n, scanned)` to gradients at so many keys; what several are compared with is computed once."""
+
+    @functools.cache
+    def of(name, seed, n, scanned):
+        return presence_gradients(name, params, image, jax.random.split(jax.random.key(seed), n), scanned=scanned)
+
+    return of
+
+
+def assert_agree(one, other, gradients, *, scanned=False):
     """Means over 1,000 keys agree to |z| < 4, or else over 16 times as many fresh ones to |z| < 5."""
-    for n, most, key in ((1000, 4.0, 5), (16000, 5.0, 6)):
-        a = presence_gradients(one, params, image, jax.random.split(jax.random.key(key), n))
-        b = presence_gradients(other, params, image, jax.random.split(jax.random.key(key + 10), n), **options)
+    for n, most, seed in ((1000, 4.0, 5), (16000, 5.0, 6)):
+        a, b = gradients(one, seed, n, False), gradients(other, seed + 10, n, scanned)  # noqa: FBT003
         z = (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / n)
         if np.all(np.abs(z) < most):
             assert np.all(np.abs(a.mean(0)) > 5 * a.std(0) / np.sqrt(n))  # not for want of power
@@ -236,20 +247,20 @@ def assert_agree(one, other, params, image, **options):
 
 
 @pytest.mark.slow
-def test_the_weak_derivative_agrees_with_the_exact_sum(params, image):
-    assert_agree("enum", "mvd", params, image, scanned=True)
+def test_the_weak_derivative_agrees_with_the_exact_sum(gradients):
+    assert_agree("enum", "mvd", gradients, scanned=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bound", "name"), [(b, name) for b, names in BOUNDS.items() for name in names[1:]])
-def test_all_estimators_agree(bound, name, params, image):
-    assert_agree(BOUNDS[bound][0], name, params, image)
+def test_all_estimators_agree(bound, name, gradients):
+    assert_agree(BOUNDS[bound][0], name, gradients)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in (*UNROLLED_ONLY, "wake-sleep")])
-def test_they_agree_through_scan_too(name, params, image):
-    assert_agree("iwelbo-mvd" if name.startswith("iwelbo") else "enum", name, params, image, scanned=True)
+def test_they_agree_through_scan_too(name, gradients):
+    assert_agree("iwelbo-mvd" if name.startswith("iwelbo") else "enum", name, gradients, scanned=True)
 
 
 # ---- training and the command ----------------------------------------------------------------------------------------

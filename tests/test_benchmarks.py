@@ -91,7 +91,7 @@ def asleep(n):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     monkeypatch.setattr(table, "ROWS", {"products": Row(products, (40, 80)), "asleep": Row(asleep, (1,))})
-    monkeypatch.setattr(table, "WARMS_UP", "products")
+    monkeypatch.setattr(table, "WARMS_UP", "asleep")
     monkeypatch.setattr(table, "STORED", tmp_path / "ratios.csv")
     monkeypatch.setattr(table, "BUILD", tmp_path / "build")
     monkeypatch.setattr(table, "WHOLE", measure.Effort(0.01, 0.0, 0.0, 3))

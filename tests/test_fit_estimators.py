@@ -298,7 +298,7 @@ def test_choosing_takes_no_more_than_its_share(monkeypatch):
     monkeypatch.setattr(_choosing, "SHARE", share)
     monkeypatch.setattr(_choosing.Tuner, "tune", timed)
     begun = time.perf_counter()
-    tuned = fit(loss, tune_every=300, steps=300)
+    tuned = fit(loss, tune_every=150, steps=150)
     assert len(spent) == len(tuned.choices) > 0
     assert sum(spent) < 1.5 * share * (time.perf_counter() - begun)
 

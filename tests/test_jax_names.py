@@ -35,7 +35,7 @@ OTHER_VERSIONS = {
 }
 """Primitives that one supported version of JAX has and another has not."""
 
-NO_PRIMITIVES = {"BATCHED_OTHERWISE", "CONTINUOUS", "LIBRARIES", "JUMPING", "OPAQUE", "LAWS"}
+NO_PRIMITIVES = {"BATCHED_OTHERWISE", "CONTINUOUS", "LIBRARIES", "JUMPING", "OPAQUE", "LAWS", "PROBABILITIES"}
 """Tables of other names: of functions, of packages, of laws, of generators."""
 
 

@@ -12,10 +12,11 @@ from random_programs import random_program
 
 SEED = moving_seed()
 PORTION = 10
+PORTIONS = 20
 
 
 # A portion is one test, so that workers share them.
-@pytest.mark.parametrize("portion", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 24))])
+@pytest.mark.parametrize("portion", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, PORTIONS))])
 def test_random_programs(portion):
     chance = random.Random(f"{SEED}/{portion}")
     found = [told for told in (deviation(random_program(chance)) for _ in range(PORTION)) if told]

@@ -89,7 +89,8 @@ class Variational(Fitted):
         self.family, self.history, self.report = family, history, report
         self.weights_k_hat, self.log_evidence, self.proposals = judged[:3]
         by = judged.by
-        self.proposal, self.proposal_args = (by.family.guide, (by.params,)) if by else (self.guide, self.args)
+        self.proposal = by.family.guide if by else family.guide
+        self.proposal_args = (by.params,) if by else self.args
 
     @property
     def corrected(self) -> bool:

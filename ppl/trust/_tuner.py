@@ -127,7 +127,7 @@ class Tuner:
             for estimator in (self.chosen[site], self.present[site], *TRIED):
                 kinds.setdefault(kind_of(estimator), estimator)
             names = {str(e): e for e in kinds.values()}
-            share = self._left / (len(self.present) - i)
+            share = self._left / (len(self.present) - i + 1)  # one of them is for the forks
             found = self._settle(site, names, lambda e, site=site: (self.chosen | {site: e}, self.forks), share)
             self.chosen[site] = self.chosen[site] if found is None else found
 

@@ -133,8 +133,12 @@ def substitute(dependence: Dependence, given: Sequence[Dependence]) -> Dependenc
     live = sum(1 << i for i, d in enumerate(given) if d)
     parts = []
     for (_, axes), mask in dependence.items():
-        parts += [move(given[i], lambda a, axes=axes: STEP if a == STEP else axes[a]) for i in bits(mask & live)]
+        parts += [move(given[i], _axis_in(axes)) for i in bits(mask & live)]
     return union(parts)
+
+
+def _axis_in(axes: Axes) -> Callable[[int], Axis]:
+    return lambda a: STEP if a == STEP else axes[a]
 
 
 def mask_of(dependence: Dependence) -> int:
