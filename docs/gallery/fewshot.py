@@ -85,7 +85,7 @@ def exact(x, y, tau):
 
 
 def main(*, quick: bool = False):
-    rng, steps = np.random.default_rng(0), 1500 if quick else 8000
+    rng, steps = np.random.default_rng(0), 5000 if quick else 8000
     theta = TRUTH + SPREAD * rng.standard_normal((TASKS, D))
     x = rng.standard_normal((TASKS, SHOTS, D))
     y = np.einsum("isd,id->is", x, theta) + NOISE * rng.standard_normal((TASKS, SHOTS))
@@ -98,13 +98,13 @@ def main(*, quick: bool = False):
         return np.linalg.norm(lower(w["phi"]["tril"]), axis=1)
 
     value, error = tg.evaluate(bound, small, data, 1.0, jnp.arange(TASKS), key=jax.random.key(1), draws=100)
-    aim = 0.2 if quick else 0.1
+    aim, slack = (0.2, 0.06) if quick else (0.1, 0.03)
     rows = [
         ("sds of phi: minibatches over all data, furthest", apart(spread(small), spread(full)), 0.0, aim),
         ("sds of phi: minibatches over exact, furthest", apart(spread(small), sds), 0.0, aim),
         ("means of phi, in exact sds, furthest", np.max(np.abs(small["phi"]["loc"] - mean) / sds), 0.0, 0.5),
-        (f"tau over the best, {best:.3f}", float(small["tau"]) / best, 0.97, 1.03),
-        ("evidence less the bound from minibatches", evidence - float(value), 0.0, 8.0 if quick else 4.0),
+        (f"tau over the best, {best:.3f}", float(small["tau"]) / best, 1.0 - slack, 1.0 + slack),
+        ("evidence less the bound from minibatches", evidence - float(value), 0.0, 12.0 if quick else 4.0),
     ]
     return rows, draw(full, small, spread, mean, sds)
 
