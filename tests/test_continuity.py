@@ -14,6 +14,7 @@ from tracegrad.transforms import describe_sites, expectation, sample
 KEY = jax.random.key(5)
 V = jnp.asarray([0.3, 0.6, 0.9])
 M = jnp.asarray([[1.0, 0.2], [0.2, 0.8]])
+MIXTURE = dist.MixtureSameFamily(dist.Categorical(probs=jnp.ones(3) / 3.0), dist.Normal(V, 1.0))
 
 
 def of(f, estimator=None):
@@ -185,6 +186,7 @@ CONTINUOUS = {
     "a root": lambda x: lax.custom_root(lambda y: y**3 + y - x, x, lambda f, y: x / 2.0, lambda g, y: y / g(1.0)),
     "mesh": lambda x: sharded(lambda y: lax.psum(jnp.sin(y), "i"))(x),
     "nested": lambda x: tg.gen(lambda: tg.sample("y", dist.Normal(0.0, 1.0))).assess({"y": x})[0],
+    "mixture": lambda x: tg.gen(lambda: tg.sample("y", MIXTURE)).assess({"y": x})[0],  # it looks for infinite densities
 }
 
 

@@ -86,7 +86,7 @@ JUMPING = {"_frexp"}
 """Functions of these libraries with a derivative of their own that jump all the same."""
 
 JAX = re.compile(r"(?:site|dist)-packages[/\\]jax(?:lib)?[/\\]")
-HERE = str(File(__file__).parent)
+HERE = str(File(__file__).parents[1])
 
 
 def continuous(function: Callable) -> Callable:
