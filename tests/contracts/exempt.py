@@ -44,6 +44,7 @@ MADE_BY_THE_LIBRARY = {
     "auto.Family": "abstract: `mean_field` makes one",
     "auto.Family.draw": "the library's own: what an author of a family writes",
     "auto.Family.matched": "the library's own: what `vi` calls",
+    "auto.Family.point_at": "the library's own: what an author of a family calls in `draw`",
     "auto.Family.start": "the library's own: what an author of a family writes",
     "auto.Family.weigh": "the library's own: what an author of a family writes",
 }
