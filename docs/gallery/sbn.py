@@ -149,7 +149,7 @@ def main(*, quick=False):
         (f"held-out bound, the best: {best}, {trained[best][1]} steps", held_out[best], -300 if quick else -150, -80),
         (f"the same less NumPyro's, {trained['NumPyro'][1]} steps", ahead, -30 if quick else 0, 200),
     ]
-    rows += [(f"{name}: held-out bound", x, -1000, -80) for name, x in held_out.items() if name not in (best, "NumPyro")]
+    rows += [(f"{name}: held-out bound", x, -999, -80) for name, x in held_out.items() if name not in (best, "NumPyro")]
     return rows, picture(held_out)
 
 
