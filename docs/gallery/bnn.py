@@ -3,7 +3,8 @@
 A network is fitted to the diabetes data by least squares; then its weights are w0 + P z, with z normal in five
 dimensions, or its last layer is normal and the rest stays. For the first, the bound of a flow is held against the
 evidence by importance sampling, its moments against those of NUTS, and its intervals against patients it has not seen.
-For the last layer the evidence is that of Bayesian linear regression, which a normal of full rank must reach.
+For the last layer the evidence is that of Bayesian linear regression, which a normal of full rank must reach; its prior
+is one of functions, the normal of weights whose functions are nearest to a Gaussian process's.
 
 Source: Izmailov et al., Subspace Inference for Bayesian Deep Learning, 2019; the data are those of Efron et al., Least
 Angle Regression, 2004, as scikit-learn has them.
@@ -22,6 +23,7 @@ import tracegrad as tg
 from tracegrad import dist
 
 DIRECTIONS, HIDDEN, TRAINED, LENGTH = 5, 10, 300, 0.1
+WIDE = 5.0
 LEVELS = np.linspace(0.1, 0.9, 9)
 
 
@@ -32,8 +34,8 @@ def subspace(network, x, noise):
 
 
 @tg.gen
-def last_layer(features, noise):
-    w = tg.sample("w", dist.Normal(jnp.zeros(features.shape[1]), 1.0).to_event(1))
+def last_layer(features, noise, scale):
+    w = tg.sample("w", dist.MultivariateNormal(jnp.zeros(features.shape[1]), scale_tril=scale))
     tg.sample("y", dist.Normal(features @ w, noise).to_event(1))
 
 
@@ -63,6 +65,18 @@ def around(net, key):
     )
 
 
+def of_functions(features, x):
+    """A factor of a covariance of weights whose functions are as near as they can be to those of a Gaussian process.
+
+    And how far off they are, over how far those of independent weights are.
+    """
+    process = jnp.exp(-0.5 * jnp.sum((x[:, None] - x[None]) ** 2, -1) / WIDE**2)
+    inverse = jnp.linalg.pinv(features)
+    factor = jnp.linalg.cholesky(inverse @ process @ inverse.T + 1e-4 * jnp.eye(HIDDEN))
+    near, far = (jnp.linalg.norm(features @ c @ c.T @ features.T - process) for c in (factor, jnp.eye(HIDDEN)))
+    return factor, float(near / far)
+
+
 def coverage(means, noise, y):
     """Of each central interval of the predictions the share of outcomes in it."""
     draws = means + noise * np.random.default_rng(0).standard_normal(means.shape)
@@ -84,14 +98,16 @@ def main(*, quick: bool = False):
     shares = coverage(np.asarray(jax.vmap(lambda z: jax.vmap(network(z))(new_x))(z)), noise, np.asarray(new_y))
 
     features = jax.vmap(lambda row: jnp.tanh(net.layers[0](row)))(x)
-    last = tg.Target(last_layer, (features, noise), {"y": y})
-    family = tg.vi(last, key=key, correct=False, progress=False)
-    covariance = features @ features.T + noise**2 * jnp.eye(TRAINED)
+    scale, nearer = of_functions(features, x)
+    covariance = features @ scale @ scale.T @ features.T + noise**2 * jnp.eye(TRAINED)
     evidence = dist.MultivariateNormal(jnp.zeros(TRAINED), covariance).log_prob(y)
+    last = tg.Target(last_layer, (features, noise, scale), {"y": y})
+    family = tg.vi(last, key=key, correct=False, progress=False)
     rows = [
         ("subspace: evidence less the bound of the flow", float(fitted.log_evidence) - bound, -0.05, 0.2),
         ("90% intervals hold of unseen outcomes", shares[-1], 0.83, 0.96),
         ("last layer: evidence less the bound", float(evidence - np.mean(family.history[-100:])), -0.05, 0.1),
+        ("prior of functions off a GP, over one of weights", nearer, 0.0, 1.0),
     ]
     if not quick:
         rows.append(("subspace: means apart from NUTS, in sds", np.max(np.abs(z.mean(0) - means) / sds), 0.0, 0.15))
