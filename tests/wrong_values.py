@@ -65,12 +65,11 @@ def _first(choices, change):
 NAN, INF = float("nan"), float("inf")
 NUMBERS = always(nan=NAN, inf=INF, text="1", none=None, complex=1j, a_list=[1.0], a_dict={}, a_class=Thing)
 
+COUNTS = NUMBERS | always(zero=0, negative=-1, half=2.5, true=True, an_array=jnp.ones(2, int), a_key=jax.random.key(0))
+
 KINDS = {
-    "count": Kind(
-        NUMBERS | always(zero=0, negative=-1, half=2.5, true=True, an_array=jnp.ones(2, int), a_key=jax.random.key(0)),
-        {"numpy": np.int64},
-        ("number of", "integer"),
-    ),
+    "count": Kind(COUNTS, {"numpy": np.int64}, ("number of", "integer")),
+    "count where there is none": Kind(COUNTS, {}, ("number of", "integer")),
     "copies": Kind(NUMBERS | always(negative=-1, half=2.5, true=True), {"numpy": np.int64}, ("number of", "integer")),
     "positive": Kind(
         NUMBERS | always(zero=0.0, negative=-1.0, vector=np.ones(3), true=True), {"numpy": np.float32}, ("positive",)

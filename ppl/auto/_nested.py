@@ -77,7 +77,7 @@ class Nested(Family):
         outer = _drawn(params, first)
         mode, factor = self._given(params, outer)
         noise = jax.random.normal(second, mode.shape, mode.dtype)
-        inner = mode + _solved_above(factor, noise)
+        inner = mode + _solved_above(factor, noise) if len(mode) else mode
         return self._point(outer, inner), _log_mixture(params, outer) + _log_normal(noise, factor)
 
     def weigh(self, params, point):
@@ -225,10 +225,9 @@ def _solved_below(factor, vector):
 
 def _solved_above(factor, vector):
     """The solution x of factor' x = vector."""
-    last = len(vector) - 1
 
     def row(j, x):
-        i = last - j
+        i = len(vector) - 1 - j
         return x.at[i].set((vector[i] - factor[:, i] @ x) / factor[i, i])
 
     return lax.fori_loop(0, len(vector), row, jnp.zeros_like(vector))

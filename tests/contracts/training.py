@@ -61,7 +61,7 @@ TABLE = {
         window=maybe_count(2),
         average_from=Given("copies", 1, optional=True),
         estimators=Given("estimators", None, optional=True),
-        tune_every=Given("count", None, optional=True),
+        tune_every=Given("count where there is none", None, optional=True),
         mesh=Given("mesh", None, optional=True),
         on_nonfinite=Given("name", "raise"),
         checkpoint=Given("path", "new", optional=True),

@@ -18,7 +18,7 @@ from .._jax import open_jaxpr, param
 from .._samples_in import samples_in
 from ..program.control import control_of
 from . import _dependence as dep
-from ._sources import NOTHING, Axes, Dependence, source
+from ._sources import NOTHING, Axes, Dependence, Part, source
 
 
 class Running(NamedTuple):
@@ -37,7 +37,7 @@ class Running(NamedTuple):
         axes = self.axes.get(id(eqn), ())
         if term is None or not axes:
             return term
-        if not all(isinstance(a, int) for a in axes):
+        if any(a is None or isinstance(a, Part) for a in axes):
             raise NoRuleError(
                 f"The sample at {name_of(param(eqn, 'site').label)} is in a `while_loop` under a `vmap` in which lanes "
                 "end apart, and its key mixes the lanes, so that it is not known which are still drawing. Derive its "
