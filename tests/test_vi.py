@@ -128,15 +128,29 @@ def test_corrected_draws_are_as_many_as_asked_for_and_can_be_traced():
     assert len(np.unique(np.asarray(posterior.latents(KEY, 2000)["w"])[:, 0])) > 1800
 
 
+@tg.gen
+def funnel(n):
+    """Neal's, Slice Sampling, 2003: v ~ N(0, 3^2), and n others whose scale is exp(v / 2)."""
+    v = tg.sample("v", dist.Normal(0.0, 3.0))
+    tg.sample("x", dist.Normal(0.0, jnp.exp(v / 2.0)).expand([n]))
+
+
+@pytest.mark.slow
+def test_a_funnel_is_mended_by_kernels_for_the_few_and_a_normal_for_the_many():
+    """v has the mean 0 and the deviation 3, and the evidence is 1; a normal family alone has neither."""
+    posterior = tg.vi(tg.Target(funnel, 9), "mean_field", key=KEY, steps=100, progress=False)
+    v = posterior.sample(KEY, 4000)["v"]
+    assert posterior.corrected
+    assert "Proposals draw 'v' by kernels" in posterior.report
+    assert abs(float(v.mean())) < 0.15  # three standard errors
+    assert abs(float(v.std()) - 3.0) < 0.15
+    assert abs(float(posterior.log_evidence)) < 0.05
+
+
 @pytest.mark.slow
 def test_weights_correct_nothing_where_the_family_is_the_posterior_or_misses_it():
     exact = tg.vi(TARGET, "laplace", key=KEY, progress=False)
     assert exact.corrected or exact.k_hat == -np.inf
-
-    @tg.gen
-    def funnel(n):
-        v = tg.sample("v", dist.Normal(0.0, 3.0))
-        tg.sample("x", dist.Normal(0.0, jnp.exp(v / 2.0)).expand([n]))
 
     # With so many latents none are drawn given the few.
     missed = tg.vi(tg.Target(funnel, 250), "mean_field", key=KEY, steps=100, progress=False)
